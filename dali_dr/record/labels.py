@@ -1,0 +1,195 @@
+"""Labels of the stored views: the teacher's K most likely classes per view, to and from dense probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_dr.augment.views import Views, _reject
+
+if TYPE_CHECKING:
+    import torch
+
+# What becomes of the probability outside the K stored classes:
+# "spread": shared evenly by the other classes; "drop": left out; "renormalise": given to the K in proportion.
+# FKD (arXiv 2112.01528) calls the first and the last "marginal smoothing" and "marginal re-norm".
+Rest = Literal["spread", "drop", "renormalise"]
+RESTS: Final[tuple[str, ...]] = ("spread", "drop", "renormalise")
+
+# A row may sum to a little more than 1: softmax in float32 adds about 1e-6, a float16 record up to 2**-11 = 4.9e-4.
+SUM_TOLERANCE: Final = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Reinforcements(Views):
+    """N views and the teacher's sparse predictions on them; K = 0 where there are none.
+
+    Attributes:
+        soft_ids: int32 (N, K): classes in order of falling probability, distinct within a row.
+        soft_probs: float32 (N, K): their probabilities, not renormalised: the rest belongs to the other classes.
+    """
+
+    soft_ids: npt.NDArray[np.int32]
+    soft_probs: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, dtype in (("soft_ids", np.int32), ("soft_probs", np.float32)):
+            column = getattr(self, name)
+            if column.ndim != 2 or column.shape[0] != len(self) or column.dtype != dtype:
+                raise ValueError(
+                    f"Reinforcements.{name}: want {np.dtype(dtype)} of shape (N, K) with N = {len(self)}, "
+                    f"got {column.dtype} of shape {column.shape}"
+                )
+        if self.soft_ids.shape != self.soft_probs.shape:
+            raise ValueError(
+                f"Reinforcements: soft_ids {self.soft_ids.shape} and soft_probs {self.soft_probs.shape} differ in shape"
+            )
+
+    @classmethod
+    def from_views(
+        cls, views: Views, soft_ids: npt.NDArray[np.int32], soft_probs: npt.NDArray[np.float32]
+    ) -> Reinforcements:
+        """``views`` with predictions (N, K) added."""
+        return cls(views.crop, views.flip, views.ops, views.magnitudes, views.erase, soft_ids, soft_probs)
+
+    @property
+    def topk(self) -> int:
+        """Number of stored classes per view (K)."""
+        return int(self.soft_ids.shape[1])
+
+    def validate(
+        self, image_height: int, image_width: int, view_size: int, num_classes: int | None = None
+    ) -> None:
+        """Check the views (``Views.validate``) and the predictions.
+
+        Raises:
+            ValueError: naming the first bad row and what is wrong with it.
+        """
+        super().validate(image_height, image_width, view_size)
+        self.validate_predictions(num_classes)
+
+    def validate_predictions(self, num_classes: int | None = None) -> None:
+        """Check ids (0 <= id < num_classes, distinct) and probabilities (finite, 0..1, falling, sum <= 1).
+
+        Args:
+            num_classes: None leaves the upper limit of the ids out.
+
+        Raises:
+            ValueError: naming the first bad row and what is wrong with it.
+        """
+        ids, probs = self.soft_ids, self.soft_probs
+        limit = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
+        _reject(((ids < 0) | (ids > limit)).any(axis=1), f"class id outside 0..{limit} in (...)", ids)
+        _reject(repeats(ids), "class id twice in (...)", ids)
+        _reject(~((probs >= 0) & (probs <= 1)).all(axis=1), "probability outside 0..1 or not finite in (...)", probs)
+        _reject((probs[:, 1:] > probs[:, :-1]).any(axis=1), "probabilities are not falling: (...)", probs)
+        _reject(
+            probs.sum(axis=1, dtype=np.float64) > 1 + SUM_TOLERANCE, "probabilities sum to more than 1: (...)", probs
+        )
+
+
+def order_by_confidence(reinforcements: Reinforcements) -> npt.NDArray[np.intp]:
+    """Rows in order of falling confidence (probability of the most likely class): a permutation of 0..N-1.
+
+    Ties keep the order given, and so do views without predictions (K = 0).
+    """
+    if not reinforcements.topk:
+        return np.arange(len(reinforcements))
+    return np.argsort(-reinforcements.soft_probs.max(axis=1), kind="stable")
+
+
+def repeats(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows of ``ids`` (N, K) hold a value twice: bool (N,)."""
+    ordered = np.sort(ids, axis=1)
+    return np.asarray((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+
+
+@overload
+def sparsify(probs: npt.NDArray[Any], k: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
+@overload
+def sparsify(probs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]: ...
+def sparsify(probs: Any, k: int) -> tuple[Any, Any]:
+    """The k most likely classes of each row, in order of falling probability; of equals the lower class id first.
+
+    Args:
+        probs: (N, C) probabilities (no negative values), a NumPy array or a torch tensor of any floating dtype.
+        k: 0..C.
+
+    Returns:
+        ids int32 (N, k) and probabilities float32 (N, k), of the same kind and on the same device as ``probs``.
+    """
+    if probs.ndim != 2 or not 0 <= k <= probs.shape[1]:
+        raise ValueError(f"sparsify: want probabilities (N, C) and 0 <= k <= C, got {tuple(probs.shape)} and k = {k}")
+    # One integer key per entry makes ties deterministic at the cost of a plain top-k: the bits of a non-negative
+    # float32 order as the number does; below them stands the id, counted down. Adding 0 turns -0 into +0.
+    classes = probs.shape[1]
+    if isinstance(probs, np.ndarray):
+        bits = (probs.astype(np.float32) + np.float32(0)).view(np.int32).astype(np.int64)
+        keys = (bits << 32) + np.arange(classes - 1, -1, -1)
+        if 0 < k < classes:
+            keys = np.partition(keys, classes - k, axis=1)[:, classes - k :]
+        keys = -np.sort(-keys, axis=1)[:, :k]
+        ids = (classes - 1 - (keys & 0xFFFFFFFF)).astype(np.int32)
+        return ids, (keys >> 32).astype(np.int32).view(np.float32)
+    import torch
+
+    bits = (probs.float() + 0.0).contiguous().view(torch.int32).long()
+    keys = (bits << 32) + torch.arange(classes - 1, -1, -1, device=probs.device)
+    keys = keys.topk(k, dim=1).values
+    return (classes - 1 - (keys & 0xFFFFFFFF)).int(), (keys >> 32).int().view(torch.float32)
+
+
+@overload
+def densify(
+    ids: npt.NDArray[Any], probs: npt.NDArray[Any], num_classes: int, rest: Rest = "spread"
+) -> npt.NDArray[Any]: ...
+@overload
+def densify(ids: torch.Tensor, probs: torch.Tensor, num_classes: int, rest: Rest = "spread") -> torch.Tensor: ...
+def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> Any:
+    """Dense targets (..., C) of sparse predictions (..., K); ids must be distinct in each row.
+
+    "spread" gives every other class (1 - sum) / (C - K), and 0 where rounding made the sum exceed 1. (ml-dr, the code of
+    arXiv 2303.08983, falls back to a softmax over the K probabilities there, which turns 0.936 into 0.22.)
+    "renormalise" leaves a row of zeros as it is.
+
+    Args:
+        ids: integers (..., K); NumPy or torch, as ``probs``.
+        probs: floating (..., K).
+        num_classes: C >= K.
+        rest: see ``Rest``.
+
+    Returns:
+        (..., C) of the dtype, kind and device of ``probs``.
+    """
+    if rest not in RESTS:
+        raise ValueError(f"rest is {rest!r}, want one of {', '.join(RESTS)}")
+    k = probs.shape[-1]
+    if ids.shape != probs.shape or k > num_classes:
+        raise ValueError(
+            f"densify: ids {tuple(ids.shape)} and probs {tuple(probs.shape)} must have one shape (..., K) "
+            f"with K <= num_classes = {num_classes}"
+        )
+    shape = (*probs.shape[:-1], num_classes)
+    if isinstance(probs, np.ndarray):
+        total = probs.sum(axis=-1, keepdims=True)
+        if rest == "renormalise":
+            probs = probs / np.where(total > 0, total, 1)
+        elsewhere = np.maximum(1 - total, 0) / max(num_classes - k, 1) if rest == "spread" else 0
+        dense = np.empty(shape, probs.dtype)
+        dense[...] = elsewhere
+        np.put_along_axis(dense, ids.astype(np.int64), probs, axis=-1)
+        return dense
+    import torch
+
+    total = probs.sum(-1, keepdim=True)
+    if rest == "renormalise":
+        probs = probs / torch.where(total > 0, total, torch.ones_like(total))
+    if rest == "spread":
+        dense = ((1 - total).clamp(min=0) / max(num_classes - k, 1)).expand(shape).contiguous()
+    else:
+        dense = probs.new_zeros(shape)
+    return dense.scatter_(-1, ids.long(), probs)

@@ -1,1 +1,1 @@
-"""What may be drawn (spec), drawing it (draw), the drawn parameters (views) and their Pillow replay (reference)."""
+"""What may be drawn (spec), drawing it (draw), what was drawn (views) and its Pillow replay (reference)."""

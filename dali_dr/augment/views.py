@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-# torchvision RandAugment's 14 operations, in the order of its ``_augmentation_space``; Views.ops holds these indices.
+# torchvision RandAugment's 14 operations in its own order; Views.ops holds indices into them.
 OP_NAMES: Final[tuple[str, ...]] = (
     "Identity",
     "ShearX",
@@ -39,12 +39,12 @@ def packed_words(num_ops: int) -> int:
     return OPS_WORD + 2 * num_ops
 
 
-_COLUMNS: Final[dict[str, tuple[Any, int | None]]] = {  # name -> (dtype, second dimension; None: free)
-    "crop": (np.int32, 4),
-    "flip": (np.bool_, 0),
-    "ops": (np.uint8, None),
-    "magnitudes": (np.float32, None),
-    "erase": (np.int32, 4),
+_COLUMNS: Final[dict[str, tuple[Any, tuple[int | str, ...]]]] = {  # name -> (dtype, shape after N)
+    "crop": (np.int32, (4,)),
+    "flip": (np.bool_, ()),
+    "ops": (np.uint8, ("n",)),
+    "magnitudes": (np.float32, ("n",)),
+    "erase": (np.int32, (4,)),
 }
 
 
@@ -71,15 +71,13 @@ class Views:
     erase: npt.NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        rows = self.flip.shape[0] if self.flip.ndim == 1 else -1
-        for name, (dtype, width) in _COLUMNS.items():
+        rows = self.flip.shape[:1]
+        for name, (dtype, trailing) in _COLUMNS.items():
             column = getattr(self, name)
-            want: tuple[int | str, ...] = (rows,) if width == 0 else (rows, "n" if width is None else width)
-            shape_ok = column.ndim == len(want) and column.shape[0] == rows
-            shape_ok = shape_ok and (not width or column.shape[1] == width)
-            if not shape_ok or column.dtype != dtype:
+            fits = column.ndim == 1 + len(trailing) and column.shape[:1] == rows
+            if not fits or trailing == (4,) != column.shape[1:] or column.dtype != dtype:
                 raise ValueError(
-                    f"Views.{name}: want {np.dtype(dtype)} of shape (N, ...) = {want}, "
+                    f"Views.{name}: want {np.dtype(dtype)} of shape {('N', *trailing)} with N = len(flip), "
                     f"got {column.dtype} of shape {column.shape}"
                 )
         if self.ops.shape != self.magnitudes.shape:
@@ -163,7 +161,8 @@ class Views:
         """
         if packed.ndim != 2 or packed.dtype != np.int32 or packed.shape[1] < OPS_WORD or packed.shape[1] % 2:
             raise ValueError(
-                f"packed views: want int32 of shape (N, {OPS_WORD} + 2n), got {packed.dtype} of shape {packed.shape}"
+                f"packed views: want int32 of shape (N, {OPS_WORD} + 2n), "
+                f"got {packed.dtype} of shape {packed.shape}"
             )
         num_ops = (packed.shape[1] - OPS_WORD) // 2
         ops = packed[:, OPS_WORD::2]

@@ -1,0 +1,217 @@
+"""Drawing view parameters: a pure function of (spec, seed, image key, view number, image size)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
+from dali_dr.augment.views import OP_NAMES, Views
+
+_TRIES: Final = 10  # torchvision's RandomResizedCrop and RandomErasing give up after as many
+_SIGNED: Final = np.array(
+    [name in OP_NAMES[1:10] for name in OP_NAMES]
+)  # ShearX..Sharpness get a random sign
+
+# Streams: (number, random 64-bit words per view, a multiple of Philox's four). Numbers and word positions are
+# format: changing one redraws every data set. A new kind of augmentation takes a new stream number.
+_CROP_STREAM: Final = (0, 24)  # tries: 2i area, 2i+1 ratio; then top, left, flip; 23 is unused
+_ERASE_STREAM: Final = (1, 24)  # tries: 2i area, 2i+1 ratio; then top, left, gate; 23 is unused
+_OPS_STREAM: Final = (2, 2 * MAX_OPS)  # 2i operation, 2i+1 sign
+_TOP, _LEFT, _FLIP, _GATE = 2 * _TRIES, 2 * _TRIES + 1, 2 * _TRIES + 2, 2 * _TRIES + 2
+_MAX_GAP: Final = (
+    32  # views skipped within a run: drawing their words costs less than another generator (30 us)
+)
+_PERSON: Final = b"dali_dr draw 1"  # BLAKE2b personalisation: the version of the derivation below
+
+_Floats = npt.NDArray[np.float64]
+
+
+def draw(
+    spec: AugmentationSpec,
+    *,
+    seed: int,
+    key: str,
+    views: Sequence[int] | npt.NDArray[np.integer[Any]],
+    image_height: int,
+    image_width: int,
+) -> Views:
+    """Draw the parameters of the views numbered ``views`` of one image.
+
+    Row ``i`` depends on (spec, seed, key, views[i], image size) alone, not on what else is drawn. The
+    distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandAugment and
+    RandomErasing (``get_params`` / ``forward``); their streams are not.
+
+    Derivation, all little-endian:
+      k = BLAKE2b(seed as uint64 || key in UTF-8, digest of 16 bytes, person "dali_dr draw 1") as two uint64.
+      Stream s (0 crop and flip, 1 erase, 2 RandAugment) has W words of 64 bits per view (24, 24, 16). Word w
+      of view v is word w mod 4 of the Philox4x64-10 block (Salmon et al., "Parallel random numbers: as easy
+      as 1, 2, 3", SC 2011) with key k and the 256-bit counter s*2^192 + v*W/4 + floor(w/4) + 1.
+      A word x gives the uniform u = (x >> 11) * 2^-53 in [0, 1).
+      Crop, try i = 0..9: area = H*W*lerp(scale, u[2i]), ratio = exp(lerp(log ratio, u[2i+1])),
+      width = round(sqrt(area*ratio)), height = round(sqrt(area/ratio)), halves to even; the first try that
+      fits in the image counts, else the centre crop. top = floor(u[20]*(H-height+1)), left likewise by u[21].
+      Flip: u[22] < p. Erase: where u[22] < p, likewise on the view, but ratio = height/width, and a box must
+      be smaller than the view both ways; without one in ten tries nothing is erased.
+      RandAugment, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
+    The double arithmetic may differ in its last bit between math libraries, hence a crop edge in some 10^13:
+    what is replayed are the stored parameters, never the seed.
+
+    Args:
+        spec: what may be drawn.
+        seed: 0 <= seed < 2^64, one per data set.
+        key: the sample's key.
+        views: view numbers, each >= 0 and below 2^53; runs of consecutive numbers are fast.
+        image_height: in pixels, as is image_width.
+
+    Returns:
+        Views with len(views) rows. Magnitudes are physical values as RandAugment applies them at spec.size:
+        shear factors, pixels, degrees, enhancement factor minus 1, bits, threshold.
+
+    Raises:
+        ValueError: if the seed, a view number or the image size is out of range.
+    """
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"draw: seed must be in 0..2^64-1, got {seed}")
+    if image_height < 1 or image_width < 1:
+        raise ValueError(f"draw: image {key!r} has no pixels: {image_height}x{image_width}")
+    numbers = np.asarray(views, dtype=np.int64).reshape(-1)
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
+        raise ValueError(f"draw: view numbers must be in 0..2^53-1, got {numbers.min()}..{numbers.max()}")
+    digest = hashlib.blake2b(
+        seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON
+    ).digest()
+    philox_key = np.frombuffer(digest, "<u8").astype(np.uint64)
+
+    u = _uniforms(philox_key, _CROP_STREAM, numbers)
+    crop = _draw_crop(spec.crop, u, image_height, image_width)
+    flip = u[:, _FLIP] < spec.flip
+    if spec.rand_augment is None:
+        ops, magnitudes = np.zeros((len(numbers), 0), np.uint8), np.zeros((len(numbers), 0), np.float32)
+    else:
+        u = _uniforms(philox_key, _OPS_STREAM, numbers)
+        ops, magnitudes = _draw_ops(spec.rand_augment, u, spec.size)
+    if spec.random_erasing is None:
+        erase = np.zeros((len(numbers), 4), np.int32)
+    else:
+        erase = _draw_erase(spec.random_erasing, _uniforms(philox_key, _ERASE_STREAM, numbers), spec.size)
+    return Views(crop=crop, flip=flip, ops=ops, magnitudes=magnitudes, erase=erase)
+
+
+def magnitude_table(spec: RandAugment, size: int) -> npt.NDArray[np.float32]:
+    """The unsigned physical magnitude of each operation on a square view: float32 (14,), as torchvision's.
+
+    Source: ``torchvision.transforms.RandAugment._augmentation_space`` (BSD-3-Clause).
+    """
+    translate = 150.0 / 331.0 * size
+    ends = {  # (magnitude of the first bin, of the last)
+        "ShearX": (0.0, 0.3), "ShearY": (0.0, 0.3),
+        "TranslateX": (0.0, translate), "TranslateY": (0.0, translate), "Rotate": (0.0, 30.0),
+        "Brightness": (0.0, 0.9), "Color": (0.0, 0.9), "Contrast": (0.0, 0.9), "Sharpness": (0.0, 0.9),
+        "Solarize": (255.0, 0.0),
+    }  # fmt: skip
+    table = np.zeros(len(OP_NAMES), np.float32)
+    for name, (first, last) in ends.items():
+        table[OP_NAMES.index(name)] = _linspace(first, last, spec.num_bins, spec.magnitude)
+    posterised = np.rint(np.float32(spec.magnitude) / np.float32((spec.num_bins - 1) / 4))
+    table[OP_NAMES.index("Posterize")] = 8 - posterised
+    return table
+
+
+def _linspace(first: float, last: float, bins: int, index: int) -> np.float32:
+    """``torch.linspace(first, last, bins)[index]``: a float32 step, multiplied and added to the nearer end.
+
+    Rounded once (fused), as torch's AVX2 kernel does; its scalar kernel rounds twice and differs by an ulp in
+    few places, none of them at magnitude 9 of 31.
+    """
+    low, high = np.float32(first), np.float32(last)
+    step = float((high - low) / np.float32(bins - 1))
+    if index < bins // 2:
+        return np.float32(float(low) + step * index)
+    return np.float32(float(high) - step * (bins - 1 - index))
+
+
+def _uniforms(
+    key: npt.NDArray[np.uint64], stream: tuple[int, int], numbers: npt.NDArray[np.int64]
+) -> _Floats:
+    """Uniforms in [0, 1) of one stream: float64 (len(numbers), words per view)."""
+    number, words = stream
+    ordered, places = np.unique(numbers, return_inverse=True)
+    raw = np.empty((len(ordered), words), np.uint64)
+    breaks = np.flatnonzero(np.diff(ordered) > _MAX_GAP) + 1
+    for begin, end in itertools.pairwise([0, *breaks.tolist(), len(ordered)]):
+        run = ordered[begin:end] - ordered[begin : begin + 1]
+        if run.size:
+            # NumPy's Philox adds one to the counter before each block.
+            counter = (number << 192) + int(ordered[begin]) * (words // 4)
+            span = np.random.Philox(counter=counter, key=key).random_raw((int(run[-1]) + 1, words))
+            raw[begin:end] = span[run]
+    uniforms: _Floats = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return uniforms[places]
+
+
+def _tries(
+    u: _Floats, area: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[_Floats, _Floats]:
+    """round(sqrt(area * ratio)) and round(sqrt(area / ratio)) of the ten tries: float64 (N, 10) each."""
+    target = area * (scale[0] + u[:, 0 : 2 * _TRIES : 2] * (scale[1] - scale[0]))
+    low, high = np.log(ratio)
+    aspect = np.exp(low + u[:, 1 : 2 * _TRIES : 2] * (high - low))
+    return np.rint(np.sqrt(target * aspect)), np.rint(np.sqrt(target / aspect))
+
+
+def _boxes(
+    u: _Floats, height: _Floats, width: _Floats, outer_height: int, outer_width: int
+) -> npt.NDArray[np.int32]:
+    """Boxes of the given sizes at uniform places in the outer box: int32 (N, 4)."""
+    top = np.floor(u[:, _TOP] * (outer_height - height + 1))
+    left = np.floor(u[:, _LEFT] * (outer_width - width + 1))
+    return np.stack([top, left, height, width], axis=1).astype(np.int32)
+
+
+def _draw_crop(
+    spec: RandomResizedCrop, u: _Floats, image_height: int, image_width: int
+) -> npt.NDArray[np.int32]:
+    widths, heights = _tries(u, image_height * image_width, spec.scale, spec.ratio)
+    fits = (widths >= 1) & (widths <= image_width) & (heights >= 1) & (heights <= image_height)
+    rows, first = np.arange(len(u)), fits.argmax(axis=1)
+    crop = _boxes(u, heights[rows, first], widths[rows, first], image_height, image_width)
+    crop[~fits.any(axis=1)] = _centre_crop(spec, image_height, image_width)
+    return crop
+
+
+def _centre_crop(spec: RandomResizedCrop, image_height: int, image_width: int) -> tuple[int, int, int, int]:
+    """torchvision's fallback: the largest centred box of an allowed ratio (and, unlike its, never empty)."""
+    height, width = image_height, image_width
+    if image_width / image_height < spec.ratio[0]:
+        height = max(round(width / spec.ratio[0]), 1)
+    elif image_width / image_height > spec.ratio[1]:
+        width = max(round(height * spec.ratio[1]), 1)
+    return (image_height - height) // 2, (image_width - width) // 2, height, width
+
+
+def _draw_ops(
+    spec: RandAugment, u: _Floats, size: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    ops = np.floor(u[:, 0 : 2 * spec.num_ops : 2] * len(OP_NAMES)).astype(np.uint8)
+    magnitudes = magnitude_table(spec, size)[ops]
+    negative = (
+        _SIGNED[ops] & (u[:, 1 : 2 * spec.num_ops : 2] < 0.5) & (magnitudes != 0)
+    )  # no -0.0 in a record
+    return ops, np.where(negative, -magnitudes, magnitudes)
+
+
+def _draw_erase(spec: RandomErasing, u: _Floats, size: int) -> npt.NDArray[np.int32]:
+    heights, widths = _tries(u, size * size, spec.scale, spec.ratio)
+    fits = (heights < size) & (widths < size)
+    rows, first = np.arange(len(u)), fits.argmax(axis=1)
+    height, width = heights[rows, first], widths[rows, first]
+    erase = _boxes(u, height, width, size, size)
+    kept = (u[:, _GATE] < spec.probability) & fits.any(axis=1) & (height > 0) & (width > 0)
+    erase[~kept] = 0
+    return erase

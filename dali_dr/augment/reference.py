@@ -1,0 +1,131 @@
+"""The reference replay: stored view parameters applied with Pillow alone, equal to torchvision's PIL path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageEnhance, ImageOps
+
+from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.augment.views import OP_NAMES, Views
+
+_FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_BLACK: Final = (0, 0, 0)
+
+
+def replay_pillow(
+    image: Image.Image | npt.NDArray[np.uint8],
+    views: Views,
+    row: int,
+    spec: AugmentationSpec,
+    size: int | tuple[int, int] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Replay view ``row`` on the whole source image: crop and resize, flip, RandAugment, erase with 0.
+
+    Args:
+        image: RGB image, or uint8 (H, W, 3); other Pillow modes are converted to RGB.
+        views: the stored parameters.
+        row: which of them.
+        spec: gives the interpolation and the size that the parameters were stored at.
+        size: output edge or (height, width) in pixels; None is the stored size. At another size the edges of
+            the erase box and the whole-pixel translations scale by output/stored and round half up.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Source: torchvision's ``resized_crop``, ``hflip`` and ``autoaugment._apply_op`` (NEAREST, no fill), whose
+    PIL path makes the same Pillow calls.
+    """
+    size = spec.size if size is None else size
+    out_height, out_width = (size, size) if isinstance(size, int) else size
+    view = image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(image)
+    top, left, height, width = views.crop[row].tolist()
+    view = view.crop((left, top, left + width, top + height))
+    view = view.resize((out_width, out_height), _FILTERS[spec.interpolation])
+    if views.flip[row]:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for op, magnitude in zip(views.ops[row].tolist(), views.magnitudes[row].tolist(), strict=True):
+        view = _apply_op(view, OP_NAMES[op], magnitude, spec.size)
+    top, left, height, width = views.erase[row].tolist()
+    if height:
+        left, right = (_rescale(x, out_width, spec.size) for x in (left, left + width))
+        top, bottom = (_rescale(y, out_height, spec.size) for y in (top, top + height))
+        view.paste(_BLACK, (left, top, right, bottom))
+    return np.asarray(view)
+
+
+def normalise(
+    array: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """uint8 (H, W, C) -> float32 (C, H, W): ((v / 255) - mean) / std in float32, by a 256-entry table.
+
+    ``mean`` and ``std`` have one value per channel, in units of v / 255. Bit for bit torchvision's
+    ``to_tensor`` followed by ``normalize``.
+    """
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    offset, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    table = (values - offset[:, None]) / scale[:, None]
+    return np.stack([table[channel][array[..., channel]] for channel in range(array.shape[-1])])
+
+
+def _rescale(pixels: int, out_size: int, stored_size: int) -> int:
+    """floor(pixels * out_size / stored_size + 1/2), exactly."""
+    return (2 * pixels * out_size + stored_size) // (2 * stored_size)
+
+
+def _apply_op(image: Image.Image, name: str, magnitude: float, stored_size: int) -> Image.Image:
+    """One RandAugment operation on an RGB image; ``magnitude`` is the stored signed physical value."""
+    match name:
+        case "Identity":
+            return image
+        case "ShearX":
+            return _affine(image, (1.0, math.tan(_shear_angle(magnitude)), 0.0, 0.0, 1.0, 0.0))
+        case "ShearY":
+            angle = _shear_angle(
+                magnitude
+            )  # torchvision divides sine by cosine here and takes the tangent above
+            return _affine(image, (1.0, 0.0, 0.0, math.sin(angle) / math.cos(angle), 1.0, 0.0))
+        case "TranslateX":
+            return _affine(
+                image, (1.0, 0.0, -_rescale(int(magnitude), image.width, stored_size), 0.0, 1.0, 0.0)
+            )
+        case "TranslateY":
+            return _affine(
+                image, (1.0, 0.0, 0.0, 0.0, 1.0, -_rescale(int(magnitude), image.height, stored_size))
+            )
+        case "Rotate":
+            return image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=_BLACK)
+        case "Brightness":
+            return ImageEnhance.Brightness(image).enhance(1.0 + magnitude)
+        case "Color":
+            return ImageEnhance.Color(image).enhance(1.0 + magnitude)
+        case "Contrast":
+            return ImageEnhance.Contrast(image).enhance(1.0 + magnitude)
+        case "Sharpness":
+            return ImageEnhance.Sharpness(image).enhance(1.0 + magnitude)
+        case "Posterize":
+            return ImageOps.posterize(image, int(magnitude))
+        case "Solarize":
+            return ImageOps.solarize(image, magnitude)  # type: ignore[arg-type]
+        case "AutoContrast":
+            return ImageOps.autocontrast(image)
+        case "Equalize":
+            return ImageOps.equalize(image)
+    raise ValueError(f"replay: unknown operation {name!r}")
+
+
+def _shear_angle(magnitude: float) -> float:
+    """The angle in radians, by torchvision's way through atan and degrees, so that every bit agrees."""
+    return math.radians(math.degrees(math.atan(magnitude)))
+
+
+def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
+    """Nearest-neighbour transform by an inverse matrix (output to input), black outside."""
+    data: Any = matrix
+    return image.transform(
+        image.size, Image.Transform.AFFINE, data, Image.Resampling.NEAREST, fillcolor=_BLACK
+    )

@@ -1,0 +1,190 @@
+"""What may be drawn: the augmentation spec that a data set's manifest carries as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, Self, cast
+
+from dali_dr.errors import SpecError
+
+MAX_SIZE: Final = 4096  # largest view edge in pixels
+MAX_OPS: Final = 8  # RandAugment operations per view; draw() reserves random words for as many
+INTERPOLATIONS: Final = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """torchvision's RandomResizedCrop: crop area as a fraction of the image, aspect ratio width/height."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        _set(self, "scale", _interval("crop.scale", self.scale, at_most=1.0))
+        _set(self, "ratio", _interval("crop.ratio", self.ratio))
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """torchvision's RandAugment: ``num_ops`` operations at index ``magnitude`` of ``num_bins`` strengths."""
+
+    num_ops: int = 2
+    magnitude: int = 9
+    num_bins: int = 31
+
+    def __post_init__(self) -> None:
+        _integer("rand_augment.num_ops", self.num_ops, 1, MAX_OPS)
+        _integer("rand_augment.num_bins", self.num_bins, 2, 1 << 16)
+        _integer("rand_augment.magnitude", self.magnitude, 0, self.num_bins - 1)
+
+
+@dataclass(frozen=True)
+class RandomErasing:
+    """torchvision's RandomErasing (value 0): area as a fraction of the view, aspect ratio height/width."""
+
+    probability: float = 0.25
+    scale: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+
+    def __post_init__(self) -> None:
+        _set(self, "probability", _probability("random_erasing.probability", self.probability))
+        _set(self, "scale", _interval("random_erasing.scale", self.scale, at_most=1.0))
+        _set(self, "ratio", _interval("random_erasing.ratio", self.ratio))
+
+
+@dataclass(frozen=True)
+class AugmentationSpec:
+    """How views are drawn; the defaults are ImageNet+'s (arXiv 2303.08983).
+
+    Attributes:
+        size: edge of the square view, in pixels.
+        interpolation: Pillow filter of the resize.
+        crop: the random resized crop.
+        flip: probability of a horizontal flip.
+        rand_augment: RandAugment, or None for none.
+        random_erasing: random erasing, or None for none.
+
+    Construction checks every value; SpecError names the member at fault.
+    """
+
+    size: int = 224
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: RandomResizedCrop = field(default_factory=RandomResizedCrop)
+    flip: float = 0.5
+    rand_augment: RandAugment | None = None
+    random_erasing: RandomErasing | None = None
+
+    def __post_init__(self) -> None:
+        _integer("size", self.size, 1, MAX_SIZE)
+        if self.interpolation not in INTERPOLATIONS:
+            raise _error("interpolation", f"want one of {', '.join(INTERPOLATIONS)}", self.interpolation)
+        _set(self, "flip", _probability("flip", self.flip))
+        for name, kind in _MEMBERS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (value is not None or name not in _OPTIONAL):
+                raise _error(name, f"want a {kind.__name__}", value)
+
+    @classmethod
+    def preset(cls, name: str, size: int = 224) -> Self:
+        """The preset ``name`` ("rrc" or "rrc+ra+re", ImageNet+'s recommended one) at view edge ``size``."""
+        if name not in _PRESETS:
+            raise SpecError(f"augmentation preset: want one of {', '.join(_PRESETS)}, got {name!r}")
+        return cls(size=size, **_PRESETS[name])
+
+    @property
+    def name(self) -> str | None:
+        """The name of the preset that this spec equals at its own size, or None."""
+        return next((name for name in _PRESETS if self == self.preset(name, self.size)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as JSON-able dict; optional members that are None are left out."""
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        members = {name: _plain(out.pop(name)) for name in _MEMBERS if out[name] is not None}
+        out = {name: value for name, value in out.items() if name not in _MEMBERS}
+        return out | members
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_json``.
+
+        Optional members may be absent or null; every other field must be there, so that a stored spec
+        never depends on the defaults of the version that reads it.
+
+        Raises:
+            SpecError: on unknown or missing fields and on values out of range.
+        """
+        values = _checked_fields(cls, "", data)
+        for name, kind in _MEMBERS.items():
+            if values.get(name) is not None:
+                values[name] = kind(**_checked_fields(kind, name, values[name]))
+        return cls(**values)
+
+
+def _plain(member: Any) -> dict[str, Any]:
+    """A member dataclass as a JSON-able dict (tuples become lists, as JSON reads them back)."""
+    values = {f.name: getattr(member, f.name) for f in fields(member)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _checked_fields(cls: type, where: str, data: Any) -> dict[str, Any]:
+    """``data`` as keyword arguments of the dataclass ``cls``: a mapping with no unknown or missing field."""
+    place = where or "spec"
+    if not isinstance(data, Mapping):
+        raise _error(place, "want a JSON object", data)
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(str(name) for name in data if name not in known)
+    if unknown:
+        raise SpecError(
+            f"augmentation {place}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    missing = sorted(known - data.keys() - (_OPTIONAL if not where else frozenset()))
+    if missing:
+        raise SpecError(f"augmentation {place}: missing field(s) {', '.join(missing)}")
+    return dict(data)
+
+
+def _set(target: object, name: str, value: object) -> None:
+    object.__setattr__(target, name, value)  # the dataclasses are frozen
+
+
+def _error(name: str, want: str, value: object) -> SpecError:
+    return SpecError(f"augmentation {name}: {want}, got {value!r}")
+
+
+def _integer(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise _error(name, f"want an integer in {low}..{high}", value)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _probability(name: str, value: object) -> float:
+    if not _number(value) or not 0 <= cast(float, value) <= 1:
+        raise _error(name, "want a probability in 0..1", value)
+    return float(cast(float, value))
+
+
+def _interval(name: str, value: object, at_most: float = math.inf) -> tuple[float, float]:
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_number, value)):
+        low, high = map(float, value)
+        if 0 < low <= high <= at_most:
+            return low, high
+    bound = "" if at_most == math.inf else f" <= {at_most:g}"
+    raise _error(name, f"want two numbers 0 < low <= high{bound}", value)
+
+
+# A further optional member (mixing) is a dataclass, a field of AugmentationSpec and a line in each of these.
+_MEMBERS: Final[dict[str, type]] = {
+    "crop": RandomResizedCrop,
+    "rand_augment": RandAugment,
+    "random_erasing": RandomErasing,
+}
+_OPTIONAL: Final = frozenset({"rand_augment", "random_erasing"})
+_PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "rrc": {},
+    "rrc+ra+re": {"rand_augment": RandAugment(), "random_erasing": RandomErasing()},
+}

@@ -1,0 +1,48 @@
+"""dali_dr: data loading for reinforced data sets. The public names, imported on first use so that each costs only itself."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dali_dr import losses as losses
+    from dali_dr.augment.spec import AugmentationSpec as AugmentationSpec
+    from dali_dr.augment.views import Views as Views
+    from dali_dr.errors import DaliDrError as DaliDrError
+    from dali_dr.errors import RecordError as RecordError
+    from dali_dr.errors import ShardError as ShardError
+    from dali_dr.errors import SpecError as SpecError
+    from dali_dr.iterator import ReinforcedIterator as ReinforcedIterator
+    from dali_dr.record.labels import Reinforcements as Reinforcements
+    from dali_dr.shards.dataset import Dataset as Dataset
+    from dali_dr.shards.writer import Sample as Sample
+    from dali_dr.shards.writer import write_shards as write_shards
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AugmentationSpec": "dali_dr.augment.spec",
+    "Views": "dali_dr.augment.views",
+    "DaliDrError": "dali_dr.errors",
+    "SpecError": "dali_dr.errors",
+    "RecordError": "dali_dr.errors",
+    "ShardError": "dali_dr.errors",
+    "ReinforcedIterator": "dali_dr.iterator",
+    "Reinforcements": "dali_dr.record.labels",
+    "Dataset": "dali_dr.shards.dataset",
+    "Sample": "dali_dr.shards.writer",
+    "write_shards": "dali_dr.shards.writer",
+}
+
+__all__ = [*sorted(_HOME), "losses"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return importlib.import_module("dali_dr.losses")
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'dali_dr' has no attribute {name!r}")

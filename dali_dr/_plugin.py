@@ -1,0 +1,58 @@
+"""Loads the compiled DALI plugin, once, and explains what is wrong when it cannot.
+
+A plugin is bound to the exact DALI version it was built against (its symbols are versioned), so the build writes that
+version into `_build.json` beside the library and the check happens here, before DALI's loader fails with a linker message.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+
+from dali_dr.errors import PluginError
+
+LIBRARY = Path(__file__).with_name("libdali_dr_ops.so")
+BUILD_FACTS = Path(__file__).with_name("_build.json")
+_REBUILD = "Rebuild it against the installed DALI: `pip install --no-build-isolation -e .` in a checkout (or `make setup`)."
+
+
+@functools.cache
+def load() -> None:
+    """Registers `fn.dr.read` and `fn.dr.replay` with DALI.
+
+    The environment variable DALI_DR_PLUGIN names another library file, for development.
+
+    Raises:
+      PluginError: the plugin is missing, was built for another DALI version, or does not load (too old a driver, for
+        instance); the message names both versions and the command that mends it.
+    """
+    import nvidia.dali as dali
+    import nvidia.dali.plugin_manager as plugin_manager
+
+    override = os.environ.get("DALI_DR_PLUGIN")
+    library = Path(override) if override else LIBRARY
+    if not library.is_file():
+        raise PluginError(f"dali_dr's DALI plugin {library} does not exist; DALI {dali.__version__} is installed. {_REBUILD}")
+    built_for = None if override else build_facts().get("dali_version")
+    if built_for is not None and built_for != dali.__version__:
+        raise PluginError(
+            f"dali_dr's DALI plugin was built for DALI {built_for}, but DALI {dali.__version__} is installed. "
+            f"{_REBUILD} Or install the DALI it was built for: pip install nvidia-dali-cuda120=={built_for}"
+        )
+    try:
+        plugin_manager.load_library(str(library))
+    except RuntimeError as error:
+        raise PluginError(
+            f"dali_dr's DALI plugin {library} (built for DALI {built_for or 'unknown'}) does not load into "
+            f"DALI {dali.__version__}: {error}. {_REBUILD}"
+        ) from error
+
+
+def build_facts() -> dict[str, str]:
+    """What the build recorded: dali_version, cuda (compiler version or empty), cuda_architectures. Empty if unknown."""
+    if not BUILD_FACTS.is_file():
+        return {}
+    facts: dict[str, str] = json.loads(BUILD_FACTS.read_text())
+    return facts

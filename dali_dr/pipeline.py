@@ -1,0 +1,75 @@
+"""The DALI graph: sample and view numbers → read → decode the stored crop → replay → a batch. All of it on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from dali_dr import _plugin
+
+OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
+"""What the pipeline returns, in order."""
+
+Device = Literal["cpu", "gpu"]
+RoiDecode = Literal["auto", "on", "off"]
+
+
+def replay_pipeline(
+    source: Callable[[Any], Sequence[Any]],
+    *,
+    index: str,
+    batch_size: int,
+    device: Device,
+    device_id: int | None,
+    num_threads: int,
+    size: tuple[int, int],
+    stored_size: int,
+    interpolation: str,
+    dtype: Literal["uint8", "float16", "float32"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    layout: Literal["CHW", "HWC"],
+    roi_decode: RoiDecode = "auto",
+    hw_decoder_load: float = 0.65,
+    prefetch: int = 2,
+) -> Any:
+    """Builds the pipeline that replays stored views.
+
+    Args:
+      source: called with DALI's BatchInfo before each batch; returns (samples int64 (B,), views int32 (B,)).
+      index: the data set's index.bin.
+      roi_decode: decode only the stored crop ("on"), or the whole image and crop in the replay operator ("off").
+        "auto" is "on"; the switch exists because a decoder release may have trouble with regions on the GPU
+        (NVIDIA/nvImageCodec#55).
+      hw_decoder_load: share of the images for the GPU's JPEG engine (device "gpu" only).
+      prefetch: batches prepared ahead.
+      The others are those of `dali_dr.ReinforcedIterator`.
+
+    Returns:
+      nvidia.dali.Pipeline with the outputs OUTPUTS.
+    """
+    _plugin.load()
+    from nvidia.dali import fn, pipeline_def, types
+
+    dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "float32": types.FLOAT}
+    decoder: dict[str, Any] = {"output_type": types.RGB, "adjust_orientation": False}  # boxes are in file pixels
+    decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
+    replay = {"size": size, "stored_size": stored_size, "interpolation": interpolation, "mean": mean, "std": std}
+    replay |= {"dtype": dtypes[dtype], "output_layout": layout}
+
+    @pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
+    )
+    def graph() -> tuple[Any, ...]:
+        samples, views = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32])
+        encoded, label, start, shape, params, soft_ids, soft_probs = fn.dr.read(samples, views, index=index)
+        if roi_decode == "off":
+            images = fn.decoders.image(encoded, **decoder)
+            data = fn.dr.replay(images, params, **replay)
+        else:
+            images = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
+            data = fn.dr.replay(images, params, origin=start, **replay)
+        outputs = data, label, soft_ids, soft_probs, samples, views
+        return tuple(output.gpu() for output in outputs) if device == "gpu" else outputs
+
+    return graph()

@@ -1,0 +1,1 @@
+"""Which image and which of its reinforcements come next: pure functions of (seed, epoch, position). Reads no data."""

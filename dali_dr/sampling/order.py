@@ -15,8 +15,9 @@ import numpy.typing as npt
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 
-ROUNDS = 8
-"""Half rounds of the network. Four make a pseudo-random permutation (Luby & Rackoff 1988); small domains want more."""
+ROUNDS, SMALL, ROUNDS_SMALL = 8, 64, 16
+"""Half rounds of the network. Four make a pseudo-random permutation of a large domain (Luby & Rackoff 1988); a domain of
+a few numbers needs more before pairs of values come out evenly (tests/test_sampling.py measures it)."""
 
 # Odd multipliers and increment of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014).
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -56,8 +57,9 @@ def keyed_permutation(positions: npt.ArrayLike, size: int, key: int | UInt64) ->
     if size == 1:
         return np.zeros(shape, np.int64)
     keys = np.asarray(key, np.uint64).reshape(-1) if isinstance(key, np.ndarray) else mix(key).reshape(1)
-    # Round keys (ROUNDS, 1 or positions): one hash for all of them.
-    round_keys = mix(keys[None, :], np.arange(ROUNDS, dtype=np.uint64)[:, None])
+    # Round keys (rounds, 1 or positions): one hash for all of them.
+    rounds = ROUNDS_SMALL if size < SMALL else ROUNDS
+    round_keys = mix(keys[None, :], np.arange(rounds, dtype=np.uint64)[:, None])
     rows = math.isqrt(size - 1) + 1
     columns = -(-size // rows)
     y = _network(x, rows, columns, round_keys)
@@ -70,7 +72,7 @@ def keyed_permutation(positions: npt.ArrayLike, size: int, key: int | UInt64) ->
 def _network(x: UInt64, rows: int, columns: int, round_keys: UInt64) -> UInt64:
     """One pass of the generalised Feistel network over Z_rows × Z_columns."""
     left, right = np.divmod(x, np.uint64(columns))
-    for number in range(0, ROUNDS, 2):
+    for number in range(0, len(round_keys), 2):
         left = (left + _round(right, round_keys[number])) % np.uint64(rows)
         right = (right + _round(left, round_keys[number + 1])) % np.uint64(columns)
     return left * np.uint64(columns) + right

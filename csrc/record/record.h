@@ -1,0 +1,100 @@
+// Reads reinforcement records, version 1. The byte layout is schemas/reinforcement-record.md; nothing else is
+// needed.
+//
+// The bytes may come from anywhere: every length, count and index is checked before use, and what is wrong
+// comes out as one RecordError. Header and lengths are checked once, by Parse; values of a row when that row
+// is read.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+
+namespace dali_dr {
+
+/// A malformed record; what() names the field and its value.
+class RecordError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline constexpr size_t kMaxRecordBytes = size_t{64} << 20;  // schema: a larger frame is refused
+inline constexpr int kViewWords = 10;                        // packed words of a view without operations
+
+/// Turns zstd frames into record bytes. Holds a context and a buffer for reuse: one per thread.
+class Decompressor {
+ public:
+  Decompressor();
+  ~Decompressor();
+  Decompressor(Decompressor&&) noexcept;
+  Decompressor& operator=(Decompressor&&) noexcept;
+
+  /// The content of `frame`, which must be exactly one zstd frame that carries its content size of at most
+  /// kMaxRecordBytes. Valid until the next call. Throws RecordError.
+  std::span<const uint8_t> Decompress(std::span<const uint8_t> frame);
+
+ private:
+  struct Context;
+  std::unique_ptr<Context> context_;
+  std::unique_ptr<uint8_t[]> buffer_;
+  size_t capacity_ = 0;
+};
+
+/// One record with a checked header. Borrows the bytes that it was parsed from.
+class Record {
+ public:
+  /// Checks the header, every length and the unused bits. Throws RecordError.
+  static Record Parse(std::span<const uint8_t> bytes);
+
+  uint32_t views() const { return views_; }                      ///< N
+  uint32_t image_height() const { return image_height_; }        ///< pixels of the source image
+  uint32_t image_width() const { return image_width_; }          ///< pixels of the source image
+  uint32_t view_height() const { return view_height_; }          ///< output pixels that erase boxes refer to
+  uint32_t view_width() const { return view_width_; }            ///< output pixels that erase boxes refer to
+  int num_ops() const { return static_cast<int>(num_ops_); }     ///< n
+  int topk() const { return static_cast<int>(topk_); }           ///< K
+  int view_words() const { return kViewWords + 2 * num_ops(); }  ///< int32 words of a packed view
+
+  /// Checks and unpacks one row, 0 <= row < views().
+  ///   view:  view_words() words: 0-3 crop top, left, height, width (source pixels); 4 flip; 5-8 erase top,
+  ///   left,
+  ///          height, width (pixels of the stored view; all zero: none); 9 num_ops; then per operation its id
+  ///          and the float32 bits of its magnitude.
+  ///   ids:   topk() class ids, most likely first.
+  ///   probs: topk() probabilities, not rising.
+  /// Throws RecordError (then the outputs hold anything), also for a row that does not exist.
+  void ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> ids, std::span<float> probs) const;
+
+ private:
+  Record() = default;
+  void ReadCrop(uint32_t row, int32_t* box) const;
+  void ReadErase(uint32_t row, int32_t* box) const;
+  void ReadOps(uint32_t row, int32_t* words) const;
+  void ReadClasses(uint32_t row, int32_t* ids) const;
+  void ReadProbabilities(uint32_t row, float* probs) const;
+
+  // Columns, in file order; null where the record has none.
+  const uint8_t* classes_ = nullptr;
+  const uint8_t* op_ids_ = nullptr;
+  const uint8_t* op_magnitudes_ = nullptr;
+  const uint8_t* ops_ = nullptr;
+  const uint8_t* crops_ = nullptr;
+  const uint8_t* flips_ = nullptr;
+  const uint8_t* erased_ = nullptr;
+  const uint8_t* erase_boxes_ = nullptr;
+  const uint8_t* class_indices_ = nullptr;
+  const uint8_t* probabilities_ = nullptr;
+
+  uint32_t views_ = 0;
+  uint32_t image_height_ = 0, image_width_ = 0;
+  uint32_t view_height_ = 0, view_width_ = 0;
+  uint32_t num_ops_ = 0, op_entries_ = 0;
+  uint32_t topk_ = 0, class_entries_ = 0;
+  uint32_t crop_bits_height_ = 0, crop_bits_width_ = 0;
+  uint32_t class_bytes_ = 0, op_index_bytes_ = 0, class_index_bytes_ = 0, erase_bytes_ = 0;  // element sizes
+  uint8_t encoding_ = 0;
+  float log_step_ = 0;
+};
+
+}  // namespace dali_dr

@@ -1,0 +1,268 @@
+// Random valid records and what a reader must get out of them, for tests, the fuzzer's seeds and the
+// benchmark. Written from schemas/reinforcement-record.md alone, in the encoder's direction, so that it
+// shares nothing with the parser.
+#pragma once
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+namespace dali_dr::testing {
+
+using Bytes = std::vector<uint8_t>;
+
+struct RecordShape {
+  uint32_t views = 5;
+  uint32_t image_height = 375, image_width = 500;
+  uint32_t view_height = 224, view_width = 224;
+  uint32_t num_ops = 2, op_entries = 37;
+  uint32_t topk = 10, class_entries = 50;
+  uint32_t encoding = 2;  // 0 float32, 1 float16, 2 logarithmic code
+  bool flip = true, erase = true, wide_classes = false;
+  float log_step = 0.15f;
+};
+
+struct ExpectedView {
+  std::vector<int32_t> words;
+  std::vector<int32_t> ids;
+  std::vector<float> probs;
+};
+
+struct MadeRecord {
+  Bytes bytes;
+  std::vector<ExpectedView> views;
+};
+
+template <typename T>
+void Append(Bytes& to, T value) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
+  to.insert(to.end(), bytes, bytes + sizeof value);
+}
+
+inline void AppendUint(Bytes& to, uint32_t value, uint32_t bytes) {
+  for (uint32_t i = 0; i < bytes; ++i) to.push_back(static_cast<uint8_t>(value >> (8 * i)));
+}
+
+/// A float16 of 0 ... 1 that is exact in float32: mantissa / 1024 * 2^exponent.
+inline uint16_t MakeHalf(uint32_t exponent, uint32_t mantissa) {
+  return static_cast<uint16_t>(exponent << 10 | mantissa);
+}
+inline float HalfValue(uint16_t half) {
+  const int exponent = half >> 10;
+  const float mantissa = static_cast<float>(half & 1023);
+  return exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24);
+}
+
+inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto below = [&](uint32_t n) { return static_cast<uint32_t>(random() % n); };
+  MadeRecord made;
+  made.views.resize(s.views);
+  Bytes columns;
+
+  std::vector<uint32_t> classes(s.class_entries);
+  const uint32_t spacing = s.wide_classes ? 70000 : 65536 / std::max(1u, s.class_entries);
+  for (uint32_t i = 0; i < s.class_entries; ++i) {
+    classes[i] = s.class_entries - 1 - i;
+    classes[i] *= spacing;
+    AppendUint(columns, classes[i], s.wide_classes ? 4 : 2);
+  }
+  std::vector<uint8_t> op_ids(s.op_entries);
+  std::vector<float> op_magnitudes(s.op_entries);
+  for (auto& id : op_ids) columns.push_back(id = static_cast<uint8_t>(below(14)));
+  for (auto& magnitude : op_magnitudes)
+    Append(columns, magnitude = (static_cast<float>(below(2001)) - 1000.f) / 10);
+
+  for (auto& view : made.views) view.words.assign(10 + 2 * s.num_ops, 0);
+  for (uint32_t slot = 0; slot < s.num_ops; ++slot) {
+    for (auto& view : made.views) {
+      const uint32_t entry = below(s.op_entries);
+      AppendUint(columns, entry, s.op_entries > 256 ? 2 : 1);
+      view.words[9] = static_cast<int32_t>(s.num_ops);
+      view.words[10 + 2 * slot] = op_ids[entry];
+      view.words[11 + 2 * slot] = std::bit_cast<int32_t>(op_magnitudes[entry]);
+    }
+  }
+
+  std::vector<bool> bits;
+  const auto put_bits = [&](uint64_t value, int count) {
+    for (int i = 0; i < count; ++i) bits.push_back(value >> i & 1);
+  };
+  const auto flush_bits = [&] {
+    for (size_t i = 0; i < bits.size(); i += 8) {
+      uint8_t byte = 0;
+      for (size_t j = i; j < std::min(i + 8, bits.size()); ++j)
+        byte |= static_cast<uint8_t>(bits[j] << (j - i));
+      columns.push_back(byte);
+    }
+    bits.clear();
+  };
+  const auto put_box = [&](uint32_t length, int32_t* start, int32_t* extent) {
+    const uint64_t d = below(length);
+    *extent = static_cast<int32_t>(length - d);
+    *start = static_cast<int32_t>(below(static_cast<uint32_t>(d) + 1));
+    put_bits(d * (d + 1) / 2 + static_cast<uint64_t>(*start),
+             std::bit_width(uint64_t{length} * (length + 1) / 2 - 1));
+  };
+  for (auto& view : made.views) {
+    put_box(s.image_height, &view.words[0], &view.words[2]);
+    put_box(s.image_width, &view.words[1], &view.words[3]);
+  }
+  flush_bits();
+  if (s.flip) {
+    for (auto& view : made.views) bits.push_back((view.words[4] = static_cast<int32_t>(below(2))) != 0);
+    flush_bits();
+  }
+  if (s.erase) {
+    Bytes boxes;
+    const uint32_t width = std::max(s.view_height, s.view_width) > 255 ? 2 : 1;
+    for (auto& view : made.views) {
+      bits.push_back(below(4) == 0);
+      if (!bits.back()) continue;
+      const uint32_t h = 1 + below(s.view_height), w = 1 + below(s.view_width);
+      const uint32_t box[4] = {below(s.view_height - h + 1), below(s.view_width - w + 1), h, w};
+      for (int i = 0; i < 4; ++i) {
+        AppendUint(boxes, box[i], width);
+        view.words[5 + i] = static_cast<int32_t>(box[i]);
+      }
+    }
+    flush_bits();
+    columns.insert(columns.end(), boxes.begin(), boxes.end());
+  }
+
+  std::vector<std::vector<uint32_t>> entries(s.views);
+  for (uint32_t row = 0; row < s.views && s.topk > 0; ++row) {
+    while (entries[row].size() < s.topk) {
+      // Low entries are drawn more often, as the most frequent classes stand first in real records.
+      const uint32_t entry = below(1 + below(s.class_entries));
+      const bool known = std::find(entries[row].begin(), entries[row].end(), entry) != entries[row].end();
+      if (!known)
+        entries[row].push_back(entry);
+      else if (s.topk > s.class_entries / 2)
+        entries[row].push_back(entry);  // distinctness would take for ever
+    }
+    for (uint32_t entry : entries[row]) made.views[row].ids.push_back(static_cast<int32_t>(classes[entry]));
+  }
+  for (uint32_t k = 0; k < s.topk; ++k)
+    for (uint32_t row = 0; row < s.views; ++row)
+      AppendUint(columns, entries[row][k], s.class_entries > 256 ? 2 : 1);
+
+  if (s.topk > 0 && s.encoding == 2) {
+    std::vector<std::vector<uint8_t>> codes(s.views, std::vector<uint8_t>(s.topk));
+    for (uint32_t row = 0; row < s.views; ++row) {
+      auto& code = codes[row];
+      code[0] = static_cast<uint8_t>(below(8) ? 96 + below(60) : 255);
+      uint32_t sum = 0;
+      for (uint32_t k = 1; k < s.topk; ++k) {
+        const uint32_t step = std::min(k == 1 ? below(40) : below(8), 255 - sum);
+        code[k] = static_cast<uint8_t>(k + 1 == s.topk && below(4) == 0 ? 255 - sum : step);
+        sum += code[k];
+      }
+      const double delta = s.log_step;
+      const auto weight = [&](uint32_t c, int bias) {
+        return c == 255 ? 0. : std::exp(-delta * (static_cast<int>(c) - bias));
+      };
+      double total = weight(code[0], 96);
+      sum = 0;
+      std::vector<double> weights;
+      for (uint32_t k = 0; k < s.topk; ++k) {
+        sum += k ? code[k] : 0;
+        weights.push_back(weight(sum, 0));
+        total += weights.back();
+      }
+      for (double w : weights) made.views[row].probs.push_back(static_cast<float>(w / total));
+    }
+    for (uint32_t k = 0; k < s.topk; ++k)
+      for (uint32_t row = 0; row < s.views; ++row) columns.push_back(codes[row][k]);
+  } else if (s.topk > 0) {
+    std::vector<float> p(s.views);
+    std::vector<uint16_t> half(s.views);
+    for (uint32_t k = 0; k < s.topk; ++k) {
+      for (uint32_t row = 0; row < s.views; ++row) {
+        if (s.encoding == 1) {
+          // A non-negative half grows with its bits: 0x3c00 is 1.
+          half[row] =
+              k == 0 ? static_cast<uint16_t>(below(0x3c01)) : static_cast<uint16_t>(below(half[row] + 1u));
+          Append(columns, half[row]);
+          made.views[row].probs.push_back(HalfValue(half[row]));
+        } else {
+          p[row] = k == 0 ? static_cast<float>(below(1001)) / 1000
+                          : p[row] * (static_cast<float>(below(1001)) / 1000);
+          Append(columns, p[row]);
+          made.views[row].probs.push_back(p[row]);
+        }
+      }
+    }
+  }
+
+  Bytes& out = made.bytes;
+  for (char c : {'d', 'r', 'r', 'c'}) out.push_back(static_cast<uint8_t>(c));
+  AppendUint(out, 1, 2);
+  AppendUint(out, 48, 2);
+  AppendUint(out, static_cast<uint32_t>(48 + columns.size()), 4);
+  AppendUint(out, (s.flip ? 1 : 0) | (s.erase ? 2 : 0) | (s.wide_classes ? 4 : 0), 4);
+  AppendUint(out, s.views, 4);
+  AppendUint(out, s.image_height, 4);
+  AppendUint(out, s.image_width, 4);
+  AppendUint(out, s.view_height, 2);
+  AppendUint(out, s.view_width, 2);
+  AppendUint(out, s.num_ops, 2);
+  AppendUint(out, s.op_entries, 2);
+  AppendUint(out, s.topk, 2);
+  AppendUint(out, s.class_entries, 2);
+  AppendUint(out, s.encoding, 1);
+  AppendUint(out, 0, 3);
+  Append(out, s.encoding == 2 ? s.log_step : 0.f);
+  out.insert(out.end(), columns.begin(), columns.end());
+  return made;
+}
+
+inline Bytes Compress(const Bytes& content, int level = 3) {
+  Bytes frame(ZSTD_compressBound(content.size()));
+  const size_t size = ZSTD_compress(frame.data(), frame.size(), content.data(), content.size(), level);
+  if (ZSTD_isError(size)) throw std::runtime_error("ZSTD_compress failed");
+  frame.resize(size);
+  return frame;
+}
+
+/// Shapes that together use every branch of the layout.
+inline std::vector<RecordShape> AllShapes() {
+  std::vector<RecordShape> shapes;
+  RecordShape base;
+  shapes.push_back(base);
+  for (uint32_t encoding : {0u, 1u, 2u}) {
+    RecordShape s = base;
+    s.encoding = encoding;
+    s.wide_classes = encoding == 1;
+    s.views = 17;
+    shapes.push_back(s);
+  }
+  RecordShape s = base;  // nothing but crops
+  s.num_ops = s.op_entries = s.topk = s.class_entries = 0, s.flip = s.erase = false, s.encoding = 0;
+  shapes.push_back(s);
+  s = base;  // u16 tables everywhere, large images and views
+  s.views = 400, s.op_entries = 300, s.class_entries = 301, s.view_height = 256,
+  s.image_height = s.image_width = 65535;
+  shapes.push_back(s);
+  s = base;  // the smallest image, one view, one class, sixteen operations
+  s.views = 1, s.image_height = s.image_width = s.view_height = s.view_width = 1, s.num_ops = 16,
+  s.op_entries = 1, s.topk = s.class_entries = 1;
+  shapes.push_back(s);
+  s = base;  // a dense row
+  s.views = 9, s.topk = 300, s.class_entries = 300, s.image_width = 1, s.log_step = 2.f;
+  shapes.push_back(s);
+  s = base;
+  s.views = 64, s.erase = false, s.op_entries = 256, s.class_entries = 256, s.image_height = 3,
+  s.image_width = 2;
+  shapes.push_back(s);
+  return shapes;
+}
+
+}  // namespace dali_dr::testing

@@ -1,14 +1,14 @@
-"""Reinforcement records: `encode` and `decode` between NumPy columns and the bytes of schemas/reinforcement-record.md.
+"""Reinforcement records (schemas/reinforcement-record.md): `encode` and `decode`, from and to NumPy columns.
 
-A record holds all views of one image; its columns are compressed as one zstd frame, the member KEY.dr.zst of a shard.
+A record holds all views of one image; compressed as one zstd frame, it is the member KEY.dr.zst of a shard.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import struct
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NoReturn
 
@@ -35,12 +35,18 @@ MAX_OPS: Final = 16
 MAX_RECORD_BYTES: Final = 64 << 20
 _REST_BIAS: Final = 96  # the rest may outweigh the most likely class by exp(96 * 0.15) = 1.8 million
 _ZERO_CODE: Final = 255
-MAX_LOG_STEP: Final = 1.0  # nats; keeps exp(96 * step) far from overflow
+# Nats that an encoder accepts. Below, the codes do not span the ratios that predictions have (the rest may weigh
+# exp(9.6) = 14,765 times the most likely class at 0.1); above, they are crude.
+MIN_LOG_STEP: Final = 0.1
+MAX_LOG_STEP: Final = 1.0
 
-# 0.15 nats: mean KL(original || stored) is at most about step**2 / 24 = 9.4e-4 nats, below the 1e-3 that is promised.
+# Bytes; below, a zstd block's own Huffman table costs more than it saves (50 views: 24.7, not 24.3 bytes).
+_MIN_BLOCK: Final = 256
+
+# 0.15 nats: mean KL(original || stored) stays below about step**2 / 24 = 9.4e-4 nats (1e-3 is promised).
 DEFAULT_LOG_STEP: Final = 0.15
 
-_DAMAGED: Final = "the record is damaged: compare the shard with the checksum in dataset.json and fetch or write it again"
+_DAMAGED: Final = "the record is damaged: fetch or write its shard again"
 
 
 @dataclass(frozen=True)
@@ -74,16 +80,17 @@ def encode(
 ) -> bytes:
     """One image's reinforcements as a zstd frame.
 
-    Rows keep their order (see `labels.order_by_confidence`); within a row, classes are put in order of falling
-    probability if they are not (equals keep their order). Equal input gives equal bytes with the same zstd library.
+    Rows keep their order (see `labels.order_by_confidence`); within a row, classes are put in order of
+    falling probability if they are not (equals keep their order). Equal input gives equal bytes.
 
     Args:
         reinforcements: 1..65536 views.
         image_height, image_width: the source image in pixels (1..65535), EXIF orientation not applied.
         view_size: (height, width) in pixels (1..65535) at which erase boxes and translations are given.
-        probabilities: "log8", one byte per class with a relative error of at most exp(log_step / 2), renormalised so
-            that classes and rest sum to 1; "float16"; or "float32" (lossless).
-        log_step: nats per unit of the logarithmic code, 0 < log_step <= 1; KL(original || stored) <= log_step**2 / 8.
+        probabilities: "log8", one byte per class, off by a factor of at most exp(log_step / 2) before classes
+            and rest are scaled to sum to 1; "float16"; or "float32" (lossless).
+        log_step: nats per unit of the logarithmic code, 0.1..1; KL(original || stored) of a view is at most
+            log_step**2 / 8, and about log_step**2 / 24 for flat predictions, less for confident ones.
 
     Raises:
         RecordError: the reinforcements do not fit the image, the view or the format.
@@ -104,8 +111,8 @@ def encode(
             _refuse(name, value, f"a record holds {low}..{high}")
     encoding = _ENCODINGS.index(probabilities)
     step = float(np.float32(log_step)) if encoding == _LOG8 else 0.0
-    if encoding == _LOG8 and not 0 < step <= MAX_LOG_STEP:
-        _refuse("log_step", log_step, f"want 0 < log_step <= {MAX_LOG_STEP}")
+    if encoding == _LOG8 and not MIN_LOG_STEP <= log_step <= MAX_LOG_STEP:
+        _refuse("log_step", log_step, f"want {MIN_LOG_STEP}..{MAX_LOG_STEP} nats")
     reinforcements = _sort_classes(reinforcements)
     try:
         reinforcements.validate(image_height, image_width, max(view_size))
@@ -120,33 +127,39 @@ def encode(
     op_table, op_index = _op_table(reinforcements)
     for name, table in (("operation", op_table), ("class", classes)):
         if len(table) > 65535:
-            _refuse(f"number of {name} table entries", len(table), "a record holds 65535: store fewer views per image")
+            _refuse(f"number of {name} table entries", len(table), "a record holds 65535: store fewer views")
     wide = bool(classes.size) and int(classes.max()) > 0xFFFF
     flags = _FLIP * bool(reinforcements.flip.any()) | _ERASE * bool(erased.any()) | _WIDE_CLASSES * wide
-    crops = _pack_crops(reinforcements.crop, image_height, image_width)
-    box_type, op_type, class_type = _narrow(max(view_size), 255), _narrow(len(op_table), 256), _narrow(len(classes), 256)
+    box_type = _narrow(max(view_size), 255)
+    op_type = _narrow(len(op_table), 256)
+    class_type = _narrow(len(classes), 256)
     if encoding == _LOG8:
         codes = _to_codes(reinforcements.soft_probs, step).T
     else:
         codes = reinforcements.soft_probs.astype("<f2" if probabilities == "float16" else "<f4").T
-    # Measured on 10 photos with an EfficientNet teacher (bench/record_size.py), these block boundaries are the
-    # smallest: each block gets its own Huffman table, so columns of like distribution belong together.
-    blocks = [
+    tables = (
         classes.astype("<u4" if wide else "<u2").tobytes()
-        + (op_table >> 32).astype(np.uint8).tobytes()
+        + (op_table >> np.uint64(32)).astype(np.uint8).tobytes()
         + op_table.astype("<u4").tobytes()
-        + op_index.astype(op_type).tobytes(),
-        crops
+    )
+    geometry = (
+        _pack_crops(reinforcements.crop, image_height, image_width)
         + (_pack_bits(reinforcements.flip) if flags & _FLIP else b"")
         + (_pack_bits(erased) if flags & _ERASE else b"")
-        + boxes.astype(box_type).tobytes(),
-        class_index.T.astype(class_type).tobytes(),
-        codes[:3].tobytes(),
-        codes[3:].tobytes(),
+        + boxes.astype(box_type).tobytes()
+    )
+    ranks = class_index.T.astype(class_type)
+    # One list entry per zstd block, see _compress: columns of like distribution belong together.
+    blocks = [
+        tables,
+        op_index.astype(op_type).tobytes(),
+        geometry,
+        *(ranks[rows].tobytes() for rows in (slice(4), slice(4, None))),
+        *(codes[rows].tobytes() for rows in (slice(1), slice(1, 2), slice(2, 4), slice(4, None))),
     ]
     record_bytes = _HEADER.size + sum(map(len, blocks))
     if record_bytes > MAX_RECORD_BYTES:
-        _refuse("record size", f"{record_bytes} bytes", f"want at most {MAX_RECORD_BYTES}: store fewer views per image")
+        _refuse("record size", f"{record_bytes} bytes", f"want at most {MAX_RECORD_BYTES}: store fewer views")
     header = _HEADER.pack(
         MAGIC, VERSION, _HEADER.size, record_bytes, flags, views, image_height, image_width, *view_size,
         ops_per_view, len(op_table), topk, len(classes), encoding, bytes(3), step,
@@ -155,11 +168,10 @@ def encode(
 
 
 def decode(frame: bytes) -> Record:
-    """The record in a zstd frame; everything is checked, so that the result passes `Reinforcements.validate`, sums aside.
+    """The record in a zstd frame, checked for all that `Reinforcements.validate` checks but the sums.
 
     Raises:
-        RecordError: naming the field that is wrong, its value, and what to do. No other exception leaves this function,
-            whatever the bytes.
+        RecordError: naming the field that is wrong, its value, and what to do. Bytes raise nothing else.
     """
     return _decode_record(_decompress(frame))
 
@@ -204,6 +216,10 @@ def _side_bits(length: int) -> int:
     return (length * (length + 1) // 2 - 1).bit_length()
 
 
+def _crop_bits(height: int, width: int) -> int:
+    return _side_bits(height) + _side_bits(width)
+
+
 def _pack_bits(bits: npt.NDArray[np.bool_]) -> bytes:
     return np.packbits(bits, bitorder="little").tobytes()
 
@@ -215,15 +231,15 @@ def _pack_crops(crop: npt.NDArray[np.int32], height: int, width: int) -> bytes:
     horizontal = free_x * (free_x + 1) // 2 + left
     numbers = vertical | horizontal << _side_bits(height)
     bits = np.unpackbits(numbers.astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
-    return np.packbits(bits[:, : _side_bits(height) + _side_bits(width)], bitorder="little").tobytes()
+    return np.packbits(bits[:, : _crop_bits(height, width)], bitorder="little").tobytes()
 
 
-def _unpack_crops(column: npt.NDArray[np.uint8], views: int, height: int, width: int) -> npt.NDArray[np.int32]:
-    low, high = _side_bits(height), _side_bits(width)
-    bits = np.zeros((views, 64), np.uint8)
-    count = views * (low + high)
-    bits[:, : low + high] = np.unpackbits(column, count=count, bitorder="little").reshape(views, low + high)
-    numbers = np.packbits(bits, axis=1, bitorder="little").view("<u8").ravel().astype(np.int64)
+def _unpack_crops(bits: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.int32]:
+    """int32 (N, 4) of the crop column's bits (N, B)."""
+    low = _side_bits(height)
+    padded = np.zeros((len(bits), 64), np.uint8)
+    padded[:, : bits.shape[1]] = bits
+    numbers = np.packbits(padded, axis=1, bitorder="little").view("<u8").ravel().astype(np.int64)
     top, crop_height = _axis_box(numbers & ((1 << low) - 1), height, "vertical")
     left, crop_width = _axis_box(numbers >> low, width, "horizontal")
     return np.stack([top, left, crop_height, crop_width], axis=1).astype(np.int32)
@@ -232,7 +248,7 @@ def _unpack_crops(column: npt.NDArray[np.uint8], views: int, height: int, width:
 def _axis_box(
     numbers: npt.NDArray[np.int64], length: int, axis: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(start, length) of the boxes with these numbers. The root is exact: 8 * number + 1 < 2**35 fits a double."""
+    """(start, length) of the boxes with these numbers. The root is exact: 8 * number + 1 < 2**35."""
     limit = length * (length + 1) // 2
     _check_rows(numbers >= limit, f"{axis} crop number", numbers, f"want below {limit}")
     free = ((np.sqrt(8 * numbers + 1) - 1) // 2).astype(np.int64)
@@ -258,9 +274,13 @@ def _to_codes(probs: npt.NDArray[np.float32], step: float) -> npt.NDArray[np.uin
 
 @functools.lru_cache(maxsize=16)
 def _weights(step: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weight of every class code and of every rest code. By libm: NumPy's exp differs from it in the last bit."""
-    weight = np.array([math.exp(-step * code) for code in range(_ZERO_CODE)] + [0.0])
-    rest = np.array([math.exp(-step * (code - _REST_BIAS)) for code in range(_ZERO_CODE)] + [0.0])
+    """Weight of every class code and of every rest code, by libm (NumPy's exp may differ in the last bit)."""
+
+    def exp(value: float) -> float:
+        return math.exp(value) if value < 709 else math.inf  # exp(709.8) overflows: a step no encoder writes
+
+    weight = np.array([exp(-step * code) for code in range(_ZERO_CODE)] + [0.0])
+    rest = np.array([exp(-step * (code - _REST_BIAS)) for code in range(_ZERO_CODE)] + [0.0])
     return weight, rest
 
 
@@ -275,20 +295,32 @@ def _from_codes(columns: npt.NDArray[np.uint8], step: float) -> npt.NDArray[np.f
     total = rest[columns[0]]
     for row in weights:  # in this order, so that every reader rounds alike
         total = total + row
+    _check_rows(~np.isfinite(total), "weight of the rest", total, f"want it finite (log_step is {step})")
     return np.ascontiguousarray((weights / total).T.astype(np.float32))
 
 
 def _compress(blocks: list[bytes]) -> bytes:
-    # window_log 17 keeps a reader's memory small. The "fast" strategy with a tiny hash table finds almost no matches:
-    # what remains is Huffman coding alone, which these columns want; it beats level 19 in size and decodes faster.
+    """``blocks``, one after another, as one zstd frame; each that is not too small becomes a zstd block.
+
+    A zstd block has its own Huffman table. These columns hold hardly any repeated strings, so what serves is
+    Huffman coding with as few matches as can be had (least tables, longest shortest match) and a block for each
+    group of like columns. The boundaries in `encode` are the best of all contiguous groups on 10 photos x 400
+    views (EfficientNet-Lite0 teacher, K = 10): 17.7 bytes per view, and 18 us to decompress a record. One block
+    takes 20.2 bytes. "lazy2", since faster strategies reuse the last block's table even where that costs (17.9).
+    """
     parameters = zstandard.ZstdCompressionParameters(
-        strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, window_log=17, target_length=0, search_log=1,
-        chain_log=6, write_content_size=1, write_checksum=0, write_dict_id=0,
+        strategy=zstandard.STRATEGY_LAZY2, min_match=7, hash_log=6, chain_log=6, search_log=1,
+        target_length=0, window_log=17, write_content_size=1, write_checksum=0, write_dict_id=0,
     )  # fmt: skip
-    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=sum(map(len, blocks)))
-    out = []
-    for block in filter(None, blocks):
-        out += [compressor.compress(block), compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+    size = sum(map(len, blocks))
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
+    out, pending = [], 0
+    for block in blocks:
+        out.append(compressor.compress(block))
+        pending += len(block)
+        if pending >= _MIN_BLOCK:
+            out.append(compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+            pending = 0
     return b"".join([*out, compressor.flush()])
 
 
@@ -298,8 +330,8 @@ def _decompress(frame: bytes) -> bytes:
     except zstandard.ZstdError as error:
         raise RecordError(f"reinforcement record: not a zstd frame ({error}); {_DAMAGED}") from error
     if size > MAX_RECORD_BYTES:  # an unknown size is reported as 2**64 - 1
-        known = size < 2**63
-        _refuse("zstd content size", size if known else "absent", f"want it given and at most {MAX_RECORD_BYTES}")
+        found = size if size < 2**63 else "absent"
+        _refuse("zstd content size", found, f"want it given and at most {MAX_RECORD_BYTES}: {_DAMAGED}")
     try:
         return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
@@ -329,10 +361,10 @@ class _Header:
     log_step: float
 
     def check(self, available: int) -> None:
-        """Raise RecordError for the first field that the schema refuses; ``available`` is the record's length in bytes."""
+        """RecordError for the first field that the schema refuses; ``available``: the record's bytes."""
         update = "the record was written by a newer dali_dr (update dali_dr) or is damaged"
         if self.magic != MAGIC:
-            _refuse("magic", repr(self.magic), f"want {MAGIC!r}: these are not the bytes of a reinforcement record")
+            _refuse("magic", repr(self.magic), f"want {MAGIC!r}: this is not a reinforcement record")
         log8 = self.probability_encoding == _LOG8
         for name, low, high, advice in (
             ("version", VERSION, VERSION, update),
@@ -348,7 +380,7 @@ class _Header:
             ("num_ops", 0, MAX_OPS, _DAMAGED),
             ("op_entries", min(self.num_ops, 1), 0xFFFF * min(self.num_ops, 1), _DAMAGED),
             ("class_entries", self.topk, 0xFFFF * min(self.topk, 1), _DAMAGED),
-            ("log_step", np.nextafter(0, 1) if log8 else 0, MAX_LOG_STEP if log8 else 0, _DAMAGED),
+            ("log_step", sys.float_info.min if log8 else 0, sys.float_info.max if log8 else 0, _DAMAGED),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -367,22 +399,27 @@ class _Columns:
     def take(self, name: str, dtype: str, count: int) -> npt.NDArray[Any]:
         end = self._offset + count * np.dtype(dtype).itemsize
         if end > len(self._record):
-            _refuse(f"end of column {name}", f"byte {end}", f"but the record has {len(self._record)} bytes: {_DAMAGED}")
+            have = f"but the record has {len(self._record)} bytes: {_DAMAGED}"
+            _refuse(f"end of column {name}", f"byte {end}", have)
         column = np.frombuffer(self._record, dtype, count, self._offset)
         self._offset = end
         return column
 
-    def take_bits(self, name: str, count: int) -> npt.NDArray[np.bool_]:
-        bits = np.unpackbits(self.take(name, "u1", (count + 7) // 8), count=count, bitorder="little")
-        return bits.astype(np.bool_)
+    def take_bits(self, name: str, count: int) -> npt.NDArray[np.uint8]:
+        """The column's ``count`` bits, one per element."""
+        bits = np.unpackbits(self.take(name, "u1", (count + 7) // 8), bitorder="little")
+        if bits[count:].any():
+            _refuse(f"last byte of column {name}", f"{bits[-8:]}", f"want its unused bits zero: {_DAMAGED}")
+        return bits[:count]
 
     def finish(self) -> None:
         if self._offset != len(self._record):
-            _refuse("record_bytes", len(self._record), f"but the columns end at byte {self._offset}: {_DAMAGED}")
+            have = f"but the columns end at byte {self._offset}: {_DAMAGED}"
+            _refuse("record_bytes", len(self._record), have)
 
 
-def _check_rows(bad: npt.NDArray[np.bool_], field: str, values: npt.NDArray[Any], want: str) -> None:
-    """RecordError for the first row (leading axis) where ``bad`` holds."""
+def _check_rows(bad: Any, field: str, values: npt.NDArray[Any], want: str) -> None:
+    """RecordError for the first row (leading axis) where ``bad``, bool (rows,), holds."""
     if bad.any():
         row = int(np.argmax(bad))
         _refuse(f"{field} of row {row}", values[row].tolist(), f"{want}: {_DAMAGED}")
@@ -402,13 +439,13 @@ def _decode_record(record: bytes) -> Record:
     op_ids = columns.take("op ids", "u1", op_entries)
     op_magnitudes = columns.take("op magnitudes", "<f4", op_entries)
     op_index = columns.take("ops", _narrow(op_entries, 256), header.num_ops * views)
-    crop_bits = views * (_side_bits(header.image_height) + _side_bits(header.image_width))
-    crop_column = columns.take("crops", "u1", (crop_bits + 7) // 8)
-    flip = columns.take_bits("flips", views) if header.flags & _FLIP else np.zeros(views, np.bool_)
-    erased = columns.take_bits("erased", views) if header.flags & _ERASE else np.zeros(views, np.bool_)
+    crop_bits = columns.take_bits("crops", views * _crop_bits(header.image_height, header.image_width))
+    unset = np.zeros(views, np.bool_)
+    flip = columns.take_bits("flips", views).astype(np.bool_) if header.flags & _FLIP else unset
+    erased = columns.take_bits("erased", views).astype(np.bool_) if header.flags & _ERASE else unset
     erased_rows = int(erased.sum())
     boxes = columns.take("erase boxes", _narrow(max(view_size), 255), 4 * erased_rows).reshape(-1, 4)
-    class_index = columns.take("class indices", _narrow(class_entries, 256), topk * views).reshape(topk, views)
+    class_index = columns.take("class indices", _narrow(class_entries, 256), topk * views)
     value_type = ("<f4", "<f2", "u1")[header.probability_encoding]
     values = columns.take("probabilities", value_type, topk * views).reshape(topk, views)
     columns.finish()
@@ -418,22 +455,26 @@ def _decode_record(record: bytes) -> Record:
     _check_rows(op_ids >= len(OP_NAMES), "operation", op_ids, f"want 0..{len(OP_NAMES) - 1}")
     _check_rows(~np.isfinite(op_magnitudes), "operation magnitude", op_magnitudes, "want a finite number")
     _check_rows(op_index >= op_entries, "operation table entry", op_index, f"want below {op_entries}")
-    entries = class_index.T
-    _check_rows((entries >= class_entries).any(axis=1), "class table entries", entries, f"want below {class_entries}")
+    entries = class_index.reshape(topk, views).T
+    unknown = (entries >= class_entries).any(axis=1)
+    _check_rows(unknown, "class table entries", entries, f"want below {class_entries}")
     _check_rows(repeats(entries), "class table entries", entries, "want distinct classes")
     erase = np.zeros((views, 4), np.int32)
     erase[erased] = boxes
-    outside = (erase[:, :2] + erase[:, 2:] > view_size).any(axis=1) | (erased & (erase[:, 2:] == 0).any(axis=1))
-    _check_rows(outside, "erase box", erase, f"want it inside the view of {view_size[0]}x{view_size[1]}, not empty")
+    outside = (erase[:, :2] + erase[:, 2:] > view_size).any(axis=1)
+    empty = erased & (erase[:, 2:] == 0).any(axis=1)
+    view = f"the view of {header.view_height}x{header.view_width}"
+    _check_rows(outside | empty, "erase box", erase, f"want it inside {view} and not empty")
     if header.probability_encoding == _LOG8 and topk:
         probs = _from_codes(values, header.log_step)
     else:
         probs = np.ascontiguousarray(values.T.astype(np.float32))
-        _check_rows(~((probs >= 0) & (probs <= 1)).all(axis=1), "probabilities", probs, "want numbers in 0..1")
+        outside = ~((probs >= 0) & (probs <= 1)).all(axis=1)
+        _check_rows(outside, "probabilities", probs, "want numbers in 0..1")
         _check_rows((probs[:, 1:] > probs[:, :-1]).any(axis=1), "probabilities", probs, "want them falling")
     rows_of_ops = op_index.reshape(header.num_ops, views).T
     reinforcements = Reinforcements(
-        crop=_unpack_crops(crop_column, views, header.image_height, header.image_width),
+        crop=_unpack_crops(crop_bits.reshape(views, -1), header.image_height, header.image_width),
         flip=flip,
         ops=op_ids[rows_of_ops],
         magnitudes=op_magnitudes[rows_of_ops].astype(np.float32, copy=False),

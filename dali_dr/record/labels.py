@@ -1,4 +1,4 @@
-"""Labels of the stored views: the teacher's K most likely classes per view, to and from dense probabilities."""
+"""Labels of the stored views: the teacher's K most likely classes per view, from and to dense ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Rest = Literal["spread", "drop", "renormalise"]
 RESTS: Final[tuple[str, ...]] = ("spread", "drop", "renormalise")
 
-# A row may sum to a little more than 1: softmax in float32 adds about 1e-6, a float16 record up to 2**-11 = 4.9e-4.
+# A row may sum to a little more than 1: softmax in float32 adds about 1e-6, a float16 record up to 2**-11.
 SUM_TOLERANCE: Final = 1e-3
 
 
@@ -29,7 +29,7 @@ class Reinforcements(Views):
 
     Attributes:
         soft_ids: int32 (N, K): classes in order of falling probability, distinct within a row.
-        soft_probs: float32 (N, K): their probabilities, not renormalised: the rest belongs to the other classes.
+        soft_probs: float32 (N, K): their probabilities, not renormalised: the rest is the other classes'.
     """
 
     soft_ids: npt.NDArray[np.int32]
@@ -46,7 +46,8 @@ class Reinforcements(Views):
                 )
         if self.soft_ids.shape != self.soft_probs.shape:
             raise ValueError(
-                f"Reinforcements: soft_ids {self.soft_ids.shape} and soft_probs {self.soft_probs.shape} differ in shape"
+                f"Reinforcements: soft_ids {self.soft_ids.shape} and soft_probs {self.soft_probs.shape} "
+                "differ in shape"
             )
 
     @classmethod
@@ -85,11 +86,11 @@ class Reinforcements(Views):
         limit = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
         _reject(((ids < 0) | (ids > limit)).any(axis=1), f"class id outside 0..{limit} in (...)", ids)
         _reject(repeats(ids), "class id twice in (...)", ids)
-        _reject(~((probs >= 0) & (probs <= 1)).all(axis=1), "probability outside 0..1 or not finite in (...)", probs)
+        outside = ~((probs >= 0) & (probs <= 1)).all(axis=1)  # true for NaN as well
+        _reject(outside, "probability outside 0..1 or not finite in (...)", probs)
         _reject((probs[:, 1:] > probs[:, :-1]).any(axis=1), "probabilities are not falling: (...)", probs)
-        _reject(
-            probs.sum(axis=1, dtype=np.float64) > 1 + SUM_TOLERANCE, "probabilities sum to more than 1: (...)", probs
-        )
+        total = probs.sum(axis=1, dtype=np.float64)
+        _reject(total > 1 + SUM_TOLERANCE, "probabilities sum to more than 1: (...)", probs)
 
 
 def order_by_confidence(reinforcements: Reinforcements) -> npt.NDArray[np.intp]:
@@ -113,19 +114,19 @@ def sparsify(probs: npt.NDArray[Any], k: int) -> tuple[npt.NDArray[np.int32], np
 @overload
 def sparsify(probs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]: ...
 def sparsify(probs: Any, k: int) -> tuple[Any, Any]:
-    """The k most likely classes of each row, in order of falling probability; of equals the lower class id first.
+    """The k most likely classes of each row, in order of falling probability; of equals the lower id first.
 
     Args:
-        probs: (N, C) probabilities (no negative values), a NumPy array or a torch tensor of any floating dtype.
+        probs: (N, C) probabilities (no negative values), a NumPy array or torch tensor of any floating dtype.
         k: 0..C.
 
     Returns:
-        ids int32 (N, k) and probabilities float32 (N, k), of the same kind and on the same device as ``probs``.
+        ids int32 (N, k) and probabilities float32 (N, k), of the kind and on the device of ``probs``.
     """
     if probs.ndim != 2 or not 0 <= k <= probs.shape[1]:
-        raise ValueError(f"sparsify: want probabilities (N, C) and 0 <= k <= C, got {tuple(probs.shape)} and k = {k}")
-    # One integer key per entry makes ties deterministic at the cost of a plain top-k: the bits of a non-negative
-    # float32 order as the number does; below them stands the id, counted down. Adding 0 turns -0 into +0.
+        raise ValueError(f"sparsify: want (N, C) and 0 <= k <= C, got {tuple(probs.shape)} and k = {k}")
+    # One integer key per entry makes ties deterministic at the cost of a plain top-k: bits of non-negative
+    # float32 order as the numbers do, and below them stands the id, counted down. Adding 0 turns -0 into +0.
     classes = probs.shape[1]
     if isinstance(probs, np.ndarray):
         bits = (probs.astype(np.float32) + np.float32(0)).view(np.int32).astype(np.int64)
@@ -148,12 +149,14 @@ def densify(
     ids: npt.NDArray[Any], probs: npt.NDArray[Any], num_classes: int, rest: Rest = "spread"
 ) -> npt.NDArray[Any]: ...
 @overload
-def densify(ids: torch.Tensor, probs: torch.Tensor, num_classes: int, rest: Rest = "spread") -> torch.Tensor: ...
+def densify(
+    ids: torch.Tensor, probs: torch.Tensor, num_classes: int, rest: Rest = "spread"
+) -> torch.Tensor: ...
 def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> Any:
     """Dense targets (..., C) of sparse predictions (..., K); ids must be distinct in each row.
 
-    "spread" gives every other class (1 - sum) / (C - K), and 0 where rounding made the sum exceed 1. (ml-dr, the code of
-    arXiv 2303.08983, falls back to a softmax over the K probabilities there, which turns 0.936 into 0.22.)
+    "spread" gives every other class (1 - sum) / (C - K), and 0 where rounding made the sum exceed 1. (ml-dr,
+    the code of arXiv 2303.08983, falls back to a softmax over the K probabilities there: 0.936 becomes 0.22.)
     "renormalise" leaves a row of zeros as it is.
 
     Args:

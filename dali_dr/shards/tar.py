@@ -1,0 +1,135 @@
+"""Plain tar shards: deterministic members, a scan of what a tar holds, wds2idx lines and atomic files."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from dali_dr.errors import ShardError
+
+BLOCK: Final = tarfile.BLOCKSIZE  # 512: headers and data start at multiples of it
+RECORD_SUFFIX: Final = "dr.zst"
+LABEL_SUFFIX: Final = "cls"
+IMAGE_SUFFIXES: Final = ("jpg", "png", "webp", "jpeg")  # the writer uses the first three
+
+
+class Member(NamedTuple):
+    """One file in a tar: its name, the offset of its first data byte and its length in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def key(self) -> str:
+        """The name up to the first dot after the last slash: webdataset's sample key."""
+        return self.name[: self._dot]
+
+    @property
+    def suffix(self) -> str:
+        """The name after that dot."""
+        return self.name[self._dot + 1 :]
+
+    @property
+    def _dot(self) -> int:
+        dot = self.name.find(".", self.name.rfind("/") + 1)
+        return dot if dot >= 0 else len(self.name)
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512-byte ustar header of a regular file: mode 0644, time, owner and group 0, so that equal samples
+    make equal shards.
+
+    Raises:
+        ValueError: if the name does not fit (100 bytes after a slash, 155 before it) or size exceeds 8 GiB.
+    """
+    info = tarfile.TarInfo(name)  # its defaults: mode 0644, mtime, uid and gid 0, no user or group name
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+
+
+def padding(size: int) -> bytes:
+    """The zeros between the end of ``size`` bytes and the next block."""
+    return bytes(-size % BLOCK)
+
+
+def trailer(size: int) -> bytes:
+    """What ends a tar of ``size`` bytes: two zero blocks, then zeros to a whole 10,240-byte record, as tar does."""
+    return bytes(2 * BLOCK + -(size + 2 * BLOCK) % tarfile.RECORDSIZE)
+
+
+def scan(path: Path) -> Iterator[Member]:
+    """The regular files of the tar at ``path``, in order.
+
+    Raises:
+        ShardError: if the file is missing, cut off or not a tar.
+    """
+    try:
+        with tarfile.open(path, "r:", encoding="utf-8") as archive:
+            for info in archive:
+                if info.isreg():
+                    yield Member(info.name, info.offset_data, info.size)
+    except (OSError, tarfile.TarError) as error:
+        raise ShardError(
+            f"{path}: not a readable tar ({error}); restore it from a copy or write it anew"
+        ) from error
+
+
+def idx_text(samples: Sequence[Sequence[Member]]) -> str:
+    """The wds2idx v1.2 index of a tar, as DALI's ``wds2idx`` writes it: one line per sample with
+    ``suffix offset size name`` of each member."""
+    lines = [" ".join(f"{m.suffix} {m.offset} {m.size} {m.name}" for m in members) for members in samples]
+    return "\n".join([f"v1.2 {len(lines)}", *lines, ""])
+
+
+def temporary(path: Path) -> Path:
+    """The hidden name beside ``path`` under which it is written before it is complete."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
+    """Write ``chunks`` to ``path`` so that it is, at every instant, absent, its old self or complete and on disk."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # processes may write the same index at once
+    try:
+        with partial.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_at(path: Path, offset: int, size: int) -> bytes:
+    """``size`` bytes of ``path`` from ``offset``; no descriptor is kept, so a data set may have any number of files.
+
+    Raises:
+        ShardError: if the file is missing or too short.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, offset)
+            while len(data) < size and (
+                more := os.pread(file.fileno(), size - len(data), offset + len(data))
+            ):
+                data += more
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from error
+    if len(data) != size:
+        raise ShardError(f"{path}: ends before byte {offset + size}; restore it from a copy")
+    return data

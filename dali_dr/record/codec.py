@@ -35,8 +35,8 @@ MAX_OPS: Final = 16
 MAX_RECORD_BYTES: Final = 64 << 20
 _REST_BIAS: Final = 96  # the rest may outweigh the most likely class by exp(96 * 0.15) = 1.8 million
 _ZERO_CODE: Final = 255
-# Nats that an encoder accepts. Below, the codes do not span the ratios that predictions have (the rest may weigh
-# exp(9.6) = 14,765 times the most likely class at 0.1); above, they are crude.
+# Nats that an encoder accepts. Below, the codes do not span the ratios that predictions have (at 0.1, the
+# rest may weigh exp(9.6) = 14,765 times the most likely class); above, they are crude.
 MIN_LOG_STEP: Final = 0.1
 MAX_LOG_STEP: Final = 1.0
 
@@ -303,10 +303,11 @@ def _compress(blocks: list[bytes]) -> bytes:
     """``blocks``, one after another, as one zstd frame; each that is not too small becomes a zstd block.
 
     A zstd block has its own Huffman table. These columns hold hardly any repeated strings, so what serves is
-    Huffman coding with as few matches as can be had (least tables, longest shortest match) and a block for each
-    group of like columns. The boundaries in `encode` are the best of all contiguous groups on 10 photos x 400
-    views (EfficientNet-Lite0 teacher, K = 10): 17.7 bytes per view, and 18 us to decompress a record. One block
-    takes 20.2 bytes. "lazy2", since faster strategies reuse the last block's table even where that costs (17.9).
+    Huffman coding with as few matches as can be had (least tables, longest shortest match) and a block for
+    each group of like columns. The boundaries in `encode` are the best of all contiguous groups on 10
+    photos x 400 views (EfficientNet-Lite0 teacher, K = 10): 17.7 bytes per view, and 18 us to decompress a
+    record. One block takes 20.2 bytes. "lazy2": faster strategies reuse the last block's table even where
+    that costs (17.9).
     """
     parameters = zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_LAZY2, min_match=7, hash_log=6, chain_log=6, search_log=1,

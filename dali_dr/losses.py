@@ -1,0 +1,167 @@
+"""Distillation losses on stored targets: sparse (top-K classes per view) without densifying, or dense.
+
+Both losses take either form of target:
+
+- sparse: ``soft_ids`` integer (..., K), distinct in each row, and ``soft_probs`` floating (..., K). ``rest`` says
+  what becomes of the probability outside the K classes, as in `dali_dr.record.labels.densify`: "spread" evenly
+  over the other C - K classes (none where rounding made the K sum to more than 1), "drop", or "renormalise" the
+  K classes to sum to 1;
+- dense: ``soft_ids=None`` and ``soft_probs`` floating (..., C), say after mixup; ``rest`` is unused.
+
+``logits`` are (..., C). Half-precision logits are computed with in float32, under autocast too. The value equals
+the dense computation on `densify(...)`, but only the student's log-softmax is of size (..., C).
+
+Sources: soft cross-entropy as in FKD (Shen & Xing, arXiv 2112.01528); KL divergence with T = 1 as in Dataset
+Reinforcement (Faghri et al., arXiv 2303.08983). They differ by the targets' entropy, which has no gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from dali_dr.record.labels import RESTS, Rest
+
+Reduction = Literal["mean", "sum", "none"]
+KLReduction = Literal["batchmean", "sum", "none"]
+
+
+def soft_cross_entropy(
+    logits: torch.Tensor,
+    soft_ids: torch.Tensor | None,
+    soft_probs: torch.Tensor,
+    *,
+    rest: Rest = "spread",
+    reduction: Reduction = "mean",
+) -> torch.Tensor:
+    """Cross-entropy -Σ_c t_c log softmax(logits)_c of targets t (FKD, arXiv 2112.01528).
+
+    Args:
+        logits: floating (..., C).
+        soft_ids, soft_probs, rest: the targets; see the module's text.
+        reduction: "mean" over rows, "sum" over rows, or "none".
+
+    Returns:
+        float32 (float64 for float64 logits): a scalar, or (...) with "none".
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown rest or reduction.
+    """
+    target = _Target(logits, soft_ids, soft_probs, rest)
+    return _reduce(target.cross_entropy(_log_softmax(logits, 1.0)), reduction, "mean")
+
+
+def kl_divergence(
+    logits: torch.Tensor,
+    soft_ids: torch.Tensor | None,
+    soft_probs: torch.Tensor,
+    *,
+    rest: Rest = "spread",
+    temperature: float = 1.0,
+    reduction: KLReduction = "batchmean",
+) -> torch.Tensor:
+    """KL(t ‖ softmax(logits)), the loss of Dataset Reinforcement (arXiv 2303.08983), with 0·log 0 = 0.
+
+    With a temperature T both sides are softened and the loss is multiplied by T² (Hinton et al., arXiv
+    1503.02531): the student is softmax(logits / T), and the targets become t^(1/T), scaled to their former
+    sum, which for t = softmax(z) is softmax(z / T).
+
+    Args:
+        logits: floating (..., C).
+        soft_ids, soft_probs, rest: the targets; see the module's text.
+        temperature: T > 0.
+        reduction: "batchmean" (mean over rows), "sum" over rows, or "none".
+
+    Returns:
+        float32 (float64 for float64 logits): a scalar, or (...) with "none".
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown rest or reduction, T <= 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, want it above 0")
+    target = _Target(logits, soft_ids, soft_probs, rest)
+    if temperature != 1:
+        target.soften(temperature)
+    losses = target.cross_entropy(_log_softmax(logits, temperature)) - target.entropy()
+    return _reduce(losses * temperature**2, reduction, "batchmean")
+
+
+class _Target:
+    """Targets as K listed probabilities (..., K) and one probability (..., 1) that all other classes have each."""
+
+    def __init__(
+        self, logits: torch.Tensor, soft_ids: torch.Tensor | None, soft_probs: torch.Tensor, rest: Rest
+    ) -> None:
+        classes, k = logits.shape[-1], soft_probs.shape[-1]
+        if rest not in RESTS:
+            raise ValueError(f"rest is {rest!r}, want one of {', '.join(RESTS)}")
+        if soft_probs.shape[:-1] != logits.shape[:-1] or (k != classes if soft_ids is None else k > classes):
+            want = "(..., C) with soft_ids=None" if soft_ids is None else "(..., K), K <= C,"
+            raise ValueError(
+                f"soft_probs are {tuple(soft_probs.shape)}, want {want} for logits (..., C) = {tuple(logits.shape)}"
+            )
+        if soft_ids is not None and soft_ids.shape != soft_probs.shape:
+            raise ValueError(
+                f"soft_ids {tuple(soft_ids.shape)} and soft_probs {tuple(soft_probs.shape)} differ in shape"
+            )
+        self.ids = None if soft_ids is None else soft_ids.long()
+        self.probs = soft_probs.to(_compute_dtype(logits))
+        self.others = classes - k
+        self.other: torch.Tensor | None = None  # None: 0
+        if self.ids is not None and rest != "drop":
+            total = self.probs.sum(-1, keepdim=True)
+            if rest == "renormalise":
+                self.probs = self.probs / torch.where(total > 0, total, torch.ones_like(total))
+            elif self.others:
+                self.other = (1 - total).clamp(min=0) / self.others
+
+    def soften(self, temperature: float) -> None:
+        before = self._sum()
+        self.probs = self.probs ** (1 / temperature)
+        if self.other is not None:
+            self.other = self.other ** (1 / temperature)
+        after = self._sum()
+        scale = before / torch.where(after > 0, after, torch.ones_like(after))
+        self.probs = self.probs * scale
+        if self.other is not None:
+            self.other = self.other * scale
+
+    def cross_entropy(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """(...): -Σ_k (p_k - r)·logp_k - r·Σ_c logp_c with r the probability of each other class."""
+        listed = log_probs if self.ids is None else log_probs.gather(-1, self.ids)
+        if self.other is None:
+            return -(self.probs * listed).sum(-1)
+        everywhere = self.other.squeeze(-1) * log_probs.sum(-1)
+        return -((self.probs - self.other) * listed).sum(-1) - everywhere
+
+    def entropy(self) -> torch.Tensor:
+        """(...): -Σ t log t."""
+        entropy = -torch.xlogy(self.probs, self.probs).sum(-1)
+        if self.other is not None:
+            entropy = entropy - self.others * torch.xlogy(self.other, self.other).squeeze(-1)
+        return entropy
+
+    def _sum(self) -> torch.Tensor:
+        total = self.probs.sum(-1, keepdim=True)
+        return total if self.other is None else total + self.others * self.other
+
+
+def _compute_dtype(logits: torch.Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    logits = logits.to(_compute_dtype(logits))
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
+
+
+def _reduce(losses: torch.Tensor, reduction: str, mean: str) -> torch.Tensor:
+    if reduction == mean:
+        return losses.mean()
+    if reduction == "sum":
+        return losses.sum()
+    if reduction == "none":
+        return losses
+    raise ValueError(f"reduction is {reduction!r}, want {mean!r}, 'sum' or 'none'")

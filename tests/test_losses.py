@@ -1,0 +1,151 @@
+"""Losses on sparse targets equal torch.nn.functional on densified targets, in value and gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dali_dr.losses import kl_divergence, soft_cross_entropy
+
+CLASSES = 13
+
+
+def make(rows: int, k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (rows, C) float64 with gradient, ids and probabilities (rows, k); row 0 exceeds 1, row 1 is certain."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = (3 * torch.randn(rows, CLASSES, generator=generator, dtype=torch.float64)).requires_grad_()
+    teacher = torch.softmax(3 * torch.randn(rows, CLASSES, generator=generator, dtype=torch.float64), -1)
+    probs, ids = teacher.topk(k)
+    if k:
+        probs[0] *= (1 + 1e-6) / probs[0].sum()
+        probs[1] = torch.tensor([1.0] + [0.0] * (k - 1))
+    return logits, ids.int(), probs
+
+
+def dense_target(ids: torch.Tensor, probs: torch.Tensor, rest: str) -> torch.Tensor:
+    """Densified by a plain loop, independent of dali_dr."""
+    rows, k = ids.shape
+    dense = torch.zeros(rows, CLASSES, dtype=torch.float64)
+    for row in range(rows):
+        total = float(probs[row].sum())
+        if rest == "spread" and k < CLASSES:
+            dense[row] = max(1 - total, 0.0) / (CLASSES - k)
+        for rank in range(k):
+            dense[row, int(ids[row, rank])] = probs[row, rank] / (
+                total if rest == "renormalise" and total else 1
+            )
+    return dense
+
+
+@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
+@pytest.mark.parametrize("k", [0, 1, 5, CLASSES])
+def test_cross_entropy_equals_dense(rest: str, k: int) -> None:
+    logits, ids, probs = make(7, k)
+    dense = dense_target(ids, probs, rest)
+    for reduction in ("mean", "sum", "none"):
+        ours = soft_cross_entropy(logits, ids, probs, rest=rest, reduction=reduction)
+        theirs = F.cross_entropy(logits, dense, reduction=reduction)
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(soft_cross_entropy(logits, None, dense, reduction=reduction), theirs)
+        gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs)]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
+@pytest.mark.parametrize("k", [0, 1, 5, CLASSES])
+def test_kl_equals_dense(rest: str, k: int) -> None:
+    logits, ids, probs = make(7, k, seed=1)
+    dense = dense_target(ids, probs, rest)
+    for reduction in ("batchmean", "sum", "none"):
+        theirs = F.kl_div(F.log_softmax(logits, -1), dense, reduction=reduction)
+        if reduction == "none":
+            theirs = theirs.sum(-1)
+        for ours in (
+            kl_divergence(logits, ids, probs, rest=rest, reduction=reduction),
+            kl_divergence(logits, None, dense, reduction=reduction),
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+            gradients = [
+                torch.autograd.grad(loss.sum(), logits, retain_graph=True)[0] for loss in (ours, theirs)
+            ]
+            torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_temperature_softens_a_full_teacher_as_its_logits_would(temperature: float) -> None:
+    logits, _, _ = make(6, 1)
+    teacher_logits = 2 * torch.randn(
+        6, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
+    probs, ids = torch.softmax(teacher_logits, -1).topk(CLASSES)
+    want = temperature**2 * F.kl_div(
+        F.log_softmax(logits / temperature, -1),
+        F.softmax(teacher_logits / temperature, -1),
+        reduction="batchmean",
+    )
+    torch.testing.assert_close(kl_divergence(logits, ids, probs, temperature=temperature), want)
+
+
+@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
+def test_temperature_on_sparse_targets_equals_dense(rest: str) -> None:
+    logits, ids, probs = make(7, 4, seed=2)
+    dense = dense_target(ids, probs, rest)
+    soft = dense ** (1 / 3)
+    soft *= dense.sum(-1, keepdim=True) / soft.sum(-1, keepdim=True)
+    want = 9 * F.kl_div(F.log_softmax(logits / 3, -1), soft, reduction="batchmean")
+    torch.testing.assert_close(kl_divergence(logits, ids, probs, rest=rest, temperature=3), want)
+    torch.testing.assert_close(kl_divergence(logits, None, dense, temperature=3), want)
+
+
+def test_kl_of_equal_distributions_is_zero() -> None:
+    logits, _, _ = make(5, 1)
+    probs, ids = torch.softmax(logits.detach(), -1).topk(CLASSES)
+    assert kl_divergence(logits, ids, probs).abs().item() < 1e-12
+
+
+def test_leading_dimensions_are_rows() -> None:
+    logits, ids, probs = make(6, 3)
+    flat = kl_divergence(logits, ids, probs)
+    shaped = kl_divergence(logits.view(2, 3, CLASSES), ids.view(2, 3, 3), probs.view(2, 3, 3))
+    torch.testing.assert_close(flat, shaped)
+    none = soft_cross_entropy(
+        logits.view(2, 3, CLASSES), ids.view(2, 3, 3), probs.view(2, 3, 3), reduction="none"
+    )
+    assert none.shape == (2, 3)
+
+
+@pytest.mark.parametrize("loss", [soft_cross_entropy, kl_divergence])
+def test_half_precision_is_computed_in_float32(loss: object) -> None:
+    logits, ids, probs = make(6, 3)
+    half, probs = logits.detach().bfloat16(), probs.float()
+    want = loss(half.float(), ids, probs)  # type: ignore[operator]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = loss(half, ids, probs)  # type: ignore[operator]
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_certain_teacher_is_plain_cross_entropy() -> None:
+    logits, _, _ = make(6, 1)
+    labels = torch.arange(6)
+    ours = soft_cross_entropy(logits, labels[:, None], torch.ones(6, 1))
+    torch.testing.assert_close(ours, F.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rest": "smooth"}, "rest is 'smooth'"),
+        ({"reduction": "avg"}, "reduction is 'avg'"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"soft_probs": torch.ones(5, 3)}, r"soft_probs are \(5, 3\)"),
+        ({"soft_ids": torch.ones(6, 2)}, r"soft_ids \(6, 2\)"),
+        ({"soft_ids": None}, "soft_ids=None"),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict[str, object], message: str) -> None:
+    logits, ids, probs = make(6, 3)
+    arguments = {"soft_ids": ids, "soft_probs": probs, **change}
+    with pytest.raises(ValueError, match=message):
+        kl_divergence(logits, **arguments)  # type: ignore[arg-type]

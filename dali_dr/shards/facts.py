@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,19 @@ import numpy.typing as npt
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.codec import Record, decode
 from dali_dr.shards import tar
-from dali_dr.shards.index import ENTRY, IndexedFile, SampleTable
+from dali_dr.shards.index import ENTRY, MAX_LABEL, IndexedFile, SampleTable
 from dali_dr.shards.manifest import ShardInfo
 
 _HASH_CHUNK = 1 << 22
+
+
+class StoredSample(NamedTuple):
+    """A sample in a tar: its key, class id and the members that hold its image and its record, if it has one."""
+
+    key: str
+    label: int
+    image: tar.Member
+    record: tar.Member | None
 
 
 @dataclass
@@ -36,7 +45,7 @@ class ShardFacts:
         sha256: its SHA-256, hex.
         keys, labels: of the samples.
         images, records: (offset / 512, length in bytes) of each image and record; length 0: no record.
-        views_min, views_max: views per image; 0 without records.
+        views: views of each image; 0 without record.
         topk: teacher classes per view; -1 without records, None before the first sample.
         skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
     """
@@ -48,8 +57,7 @@ class ShardFacts:
     labels: list[int] = field(default_factory=list)
     images: list[tuple[int, int]] = field(default_factory=list)
     records: list[tuple[int, int]] = field(default_factory=list)
-    views_min: int = 0
-    views_max: int = 0
+    views: list[int] = field(default_factory=list)
     topk: int | None = None
     skipped: list[str] = field(default_factory=list)
 
@@ -68,13 +76,22 @@ class ShardFacts:
         """Sum of the records' lengths."""
         return sum(size for _, size in self.records)
 
-    def add_views(self, views: int, topk: int) -> None:
-        """Count one sample's record (``views`` and ``topk`` 0 and -1 for none); ShardError if samples differ in K."""
+    def check_topk(self, topk: int) -> None:
+        """ShardError if a sample with ``topk`` (-1: no record) differs from those before it."""
         if self.topk is not None and topk != self.topk:
             raise ShardError(f"has {describe_topk(topk)}, the samples before it {describe_topk(self.topk)}")
+
+    def add(self, sample: StoredSample, views: int, topk: int) -> None:
+        """Append a sample; ``views`` 0 and ``topk`` -1 without record."""
+        self.check_topk(topk)
         self.topk = topk
-        self.views_min = min(self.views_min, views) if self.keys else views
-        self.views_max = max(self.views_max, views)
+        self.views.append(views)
+        self.keys.append(sample.key)
+        self.labels.append(sample.label)
+        self.images.append((sample.image.offset // tar.BLOCK, sample.image.size))
+        self.records.append(
+            (0, 0) if sample.record is None else (sample.record.offset // tar.BLOCK, sample.record.size)
+        )
 
     def entries(self) -> npt.NDArray[Any]:
         """The index entries (S,) of ``ENTRY``; file numbers are left 0."""
@@ -127,37 +144,35 @@ def scan_shard(shard: Path, *, full: bool = True) -> ShardFacts:
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
     for members in members_of(shard):
-        key = members[0].key
-        parts = {member.suffix: member for member in members}
-        images = [parts[suffix] for suffix in tar.IMAGE_SUFFIXES if suffix in parts]
-        if len(images) != 1 or tar.LABEL_SUFFIX not in parts or len(parts) != len(members):
-            raise ShardError(
-                f"{shard}: sample {key}: its members are {', '.join(m.name for m in members)}; "
-                f"want one image ({', '.join(tar.IMAGE_SUFFIXES)}), {tar.LABEL_SUFFIX} and at most one of the others"
-            )
-        label = read_label(shard, parts[tar.LABEL_SUFFIX])
-        record = parts.get(tar.RECORD_SUFFIX)
-        if full:
-            decoded = None if record is None else read_record(shard, record)
-            try:
-                facts.add_views(*((0, -1) if decoded is None else _counts(decoded)))
-            except ShardError as error:
-                raise ShardError(f"{shard}: sample {key} {error}") from None
-        facts.keys.append(key)
-        facts.labels.append(label)
-        facts.images.append((images[0].offset // tar.BLOCK, images[0].size))
-        facts.records.append((0, 0) if record is None else (record.offset // tar.BLOCK, record.size))
+        sample = read_sample(shard, members)
+        counts = (0, -1)
+        if full and sample.record is not None:
+            reinforcements = read_record(shard, sample.record).reinforcements
+            counts = len(reinforcements), reinforcements.topk
+        try:
+            facts.add(sample, *(counts if full else (0, 0)))
+        except ShardError as error:
+            raise ShardError(f"{shard}: sample {sample.key}: {error}") from None
     return facts
 
 
-def read_label(shard: Path, member: tar.Member) -> int:
-    """The class id in a KEY.cls member."""
-    text = tar.read_at(shard, member.offset, member.size)
-    if not text.isdigit() or len(text) > 9:
+def read_sample(shard: Path, members: list[tar.Member]) -> StoredSample:
+    """The sample that ``members`` make up. ShardError, naming shard and key, if they do not make one."""
+    key = members[0].key
+    parts = {member.suffix: member for member in members}
+    images = [parts[suffix] for suffix in tar.IMAGE_SUFFIXES if suffix in parts]
+    if len(images) != 1 or tar.LABEL_SUFFIX not in parts or len(parts) != len(members):
         raise ShardError(
-            f"{shard}: sample {member.key}: its label is {text[:20]!r}, want a class id in ASCII digits"
+            f"{shard}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
+            f"({', '.join(tar.IMAGE_SUFFIXES)}), one {tar.LABEL_SUFFIX} and at most one of each other"
         )
-    return int(text)
+    label = parts[tar.LABEL_SUFFIX]
+    text = tar.read_at(shard, label.offset, label.size)
+    if not text.isdigit() or len(text) > 10 or int(text) > MAX_LABEL:
+        raise ShardError(
+            f"{shard}: sample {key}: its label is {text[:20]!r}, want a class id in ASCII digits"
+        )
+    return StoredSample(key, int(text), images[0], parts.get(tar.RECORD_SUFFIX))
 
 
 def read_record(shard: Path, member: tar.Member) -> Record:
@@ -189,10 +204,6 @@ def rebuild_index(folder: Path, shards: tuple[ShardInfo, ...], num_classes: int,
             )
         table.add_file(IndexedFile(shard.name, shard.bytes), facts.keys, facts.entries())
     table.write(index, num_classes)
-
-
-def _counts(record: Record) -> tuple[int, int]:
-    return len(record.reinforcements), record.reinforcements.topk
 
 
 def _size(path: Path) -> int:

@@ -19,6 +19,7 @@ from dali_dr.shards import tar
 
 INDEX_NAME: Final = "index.bin"
 VERSION: Final = 1
+MAX_LABEL: Final = 2**31 - 1  # labels are i32
 _MAGIC: Final = b"DDRINDEX"
 _HEADER: Final = struct.Struct("<8sIIQQIIQQ8x")
 ENTRY: Final = np.dtype(

@@ -33,15 +33,14 @@ from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.codec import DEFAULT_LOG_STEP, Probabilities, encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence
 from dali_dr.shards import tar
-from dali_dr.shards.facts import ShardFacts, describe_topk, members_of
-from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleTable
+from dali_dr.shards.facts import ShardFacts, StoredSample, describe_topk, members_of
+from dali_dr.shards.index import INDEX_NAME, MAX_LABEL, IndexedFile, SampleTable
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
 
 # 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises 100 MB to
 # 1 GB), small enough that a kill costs a minute or two of one GPU's teacher.
 SAMPLES_PER_SHARD: Final = 1000
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
-MAX_LABEL: Final = 2**31 - 1
 MAX_IMAGE_BYTES: Final = 2**32 - 1  # the index counts in u32
 
 _FORMATS: Final = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # Pillow's names and our suffixes
@@ -239,7 +238,7 @@ def write_one_shard(
                             _refuse(sample.key, f"is in {shard_path(path.parent, draft, other).name} already")
                     parts, views, sample_topk = _parts(sample, draft, check_images)
                     try:
-                        facts.add_views(views, sample_topk)
+                        facts.check_topk(sample_topk)
                     except ShardError as error:
                         _refuse(sample.key, str(error))
                 except ShardError as error:
@@ -257,11 +256,8 @@ def write_one_shard(
                     put(tar.padding(len(data)))
                 members.append(written)
                 keys.add(sample.key, number)
-                facts.keys.append(sample.key)
-                facts.labels.append(int(sample.label))
-                facts.images.append((written[0].offset // tar.BLOCK, written[0].size))
-                record = written[2] if len(written) > 2 else tar.Member("", 0, 0)
-                facts.records.append((record.offset // tar.BLOCK, record.size))
+                record = written[2] if len(written) > 2 else None
+                facts.add(StoredSample(sample.key, int(sample.label), written[0], record), views, sample_topk)
                 if len(members) == limit:
                     break
             put(tar.trailer(facts.bytes))
@@ -295,7 +291,7 @@ def finalise(out: Path, draft: Manifest) -> Manifest:
         )
     table, keys, shards, record_bytes = SampleTable(), KeyTable(), [], 0
     topk: int | None = None
-    views: tuple[int, int] | None = None
+    views: list[int] = []  # the extremes
     for number in numbers:
         path = shard_path(out, draft, number)
         facts = ShardFacts.load(path)
@@ -313,20 +309,16 @@ def finalise(out: Path, draft: Manifest) -> Manifest:
                 f"{path}: has {describe_topk(facts.topk or 0)}, the shards before it {describe_topk(topk)}"
             )
         topk = facts.topk
-        views = (
-            min(facts.views_min, views[0] if views else facts.views_min),
-            max(facts.views_max, views[1] if views else 0),
-        )
+        views = [min(views + facts.views), max(views + facts.views)]
         shards.append(facts.info)
         record_bytes += facts.record_bytes
         table.add_file(IndexedFile(path.name, facts.bytes), facts.keys, facts.entries())
     table.write(out / INDEX_NAME, draft.num_classes)
-    low, high = views or (0, 0)
     manifest = dataclasses.replace(
         draft,
         shards=tuple(shards),
-        views_min=low,
-        views_max=high,
+        views_min=min(views),
+        views_max=max(views),
         topk=max(topk or 0, 0),
         record_bytes=record_bytes,
         versions=library_versions(),

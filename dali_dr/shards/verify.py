@@ -1,0 +1,200 @@
+"""verify: read every byte of a data set and say what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NoReturn
+
+import numpy as np
+import tqdm
+
+from dali_dr.errors import ShardError
+from dali_dr.shards import tar
+from dali_dr.shards.facts import ShardFacts, digest, members_of, read_record, read_sample
+from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleIndex
+from dali_dr.shards.manifest import Manifest, ShardInfo
+from dali_dr.shards.writer import KeyTable, image_info
+
+MAX_PROBLEMS: Final = 100  # more are counted, not kept
+_INDEX_ADVICE: Final = "delete it, it is rebuilt when the data set is opened"
+
+
+@dataclass
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        images, records, views: that were read.
+        bytes: of all shards.
+        problems: the first `MAX_PROBLEMS`, each naming the shard and, where it concerns one, the key.
+        problem_count: all of them.
+    """
+
+    images: int = 0
+    records: int = 0
+    views: int = 0
+    bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+    problem_count: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.problem_count == 0
+
+    def add(self, problem: str) -> None:
+        """Note a problem."""
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+
+
+def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> VerifyReport:
+    """Check the data set in ``path`` against its manifest and itself.
+
+    Read and compared: the manifest with its schema; every shard's length and SHA-256; the .idx files and index.bin with
+    the tars; every label; every record in full (columns, boxes, probabilities, class ids) with its image's size, the spec
+    and the manifest's K and encoding; counts; keys, which must be distinct.
+
+    Args:
+        images: decode every image too, about 1 ms each; otherwise only their headers are read.
+        progress: show a progress bar.
+
+    Raises:
+        ShardError: if there is no readable manifest. Anything else is in the report.
+    """
+    folder = Path(path)
+    manifest = Manifest.load(folder)
+    report = VerifyReport()
+    index = _open_index(folder / INDEX_NAME, manifest, report)
+    keys = KeyTable()
+    lowest, highest, record_bytes, start = manifest.views_max, 0, 0, 0
+    with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=folder.name) as bar:
+        for number, shard in enumerate(manifest.shards):
+            facts = ShardFacts(shard.name, bytes=shard.bytes)
+            try:
+                _check_shard(folder, shard, manifest, images, facts, report, bar)
+            except (ShardError, OSError) as error:
+                report.add(str(error))
+            for key in facts.keys:
+                for other in keys.shards_of(key):
+                    place = folder / manifest.shards[other].name
+                    if any(members[0].key == key for members in members_of(place)):
+                        report.add(f"{folder / shard.name}: sample {key}: {place.name} has this key too")
+            for key in facts.keys:
+                keys.add(key, number)
+            if index is not None and len(facts.keys) == shard.samples:
+                _check_index(index, number, start, facts, report)
+            start += shard.samples
+            report.images += len(facts.keys)
+            report.records += sum(size > 0 for _, size in facts.records)
+            report.views += sum(facts.views)
+            lowest, highest = min([lowest, *facts.views]), max([highest, *facts.views])
+            record_bytes += facts.record_bytes
+    for what, found, said in (
+        ("record_bytes", record_bytes, manifest.record_bytes),
+        ("views", (lowest, highest), (manifest.views_min, manifest.views_max)),
+    ):
+        if found != said and report.images == manifest.images:
+            report.add(f"{folder}: {what}: dataset.json says {said}, the shards hold {found}")
+    return report
+
+
+def _check_shard(
+    folder: Path,
+    shard: ShardInfo,
+    manifest: Manifest,
+    images: bool,
+    facts: ShardFacts,
+    report: VerifyReport,
+    bar: tqdm.tqdm[NoReturn],
+) -> None:
+    """Check one tar and its .idx; ``facts`` is filled in."""
+    path = folder / shard.name
+    size = path.stat().st_size
+    report.bytes += size
+    if size != shard.bytes:
+        report.add(f"{path}: has {size} bytes, dataset.json says {shard.bytes}")
+    elif digest(path) != shard.sha256:
+        report.add(f"{path}: its SHA-256 is not the one in dataset.json: it was changed or damaged")
+    samples = []
+    for members in members_of(path):
+        bar.update()
+        samples.append(members)
+        key = members[0].key
+        try:
+            _check_sample(path, members, manifest, images, facts)
+        except (ShardError, ValueError) as error:
+            text = str(error)
+            report.add(text if text.startswith(str(path)) else f"{path}: sample {key}: {text}")
+    if len(samples) != shard.samples:
+        report.add(f"{path}: holds {len(samples)} samples, dataset.json says {shard.samples}")
+    idx = path.with_suffix(".idx")
+    if not idx.exists():
+        report.add(f"{idx}: missing; DALI's stock reader wants it (`wds2idx` makes it)")
+    elif idx.read_bytes() != tar.idx_text(samples).encode():
+        report.add(f"{idx}: does not describe its tar; make it anew with `wds2idx`")
+
+
+def _check_sample(
+    path: Path, members: list[tar.Member], manifest: Manifest, images: bool, facts: ShardFacts
+) -> None:
+    """Check one sample and append it to ``facts``; ShardError or ValueError for the first thing that is wrong."""
+    sample = read_sample(path, members)
+    if sample.record is None:
+        facts.add(sample, 0, -1)
+    else:
+        record = read_record(path, sample.record)
+        facts.add(sample, len(record.reinforcements), record.reinforcements.topk)
+    if sample.label >= manifest.num_classes:
+        raise ValueError(f"its label is {sample.label}, dataset.json has {manifest.num_classes} classes")
+    suffix, height, width = image_info(tar.read_at(path, sample.image.offset, sample.image.size), full=images)
+    if suffix != sample.image.suffix.replace("jpeg", "jpg"):
+        raise ValueError(f"its image is a {suffix}, but called {sample.image.name}")
+    if sample.record is None:
+        if manifest.views_max:
+            raise ValueError("it has no record")
+        return
+    if (record.image_height, record.image_width) != (height, width):
+        raise ValueError(
+            f"its record is for an image of {record.image_height}x{record.image_width}, the image has {height}x{width}"
+        )
+    if manifest.spec is None:
+        raise ValueError("it has a record, but dataset.json has no spec")
+    size = manifest.spec.size
+    log_step = None if manifest.log_step is None else float(np.float32(manifest.log_step))
+    for what, found, said in (
+        ("view size", record.view_size, (size, size)),
+        ("K", record.reinforcements.topk, manifest.topk),
+        ("encoding", record.probabilities, manifest.probabilities),
+        ("log_step", record.log_step or None, log_step),
+    ):
+        if found != said:
+            raise ValueError(f"its record has the {what} {found}, dataset.json says {said}")
+    record.reinforcements.validate(height, width, size, manifest.num_classes)
+
+
+def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleIndex | None:
+    """index.bin, if it is one of this manifest."""
+    try:
+        index = SampleIndex(path)
+    except ShardError as error:
+        report.add(str(error))
+        return None
+    files = tuple(IndexedFile(shard.name, shard.bytes) for shard in manifest.shards)
+    if (index.files, len(index), index.num_classes) == (files, manifest.images, manifest.num_classes):
+        return index
+    report.add(f"{path}: its files, samples or classes are not those of dataset.json; {_INDEX_ADVICE}")
+    return None
+
+
+def _check_index(
+    index: SampleIndex, number: int, start: int, facts: ShardFacts, report: VerifyReport
+) -> None:
+    """Compare index.bin with what shard ``number`` holds, whose first sample is ``start``."""
+    want = facts.entries()
+    want["image_file"] = want["record_file"] = number
+    end = start + len(want)
+    if not np.array_equal(index.entries[start:end], want) or index.keys[start:end] != facts.keys:
+        report.add(f"{index.path}: its samples of {facts.name} are not those in the tar; {_INDEX_ADVICE}")

@@ -123,6 +123,9 @@ def test_other_sizes_scale_erase_edges_and_translations() -> None:
     halved = replay_pillow(white, one_view("Identity", 0, (3, 5, 4, 2)), 0, spec, 112)
     rows, columns = np.nonzero(halved[..., 0] == 0)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (2, 4, 3, 4)
+    oblong = replay_pillow(white, one_view("Identity", 0, (4, 8, 16, 32)), 0, spec, (448, 56))
+    rows, columns = np.nonzero(oblong[..., 0] == 0)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (8, 40, 2, 10)
     # 30.45 px is 30 px as stored: 30 * 288 / 224 = 38.57 -> 39 right; -30 * 160 / 224 = -21.43 -> -21 (left).
     right = replay_pillow(white, one_view("TranslateX", 30.45), 0, spec, 288)
     assert not right[:, :39].any() and right[:, 39:].all()

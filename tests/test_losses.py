@@ -32,9 +32,7 @@ def dense_target(ids: torch.Tensor, probs: torch.Tensor, rest: str) -> torch.Ten
         if rest == "spread" and k < CLASSES:
             dense[row] = max(1 - total, 0.0) / (CLASSES - k)
         for rank in range(k):
-            dense[row, int(ids[row, rank])] = probs[row, rank] / (
-                total if rest == "renormalise" and total else 1
-            )
+            dense[row, int(ids[row, rank])] = probs[row, rank] / (total if rest == "renormalise" and total else 1)
     return dense
 
 
@@ -66,18 +64,14 @@ def test_kl_equals_dense(rest: str, k: int) -> None:
             kl_divergence(logits, None, dense, reduction=reduction),
         ):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-            gradients = [
-                torch.autograd.grad(loss.sum(), logits, retain_graph=True)[0] for loss in (ours, theirs)
-            ]
+            gradients = [torch.autograd.grad(loss.sum(), logits, retain_graph=True)[0] for loss in (ours, theirs)]
             torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_temperature_softens_a_full_teacher_as_its_logits_would(temperature: float) -> None:
     logits, _, _ = make(6, 1)
-    teacher_logits = 2 * torch.randn(
-        6, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
-    )
+    teacher_logits = 2 * torch.randn(6, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     probs, ids = torch.softmax(teacher_logits, -1).topk(CLASSES)
     want = temperature**2 * F.kl_div(
         F.log_softmax(logits / temperature, -1),
@@ -109,9 +103,7 @@ def test_leading_dimensions_are_rows() -> None:
     flat = kl_divergence(logits, ids, probs)
     shaped = kl_divergence(logits.view(2, 3, CLASSES), ids.view(2, 3, 3), probs.view(2, 3, 3))
     torch.testing.assert_close(flat, shaped)
-    none = soft_cross_entropy(
-        logits.view(2, 3, CLASSES), ids.view(2, 3, 3), probs.view(2, 3, 3), reduction="none"
-    )
+    none = soft_cross_entropy(logits.view(2, 3, CLASSES), ids.view(2, 3, 3), probs.view(2, 3, 3), reduction="none")
     assert none.shape == (2, 3)
 
 

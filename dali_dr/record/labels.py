@@ -46,8 +46,7 @@ class Reinforcements(Views):
                 )
         if self.soft_ids.shape != self.soft_probs.shape:
             raise ValueError(
-                f"Reinforcements: soft_ids {self.soft_ids.shape} and soft_probs {self.soft_probs.shape} "
-                "differ in shape"
+                f"Reinforcements: soft_ids {self.soft_ids.shape} and soft_probs {self.soft_probs.shape} differ in shape"
             )
 
     @classmethod
@@ -62,9 +61,7 @@ class Reinforcements(Views):
         """Number of stored classes per view (K)."""
         return int(self.soft_ids.shape[1])
 
-    def validate(
-        self, image_height: int, image_width: int, view_size: int, num_classes: int | None = None
-    ) -> None:
+    def validate(self, image_height: int, image_width: int, view_size: int, num_classes: int | None = None) -> None:
         """Check the views (``Views.validate``) and the predictions.
 
         Raises:
@@ -149,9 +146,7 @@ def densify(
     ids: npt.NDArray[Any], probs: npt.NDArray[Any], num_classes: int, rest: Rest = "spread"
 ) -> npt.NDArray[Any]: ...
 @overload
-def densify(
-    ids: torch.Tensor, probs: torch.Tensor, num_classes: int, rest: Rest = "spread"
-) -> torch.Tensor: ...
+def densify(ids: torch.Tensor, probs: torch.Tensor, num_classes: int, rest: Rest = "spread") -> torch.Tensor: ...
 def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> Any:
     """Dense targets (..., C) of sparse predictions (..., K); ids must be distinct in each row.
 

@@ -4,6 +4,7 @@
 
 #include <zstd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -11,7 +12,7 @@
 #include <limits>
 #include <sstream>
 
-namespace dali_dr {
+namespace dali_dr::record {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "records are little-endian and read by memcpy");
@@ -301,11 +302,17 @@ void Record::ReadOps(uint32_t row, int32_t* words) const {
 }
 
 void Record::ReadClasses(uint32_t row, int32_t* ids) const {
+  uint64_t seen[65536 / 64];  // one bit per table entry; only the words in use are cleared
+  std::fill_n(seen, (class_entries_ + 63) / 64, 0);
   for (uint32_t k = 0; k < topk_; ++k) {
     const uint32_t entry = LoadUint(class_indices_, class_index_bytes_, uint64_t{k} * views_ + row);
     if (entry >= class_entries_)
       Fail("view ", row, ": class entry ", entry, " of rank ", k,
            " is not below class_entries = ", class_entries_);
+    uint64_t& word = seen[entry / 64];
+    const uint64_t bit = uint64_t{1} << (entry % 64);
+    if (word & bit) Fail("view ", row, ": class entry ", entry, " of rank ", k, " occurs twice");
+    word |= bit;
     const uint32_t id = LoadUint(classes_, class_bytes_, entry);
     if (id > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
       Fail("class id ", id, " of table entry ", entry, " does not fit int32");
@@ -347,4 +354,4 @@ void Record::ReadProbabilities(uint32_t row, float* probs) const {
   }
 }
 
-}  // namespace dali_dr
+}  // namespace dali_dr::record

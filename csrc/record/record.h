@@ -4,7 +4,8 @@
 // The bytes may come from anywhere: every length, count and index is checked before use, and what is wrong
 // comes out as one RecordError. Header and lengths are checked once, by Parse; values of a row when that row
 // is read.
-#pragma once
+#ifndef DALI_DR_CSRC_RECORD_RECORD_H_
+#define DALI_DR_CSRC_RECORD_RECORD_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +13,7 @@
 #include <span>
 #include <stdexcept>
 
-namespace dali_dr {
+namespace dali_dr::record {
 
 /// A malformed record; what() names the field and its value.
 class RecordError : public std::runtime_error {
@@ -97,4 +98,6 @@ class Record {
   float log_step_ = 0;
 };
 
-}  // namespace dali_dr
+}  // namespace dali_dr::record
+
+#endif  // DALI_DR_CSRC_RECORD_RECORD_H_

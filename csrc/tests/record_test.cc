@@ -9,16 +9,16 @@
 
 #include "tests/make_record.h"
 
-namespace dali_dr {
+namespace dali_dr::record {
 namespace {
 
-using testing::AllShapes;
-using testing::Bytes;
-using testing::Compress;
-using testing::ExpectedView;
-using testing::MadeRecord;
-using testing::MakeRecord;
-using testing::RecordShape;
+using dali_dr::testing::AllShapes;
+using dali_dr::testing::Bytes;
+using dali_dr::testing::Compress;
+using dali_dr::testing::ExpectedView;
+using dali_dr::testing::MadeRecord;
+using dali_dr::testing::MakeRecord;
+using dali_dr::testing::RecordShape;
 
 int failures = 0;
 
@@ -217,6 +217,8 @@ void TestColumns() {
                "erase box too far right");
   CheckRefused(With<uint8_t>(good, indices + 9 * 9 + 2, 12), "view 2: class entry 12 of rank 9",
                "class entry");
+  CheckRefused(With<uint8_t>(good, indices + 9 + 2, good[indices + 2]), "view 2: class entry",
+               "repeated class");
   bad = With<uint8_t>(good, probabilities + 9 + 5, 200);
   CheckRefused(With<uint8_t>(bad, probabilities + 18 + 5, 56), "view 5: probability code 256 of rank 2",
                "code above 255");
@@ -325,16 +327,17 @@ void TestMutations(int iterations) {
 }
 
 }  // namespace
-}  // namespace dali_dr
+}  // namespace dali_dr::record
 
 int main(int argc, char** argv) {
-  dali_dr::TestRoundTrip();
-  dali_dr::TestEveryBox();
-  dali_dr::TestHeader();
-  dali_dr::TestTruncations();
-  dali_dr::TestColumns();
-  dali_dr::TestFrames();
-  dali_dr::TestMutations(argc > 1 ? std::atoi(argv[1]) : 200000);
-  std::printf(dali_dr::failures ? "%d checks failed\n" : "record: all checks passed\n", dali_dr::failures);
-  return dali_dr::failures != 0;
+  dali_dr::record::TestRoundTrip();
+  dali_dr::record::TestEveryBox();
+  dali_dr::record::TestHeader();
+  dali_dr::record::TestTruncations();
+  dali_dr::record::TestColumns();
+  dali_dr::record::TestFrames();
+  dali_dr::record::TestMutations(argc > 1 ? std::atoi(argv[1]) : 200000);
+  std::printf(dali_dr::record::failures ? "%d checks failed\n" : "record: all checks passed\n",
+              dali_dr::record::failures);
+  return dali_dr::record::failures != 0;
 }

@@ -1,0 +1,206 @@
+// See read.h.
+#include "operators/read.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "dali/pipeline/operator/error_reporting.h"
+
+namespace dali_dr {
+namespace {
+
+using dali::make_string;
+
+enum Output { kImage, kLabel, kRoiStart, kRoiShape, kParams, kSoftIds, kSoftProbs, kNumOutputs };
+constexpr int kPlainOutputs = kLabel + 1;  // without views
+
+// Runs body(i, thread) for 0 <= i < count on all threads of the pool and waits. The threads take samples in
+// order from one counter: cheaper than a job per sample, and reads are issued in the order in which they are
+// waited for. `body` must not throw.
+template <typename Body>
+void ForEachSample(dali::ThreadPool& pool, int count, const Body& body) {
+  std::atomic<int> next{0};
+  for (int job = std::min(pool.NumThreads(), count); job > 0; --job)
+    pool.AddWork([&](int thread) {
+      for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(i, thread);
+    });
+  pool.RunAll();
+}
+
+template <typename T>
+void CopyTo(dali::TensorList<dali::CPUBackend>& output, int sample, const T* from, size_t count) {
+  if (count > 0) std::memcpy(output.mutable_tensor<T>(sample), from, count * sizeof(T));
+}
+
+}  // namespace
+
+DALI_SCHEMA(dr__Read)
+    .DocStr(R"(Reads samples of a reinforced data set by number, each with the views that are asked for.
+
+Shards are plain tars, mapped into memory when first used and accessed at random through the sample index
+(``schemas/sample-index.md``). One record is decompressed per sample, whatever the number of views.
+
+With ``views``, the outputs are
+
+0. the image file's bytes: uint8 ``[bytes]``, untouched;
+1. label: int64 scalar;
+2. roi_start: int32 ``[2]``, (y, x) of the view's crop box in pixels of the image as stored, EXIF orientation not applied;
+3. roi_shape: int32 ``[2]``, (height, width) of that box. With several views the box is the union of theirs;
+4. params: int32 ``[10 + 2n]`` or ``[m, 10 + 2n]``, packed views as ``fn.dr.replay`` takes them;
+5. soft_ids: int32 ``[K]`` or ``[m, K]``, the teacher's classes, most likely first;
+6. soft_probs: float32 ``[K]`` or ``[m, K]``, their probabilities.
+
+Without ``views``, only the first two; then samples need no records.
+
+A sample that cannot be had (no such number or view, a missing or changed shard, a damaged record) raises RuntimeError,
+which names its number, key, shard and offset.)")
+    .NumInput(1, 2)
+    .InputDox(0, "samples", "TensorList of int64, scalar", "Sample numbers, from 0.")
+    .InputDox(1, "views", "TensorList of int32, scalar or [m]",
+              "View numbers: rows of the sample's record, from 0, in order of falling confidence.")
+    .OutputFn([](const dali::OpSpec& spec) {
+      return spec.NumRegularInput() == 2 ? int{kNumOutputs} : kPlainOutputs;
+    })
+    .AddArg(
+        "index",
+        "Path of the data set's index.bin. Shards lie at the paths that it gives, relative to its folder.",
+        DALI_STRING);
+
+Read::Read(const dali::OpSpec& spec)
+    : StatelessOperator(spec),
+      shards_(spec.GetArgument<std::string>("index")),
+      with_views_(spec.NumRegularInput() == 2) {}
+
+void Read::Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const {
+  shards_.Load(slot->sample);
+  if (!with_views_) return;
+  try {
+    const auto record = record::Record::Parse(decompressor->Decompress(slot->sample.record.bytes));
+    const size_t words = record.view_words(), topk = record.topk();
+    slot->num_ops = record.num_ops();
+    slot->topk = record.topk();
+    slot->params.resize(rows.size() * words);
+    slot->ids.resize(rows.size() * topk);
+    slot->probs.resize(rows.size() * topk);
+    int32_t top = INT32_MAX, left = INT32_MAX, bottom = 0, right = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i] < 0 || static_cast<uint32_t>(rows[i]) >= record.views())
+        throw record::RecordError(make_string("view ", rows[i],
+                                              " does not exist, the record holds views 0 to ",
+                                              record.views() - 1, "; ask for one of these"));
+      int32_t* view = slot->params.data() + i * words;
+      record.ReadView(rows[i], {view, words}, {slot->ids.data() + i * topk, topk},
+                      {slot->probs.data() + i * topk, topk});
+      top = std::min(top, view[0]);
+      left = std::min(left, view[1]);
+      bottom = std::max(bottom, view[0] + view[2]);
+      right = std::max(right, view[1] + view[3]);
+    }
+    slot->roi_start[0] = top;
+    slot->roi_start[1] = left;
+    slot->roi_shape[0] = bottom - top;
+    slot->roi_shape[1] = right - left;
+  } catch (const record::RecordError& error) {
+    throw record::RecordError(shards_.Where(slot->sample, slot->sample.record) + ": " + error.what());
+  }
+}
+
+bool Read::SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) {
+  const auto& samples = ws.Input<dali::CPUBackend>(0);
+  DALI_ENFORCE(samples.type() == DALI_INT64 && samples.sample_dim() == 0,
+               make_string("`samples` are ", samples.type(), " with ", samples.sample_dim(),
+                           " dimensions: pass one int64 scalar per sample."));
+  const int count = samples.num_samples();
+  int views_dim = 0;
+  if (with_views_) {
+    const auto& views = ws.Input<dali::CPUBackend>(1);
+    views_dim = views.sample_dim();
+    DALI_ENFORCE(views.type() == DALI_INT32 && views_dim <= 1,
+                 make_string("`views` are ", views.type(), " with ", views_dim,
+                             " dimensions: pass an int32 scalar, or int32 [m], per sample."));
+    for (int i = 0; i < count; ++i)
+      DALI_ENFORCE(volume(views.tensor_shape_span(i)) > 0,
+                   make_string("Sample ", i, " of the batch: `views` is empty: ask for at least one view."));
+  }
+
+  auto& pool = ws.GetThreadPool();
+  if (slots_.size() < static_cast<size_t>(count)) slots_.resize(count);
+  if (decompressors_.size() < static_cast<size_t>(pool.NumThreads()))
+    decompressors_.resize(pool.NumThreads());
+  // A failure is a value of its slot: an exception in a DALI thread would lose the others, and the order.
+  const auto guarded = [&](int i, const auto& body) {
+    try {
+      body(slots_[i]);
+    } catch (const std::exception& error) {
+      slots_[i].error = error.what();
+    }
+  };
+  // First tell the kernel about the whole batch, so that cold reads overlap; only then wait for any.
+  ForEachSample(pool, count, [&](int i, int) {
+    guarded(i, [&](Slot& slot) {
+      slot.error.clear();
+      slot.sample = shards_.Find(*samples.tensor<int64_t>(i), with_views_);
+      shards_.Prefetch(slot.sample);
+    });
+  });
+  ForEachSample(pool, count, [&](int i, int thread) {
+    if (!slots_[i].error.empty()) return;
+    guarded(i, [&](Slot& slot) {
+      std::span<const int32_t> rows;
+      if (with_views_) {
+        const auto& views = ws.Input<dali::CPUBackend>(1);
+        rows = {views.tensor<int32_t>(i), static_cast<size_t>(volume(views.tensor_shape_span(i)))};
+      }
+      Fill(&slot, rows, &decompressors_[thread]);
+    });
+  });
+  for (int i = 0; i < count; ++i)
+    if (!slots_[i].error.empty()) throw dali::DaliRuntimeError(slots_[i].error);
+
+  output_desc.resize(with_views_ ? int{kNumOutputs} : kPlainOutputs);
+  output_desc[kImage] = {dali::TensorListShape<>(count, 1), DALI_UINT8};
+  output_desc[kLabel] = {dali::TensorListShape<>(count, 0), DALI_INT64};
+  for (int i = 0; i < count; ++i)
+    output_desc[kImage].shape.tensor_shape_span(i)[0] =
+        static_cast<int64_t>(slots_[i].sample.image.bytes.size());
+  if (!with_views_) return true;
+  output_desc[kRoiStart] = {dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32};
+  output_desc[kRoiShape] = output_desc[kRoiStart];
+  output_desc[kParams] = {dali::TensorListShape<>(count, views_dim + 1), DALI_INT32};
+  output_desc[kSoftIds] = {dali::TensorListShape<>(count, views_dim + 1), DALI_INT32};
+  output_desc[kSoftProbs] = {dali::TensorListShape<>(count, views_dim + 1), DALI_FLOAT};
+  for (int i = 0; i < count; ++i) {
+    const Slot& slot = slots_[i];
+    for (const auto& [output, last] : {std::pair{kParams, record::kViewWords + 2 * slot.num_ops},
+                                       std::pair{kSoftIds, slot.topk}, std::pair{kSoftProbs, slot.topk}}) {
+      const auto shape = output_desc[output].shape.tensor_shape_span(i);
+      if (views_dim == 1) shape[0] = ws.Input<dali::CPUBackend>(1).tensor_shape_span(i)[0];
+      shape[views_dim] = last;
+    }
+  }
+  return true;
+}
+
+void Read::RunImpl(dali::Workspace& ws) {
+  const auto output = [&](int i) -> auto& { return ws.Output<dali::CPUBackend>(i); };
+  const int count = output(kImage).num_samples();
+  for (int i = 0; i < count; ++i) {
+    const Slot& slot = slots_[i];
+    *output(kLabel).mutable_tensor<int64_t>(i) = slot.sample.label;
+    if (!with_views_) continue;
+    CopyTo(output(kRoiStart), i, slot.roi_start, 2);
+    CopyTo(output(kRoiShape), i, slot.roi_shape, 2);
+    CopyTo(output(kParams), i, slot.params.data(), slot.params.size());
+    CopyTo(output(kSoftIds), i, slot.ids.data(), slot.ids.size());
+    CopyTo(output(kSoftProbs), i, slot.probs.data(), slot.probs.size());
+  }
+  ForEachSample(ws.GetThreadPool(), count, [&](int i, int) {
+    const auto bytes = slots_[i].sample.image.bytes;
+    CopyTo(output(kImage), i, bytes.data(), bytes.size());
+  });
+}
+
+DALI_REGISTER_OPERATOR(dr__Read, Read, dali::CPU);
+
+}  // namespace dali_dr

@@ -1,0 +1,48 @@
+// fn.dr.read: sample numbers and view numbers in; the sample's bytes, label and stored views out.
+#ifndef DALI_DR_CSRC_OPERATORS_READ_H_
+#define DALI_DR_CSRC_OPERATORS_READ_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "dali/pipeline/operator/checkpointing/stateless_operator.h"
+#include "record/record.h"
+#include "shards/shards.h"
+
+namespace dali_dr {
+
+class Read : public dali::StatelessOperator<dali::CPUBackend> {
+ public:
+  explicit Read(const dali::OpSpec& spec);
+
+ protected:
+  // Does all the work but the copies, because the shapes of the outputs depend on it.
+  bool SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) override;
+  void RunImpl(dali::Workspace& ws) override;
+
+ private:
+  // One sample of the current batch. Kept from batch to batch for its buffers.
+  struct Slot {
+    std::string error;  // not empty: why the sample cannot be had; then the rest holds anything
+    shards::Sample sample;
+    int num_ops = 0, topk = 0;
+    int32_t roi_start[2] = {}, roi_shape[2] = {};  // (y, x), (height, width): the union of the crops
+    std::vector<int32_t> params;                   // one packed view after the other
+    std::vector<int32_t> ids;
+    std::vector<float> probs;
+  };
+
+  // Brings one sample into memory and unpacks the given rows of its record. Throws ShardError, RecordError.
+  void Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const;
+
+  shards::ShardSet shards_;
+  bool with_views_;
+  std::vector<Slot> slots_;
+  std::vector<record::Decompressor> decompressors_;  // one per thread
+};
+
+}  // namespace dali_dr
+
+#endif  // DALI_DR_CSRC_OPERATORS_READ_H_

@@ -1,0 +1,511 @@
+"""fn.dr.read against tarfile and a row decoder written here from schemas/reinforcement-record.md alone.
+
+Shards, records and index.bin are written here too (tarfile, struct, zstandard), from schemas/sample-index.md, so that
+nothing of dali_dr but the operator is under test; the last tests then read what dali_dr's own codec writes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import struct
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+
+pytest.importorskip("nvidia.dali")
+import nvidia.dali.fn as fn
+from nvidia.dali import pipeline_def
+
+from dali_dr._plugin import load
+from dali_dr.errors import PluginError
+
+try:
+    load()
+except PluginError as error:
+    pytest.skip(f"the plugin does not load: {error}", allow_module_level=True)
+
+VIEW = (224, 224)
+
+
+@dataclass
+class Row:
+    """One stored view, as drawn; ``code`` is the rest code and the steps of the logarithmic encoding."""
+
+    crop: tuple[int, int, int, int]
+    flip: bool
+    ops: list[tuple[int, float]]
+    erase: tuple[int, int, int, int]
+    ids: list[int]
+    code: list[int]
+
+    def packed(self) -> list[int]:
+        words = [*self.crop, int(self.flip), *self.erase, len(self.ops)]
+        for op, magnitude in self.ops:
+            words += [op, struct.unpack("<i", struct.pack("<f", magnitude))[0]]
+        return words
+
+    def probs(self, step: float) -> np.ndarray:
+        """By the schema's formula, with libm's exp in float64, as the operator uses it."""
+        if not self.code:
+            return np.zeros(0, np.float32)
+        step = float(np.float32(step))
+        codes = np.cumsum([0, *self.code[1:]]).tolist()
+        total = 0.0 if self.code[0] == 255 else math.exp(-step * (self.code[0] - 96))
+        weights = [0.0 if c == 255 else math.exp(-step * c) for c in codes]
+        for weight in weights:
+            total += weight
+        return np.array([w / total for w in weights], np.float32)
+
+
+@dataclass
+class Sample:
+    key: str
+    image: bytes
+    label: int
+    rows: list[Row] = field(default_factory=list)
+    step: float = 0.15
+    size: tuple[int, int] = (375, 500)
+
+
+def draw(rng: np.random.Generator, number: int, views: int, ops: int, topk: int, classes: int = 1000) -> Sample:
+    sample = Sample(f"n{number:08d}_{number}", rng.bytes(int(rng.integers(1, 9000))), int(rng.integers(1000)))
+    height, width = sample.size
+    for _ in range(views):
+        h, w = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
+        crop = (int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
+        erase = (0, 0, 0, 0)
+        if rng.random() < 0.3:
+            eh, ew = (int(v) for v in rng.integers(1, 225, 2))
+            erase = (int(rng.integers(225 - eh)), int(rng.integers(225 - ew)), eh, ew)
+        chosen = [(int(rng.integers(14)), float(np.float32(rng.normal()))) for _ in range(ops)]
+        ids = rng.choice(classes, topk, replace=False).tolist()
+        code = [int(rng.integers(80, 150)), *rng.integers(0, 20, topk - 1).tolist()] if topk else []
+        sample.rows.append(Row(crop, bool(rng.integers(2)), chosen, erase, ids, code))
+    return sample
+
+
+def encode(sample: Sample) -> bytes:
+    """The record's bytes before compression, with the logarithmic encoding."""
+    rows, (height, width) = sample.rows, sample.size
+    classes = sorted({c for row in rows for c in row.ids})
+    table = sorted({op for row in rows for op in row.ops})
+    bits = [(n * (n + 1) // 2 - 1).bit_length() for n in (height, width)]
+
+    def number(start: int, extent: int, length: int) -> int:
+        d = length - extent
+        return d * (d + 1) // 2 + start
+
+    crops = 0
+    for i, row in enumerate(rows):
+        top, left, h, w = row.crop
+        crops |= (number(top, h, height) | number(left, w, width) << bits[0]) << (i * sum(bits))
+    bit_bytes = (len(rows) + 7) // 8
+    flips = sum(row.flip << i for i, row in enumerate(rows)).to_bytes(bit_bytes, "little")
+    erased = sum((row.erase[2] > 0) << i for i, row in enumerate(rows)).to_bytes(bit_bytes, "little")
+    num_ops, topk = len(rows[0].ops), len(rows[0].ids)
+
+    def index(values: list[int], entries: int) -> bytes:
+        return struct.pack(f"<{len(values)}{'H' if entries > 256 else 'B'}", *values)
+
+    columns = b"".join(
+        [
+            struct.pack(f"<{len(classes)}H", *classes),
+            bytes(op for op, _ in table),
+            struct.pack(f"<{len(table)}f", *(magnitude for _, magnitude in table)),
+            index([table.index(row.ops[slot]) for slot in range(num_ops) for row in rows], len(table)),
+            crops.to_bytes((len(rows) * sum(bits) + 7) // 8, "little"),
+            flips,
+            erased,
+            bytes(edge for row in rows if row.erase[2] for edge in row.erase),
+            index([classes.index(row.ids[k]) for k in range(topk) for row in rows], len(classes)),
+            bytes(row.code[k] for k in range(topk) for row in rows),
+        ]
+    )
+    header = struct.pack(
+        "<4sHHIIIIIHHHHHHB3xf", b"drrc", 1, 48, 48 + len(columns), 3, len(rows), height, width, *VIEW,
+        num_ops, len(table), topk, len(classes), 2, sample.step,
+    )  # fmt: skip
+    return header + columns
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+class DataSet:
+    """Shards of ``samples`` in ``folder``, ``per_shard`` in each, and their index.bin."""
+
+    def __init__(self, folder: Path, samples: Sequence[Sample], per_shard: int = 5, frames: dict[int, bytes] | None = None):
+        self.folder, self.samples, self.index = folder, samples, folder / "index.bin"
+        self.shards: list[Path] = []
+        for first in range(0, len(samples), per_shard):
+            path = folder / f"train-{len(self.shards):06d}.tar"
+            self.shards.append(path)
+            with tarfile.open(path, "w") as archive:  # Python's default: PAX
+                for number, sample in enumerate(samples[first : first + per_shard], first):
+                    add(archive, f"{sample.key}.jpg", sample.image)
+                    add(archive, f"{sample.key}.cls", str(sample.label).encode())
+                    if sample.rows:
+                        frame = zstandard.compress(encode(sample))
+                        add(archive, f"{sample.key}.dr.zst", (frames or {}).get(number, frame))
+        self.write_index()
+
+    def write_index(self) -> None:
+        entries, keys, offsets = b"", b"", [0]
+        members = {}
+        for shard, path in enumerate(self.shards):
+            with tarfile.open(path) as archive:
+                members.update({m.name: (shard, m.offset_data // 512, m.size) for m in archive})
+        for sample in self.samples:
+            record = members.get(f"{sample.key}.dr.zst", (0, 0, 0))
+            entries += struct.pack("<6Ii", *members[f"{sample.key}.jpg"], *record, sample.label)
+            keys += sample.key.encode()
+            offsets.append(len(keys))
+        files = b"".join(
+            struct.pack("<QH", path.stat().st_size, len(path.name.encode())) + path.name.encode() for path in self.shards
+        )
+        header = struct.pack("<8sIIQQIIQQ8x", b"DDRINDEX", 1, 64, len(self.samples), 1000, len(self.shards), 0, len(files), len(keys))
+        body = header + entries
+        body += bytes(-len(body) % 8) + struct.pack(f"<{len(offsets)}Q", *offsets) + keys + files
+        self.index.write_bytes(body)
+
+    def offset(self, number: int, suffix: str) -> int:
+        for path in self.shards:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.name == f"{self.samples[number].key}.{suffix}":
+                        return member.offset_data
+        raise KeyError(number)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    rng = np.random.default_rng(0)
+    samples = [draw(rng, i, views=int(rng.integers(1, 30)), ops=2, topk=10) for i in range(12)]
+    samples.append(draw(rng, 12, views=400, ops=2, topk=10, classes=300))  # u16 tables of classes and operations
+    samples.append(draw(rng, 13, views=3, ops=0, topk=1))
+    samples.append(draw(rng, 14, views=3, ops=2, topk=0))
+    return DataSet(tmp_path_factory.mktemp("shards"), samples)
+
+
+@pipeline_def
+def read_pipeline(index: str, samples: Any, views: Any = None) -> Any:
+    feed = fn.external_source(samples, batch=True, dtype=None)
+    if views is None:
+        return tuple(fn.dr.read(feed, index=index))
+    return tuple(fn.dr.read(feed, fn.external_source(views, batch=True), index=index))
+
+
+def read(index: Path, samples: Sequence[int], views: Sequence[Any] | None = None, threads: int = 2) -> list[list[np.ndarray]]:
+    """The outputs for one batch: a list of outputs, each a list of arrays."""
+    numbers = [np.int64(s) for s in samples]
+    rows = None if views is None else [np.asarray(v, np.int32) for v in views]
+    pipe = read_pipeline(
+        str(index), lambda: numbers, None if rows is None else lambda: rows, batch_size=len(numbers), num_threads=threads,
+        device_id=None, prefetch_queue_depth=1,
+    )  # fmt: skip
+    return [[np.asarray(out.at(i)) for i in range(len(numbers))] for out in pipe.run()]
+
+
+def test_everything_equals_the_shards(dataset: DataSet) -> None:
+    """Every view of every sample, in random order."""
+    rng = np.random.default_rng(1)
+    places = [(s, v) for s, sample in enumerate(dataset.samples) for v in range(len(sample.rows))]
+    rng.shuffle(places)
+    images = {}
+    for path in dataset.shards:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.name.endswith(".jpg"):
+                    images[member.name[:-4]] = archive.extractfile(member).read()  # type: ignore[union-attr]
+    for wanted in (places[:300], places[300:]):
+        wanted = [p for p in wanted if len(dataset.samples[p[0]].rows[0].ops) == 2]
+        outs = read(dataset.index, [s for s, _ in wanted], [v for _, v in wanted], threads=3)
+        assert [str(out[0].dtype) for out in outs] == ["uint8", "int64", "int32", "int32", "int32", "int32", "float32"]
+        for (number, view), image, label, start, shape, params, ids, probs in zip(wanted, *outs, strict=True):
+            sample = dataset.samples[number]
+            row = sample.rows[view]
+            assert image.tobytes() == images[sample.key] == sample.image
+            assert label.shape == () and label == sample.label
+            assert start.tolist() == list(row.crop[:2]) and shape.tolist() == list(row.crop[2:])
+            assert params.tolist() == row.packed()
+            assert ids.tolist() == row.ids
+            assert probs.tobytes() == row.probs(sample.step).tobytes()
+
+
+def test_several_views_share_one_region(dataset: DataSet) -> None:
+    rng = np.random.default_rng(2)
+    numbers = [12, 3, 12, 5]
+    views = [rng.integers(len(dataset.samples[n].rows), size=m) for n, m in zip(numbers, (1, 2, 7, 3), strict=True)]
+    outs = read(dataset.index, numbers, views)
+    for number, rows, image, _, start, shape, params, ids, probs in zip(numbers, views, *outs, strict=True):
+        sample = dataset.samples[number]
+        chosen = [sample.rows[int(v)] for v in rows]
+        assert image.tobytes() == sample.image
+        boxes = np.array([row.crop for row in chosen])
+        corner = boxes[:, :2].min(0)
+        assert start.tolist() == corner.tolist()
+        assert shape.tolist() == ((boxes[:, :2] + boxes[:, 2:]).max(0) - corner).tolist()
+        assert params.tolist() == [row.packed() for row in chosen]
+        assert ids.tolist() == [row.ids for row in chosen]
+        np.testing.assert_array_equal(probs, [row.probs(sample.step) for row in chosen])
+
+
+def test_records_of_other_shapes(dataset: DataSet) -> None:
+    """No operations and one class; no predictions at all; both beside an ordinary record in one batch."""
+    _, _, _, _, params, ids, probs = read(dataset.index, [13, 0, 14], [2, 0, 1])
+    assert [p.shape for p in params] == [(10,), (14,), (14,)]
+    assert [i.shape for i in ids] == [p.shape for p in probs] == [(1,), (10,), (0,)]
+    assert params[0].tolist() == dataset.samples[13].rows[2].packed()
+    assert params[2].tolist() == dataset.samples[14].rows[1].packed()
+
+
+def test_without_views_only_images_and_labels(dataset: DataSet, tmp_path: Path) -> None:
+    images, labels = read(dataset.index, [7, 0, 7])
+    assert [i.tobytes() for i in images] == [dataset.samples[n].image for n in (7, 0, 7)]
+    assert [int(label) for label in labels] == [dataset.samples[n].label for n in (7, 0, 7)]
+    plain = DataSet(tmp_path, [Sample("dir/a", b"abc", -1), Sample("dir/b", b"defg", 3)])
+    images, labels = read(plain.index, [1, 0])
+    assert [i.tobytes() for i in images] == [b"defg", b"abc"] and [int(label) for label in labels] == [3, -1]
+    with pytest.raises(RuntimeError, match=r"sample 1 \(key dir/b\) in .*train-000000.tar.* has no reinforcement record"):
+        read(plain.index, [1], [0])
+
+
+def test_names_that_need_extension_headers(tmp_path: Path) -> None:
+    """Longer than 100 bytes, with a folder, and not ASCII: tarfile writes PAX headers before two of these."""
+    rng = np.random.default_rng(3)
+    samples = [draw(rng, i, 2, 2, 3) for i in range(4)]
+    for sample, key in zip(samples, ("x" * 150, "folder/" * 20 + "y", "Grüße", "./dotted"), strict=True):
+        sample.key = key
+    data = DataSet(tmp_path, samples)
+    images, *_ = read(data.index, range(4), [0] * 4)
+    assert [i.tobytes() for i in images] == [s.image for s in samples]
+
+
+def expect(pattern: str, index: Path, samples: Sequence[int], views: Sequence[Any] | None) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        read(index, samples, views)
+    assert re.search(pattern, str(caught.value), re.DOTALL), str(caught.value)
+
+
+@pytest.mark.parametrize("number", [-1, 15, 2**40])
+def test_a_sample_that_does_not_exist(dataset: DataSet, number: int) -> None:
+    expect(rf"sample {number} does not exist: .*index\.bin has 15 samples", dataset.index, [0, number], [0, 0])
+
+
+@pytest.mark.parametrize("view", [-1, 3, [0, 1, 3]])
+def test_a_view_that_does_not_exist(dataset: DataSet, view: Any) -> None:
+    bad = view if isinstance(view, int) else 3
+    pattern = (
+        rf"sample 13 \(key n00000013_13\) in .*train-000002\.tar at offset {dataset.offset(13, 'dr.zst')}: "
+        rf"view {bad} does not exist, the record holds views 0 to 2"
+    )
+    expect(pattern, dataset.index, [13], [view])
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> DataSet:
+    """A small data set of its own, for a test that damages it: samples 0 and 1 in one shard, 2 and 3 in another."""
+    rng = np.random.default_rng(4)
+    return DataSet(tmp_path, [draw(rng, i, 4, 2, 5) for i in range(4)], per_shard=2)
+
+
+def test_a_missing_shard(fresh: DataSet) -> None:
+    fresh.shards[1].unlink()
+    expect(
+        r"shard .*train-000001\.tar cannot be opened \(No such file.*wanted for sample 2 \(key n00000002_2\).*restore it",
+        fresh.index, [0, 2], [0, 0],
+    )  # fmt: skip
+    read(fresh.index, [0, 1], [0, 0])  # shards that are not asked for do not matter
+
+
+def test_a_shortened_shard(fresh: DataSet) -> None:
+    size = fresh.shards[1].stat().st_size
+    os.truncate(fresh.shards[1], size - 512)
+    expect(rf"train-000001\.tar has {size - 512} bytes, but .*index\.bin says {size} .*cut off", fresh.index, [3], [0])
+    os.truncate(fresh.shards[1], 0)
+    expect(r"train-000001\.tar is empty", fresh.index, [3], [0])
+
+
+def test_a_shard_cut_off_while_in_use(fresh: DataSet) -> None:
+    """Touching its pages would be SIGBUS; the operator reports it instead."""
+    script = f"""
+import os, sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
+import numpy as np
+from test_read_op import read_pipeline
+numbers = iter([0, 1])
+pipe = read_pipeline({str(fresh.index)!r}, lambda: [np.int64(next(numbers))], batch_size=1, num_threads=1,
+                     device_id=None, prefetch_queue_depth=1, exec_async=False, exec_pipelined=False)
+pipe.run()
+os.truncate({str(fresh.shards[0])!r}, 512)
+try:
+    pipe.run()
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"sample 1 \(key n00000001_1\) in .*train-000000\.tar.* cannot be read", done.stdout), done.stdout
+
+
+def test_a_rewritten_shard(fresh: DataSet) -> None:
+    """Same size, other order: the index is stale, and the tar headers tell."""
+    first, second = fresh.samples[:2]
+    size = fresh.shards[0].stat().st_size
+    with tarfile.open(fresh.shards[0], "w") as archive:
+        for sample in (second, first):
+            add(archive, f"{sample.key}.jpg", sample.image)
+            add(archive, f"{sample.key}.cls", str(sample.label).encode())
+            add(archive, f"{sample.key}.dr.zst", zstandard.compress(encode(sample)))
+    assert fresh.shards[0].stat().st_size == size
+    expect(r"sample 0 \(key n00000000_0\) in .*train-000000\.tar at offset 512.*no tar member", fresh.index, [0], [0])
+
+
+def test_a_swapped_key(fresh: DataSet) -> None:
+    """Same place and size, other name."""
+    blob = bytearray(fresh.shards[0].read_bytes())
+    blob[0:11] = b"n00000009_9"
+    fresh.shards[0].write_bytes(blob)
+    expect(r"sample 0 \(key n00000000_0\).*no tar member of that key", fresh.index, [0], [0])
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda record: zstandard.compress(b"x" * 100), "magic"),
+        (lambda record: zstandard.compress(record[:-1]), "record_bytes is"),
+        (lambda record: record, "not a zstd frame"),
+        (lambda record: zstandard.compress(record)[:-3], "zstd frame of"),
+        (lambda record: zstandard.compress(record) * 2, "zstd frame is"),
+        (lambda record: zstandard.ZstdCompressor(write_content_size=False).compress(record), "content size"),
+        (lambda record: zstandard.compress(record[:12] + b"\x0b" + record[13:]), "flags are 11"),
+        (lambda record: zstandard.compress(record[:-5] + b"\xff" * 5), "probability code"),
+    ],
+)
+def test_a_damaged_record(tmp_path: Path, damage: Any, message: str) -> None:
+    rng = np.random.default_rng(5)
+    samples = [draw(rng, i, 5, 2, 3) for i in range(3)]
+    data = DataSet(tmp_path, samples, frames={1: damage(encode(samples[1]))})
+    where = rf"sample 1 \(key n00000001_1\) in .*train-000000\.tar at offset {data.offset(1, 'dr.zst')}: .*{message}"
+    expect(where, data.index, [0, 2, 1], [0, 0, 4])
+    read(data.index, [0, 2], [0, 0])  # its neighbours are unharmed
+
+
+@pytest.mark.parametrize(
+    "at, value, message",
+    [
+        (0, b"X", "does not start with DDRINDEX"),
+        (8, b"\x02", "is of version 2"),
+        (12, b"\x41", "header_bytes"),
+        (16, b"\xff" * 8, "too short"),
+        (32, b"\xff" * 4, "too short"),
+        (36, b"\x01", "flags"),
+        (40, b"\x00", "its lengths want"),
+        (64, b"\x09", "lies in file 9 of 2"),
+        (68, b"\xff\xff\xff\xff", "outside that file"),
+        (68, b"\x00\x00\x00\x00", "outside that file"),
+        (72, b"\xff\xff\xff\x7f", "outside that file"),
+        (64 + 4 * 28 + 8, b"\xff", "key of sample 0"),
+    ],
+)
+def test_a_damaged_index(fresh: DataSet, at: int, value: bytes, message: str) -> None:
+    blob = bytearray(fresh.index.read_bytes())
+    blob[at : at + len(value)] = value
+    fresh.index.write_bytes(blob)
+    expect(rf"index\.bin.*{message}", fresh.index, [0], [0])
+    for length in (0, 10, 63, 64, len(blob) - 1):
+        os.truncate(fresh.index, length)
+        expect(r"index\.bin", fresh.index, [0], [0])
+
+
+def test_inputs_of_wrong_types(dataset: DataSet) -> None:
+    def run(samples: list[np.ndarray], views: list[np.ndarray]) -> None:
+        pipe = read_pipeline(
+            str(dataset.index), lambda: samples, lambda: views, batch_size=len(samples), num_threads=1, device_id=None
+        )
+        pipe.run()
+
+    zero = np.zeros((), np.int64)
+    with pytest.raises(RuntimeError, match="pass one int64 scalar"):
+        run([zero.astype(np.int32)], [zero.astype(np.int32)])
+    with pytest.raises(RuntimeError, match="pass an int32 scalar"):
+        run([zero], [zero])
+    with pytest.raises(RuntimeError, match="`views` is empty"):
+        run([zero], [np.zeros(0, np.int32)])
+    expect("cannot be opened", dataset.folder / "absent.bin", [0], [0])
+
+
+class Counter:
+    """Batches 0, 1, 2, … of consecutive samples; picklable, and a checkpoint restores it by its argument."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def __call__(self, info: Any) -> np.ndarray:
+        number = info.idx_in_epoch % 12
+        return np.array(number, np.int64) if self.column == "samples" else np.array(0, np.int32)
+
+
+@pipeline_def
+def counting_pipeline(index: str) -> Any:
+    samples = fn.external_source(Counter("samples"), batch=False)
+    views = fn.external_source(Counter("views"), batch=False)
+    return tuple(fn.dr.read(samples, views, index=index))
+
+
+def test_checkpoints_and_serialised_pipelines(dataset: DataSet) -> None:
+    options = {"batch_size": 4, "num_threads": 2, "device_id": None, "enable_checkpointing": True}
+    pipe = counting_pipeline(str(dataset.index), **options)
+    pipe.run()
+    state = pipe.checkpoint()
+    params = pipe.run()[4]
+    later = [np.asarray(params.at(i)) for i in range(4)]
+    again = counting_pipeline(str(dataset.index), **options, checkpoint=state)
+    params = again.run()[4]
+    resumed = [np.asarray(params.at(i)) for i in range(4)]
+    assert [x.tolist() for x in later] == [x.tolist() for x in resumed]
+    assert later[1].tolist() == dataset.samples[5].rows[0].packed()
+    from nvidia.dali import Pipeline
+
+    @pipeline_def
+    def constant() -> Any:
+        from nvidia.dali import types
+
+        sample = types.Constant(np.int64(3), dtype=types.INT64, shape=())
+        view = types.Constant(np.int32(0), dtype=types.INT32, shape=())
+        return tuple(fn.dr.read(sample, view, index=str(dataset.index)))
+
+    text = constant(batch_size=1, num_threads=1, device_id=None).serialize()
+    restored = Pipeline.deserialize(text, batch_size=1, num_threads=1, device_id=None)
+    assert np.asarray(restored.run()[4].at(0)).tolist() == dataset.samples[3].rows[0].packed()
+
+
+def test_a_batch_size_that_changes(dataset: DataSet) -> None:
+    batches = [[0, 1, 2, 3, 4], [5], [6, 7, 8]]
+    state = {"next": 0}
+
+    def samples() -> list[np.ndarray]:
+        state["next"] += 1
+        return [np.int64(n) for n in batches[state["next"] - 1]]
+
+    pipe = read_pipeline(
+        str(dataset.index), samples, batch_size=5, num_threads=2, device_id=None, prefetch_queue_depth=1,
+        exec_async=False, exec_pipelined=False,
+    )  # fmt: skip
+    for batch in batches:
+        images, _ = pipe.run()
+        assert [np.asarray(images.at(i)).tobytes() for i in range(len(batch))] == [dataset.samples[n].image for n in batch]

@@ -131,11 +131,12 @@ def test_other_sizes_scale_erase_edges_and_translations() -> None:
     assert not right[:, :39].any() and right[:, 39:].all()
     left = replay_pillow(white, one_view("TranslateX", -30.45), 0, spec, (100, 160))
     assert left.shape == (100, 160, 3) and left[:, :-21].all() and not left[:, -21:].any()
-    # Half a pixel rounds up, whatever the sign: 15 * 112 / 224 = 7.5 -> 8, -7.5 -> -7.
+    # Half a pixel rounds away from zero: 15 * 112 / 224 = 7.5 -> 8, -7.5 -> -8.
     down = replay_pillow(white, one_view("TranslateY", 15), 0, spec, 112)
     assert not down[:8].any() and down[8:].all()
     up = replay_pillow(white, one_view("TranslateY", -15), 0, spec, 112)
-    assert up[:-7].all() and not up[-7:].any()
+    assert up[:-8].all() and not up[-8:].any()
+    assert replay_pillow(white, one_view("Identity", 0, (4, 4, 1, 1)), 0, spec, 56).all()  # scaled to nothing
 
 
 def test_normalise_is_torchvisions_bit_for_bit() -> None:

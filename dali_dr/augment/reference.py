@@ -32,7 +32,8 @@ def replay_pillow(
         row: which of them.
         spec: gives the interpolation and the size that the parameters were stored at.
         size: output edge or (height, width) in pixels; None is the stored size. At another size the edges of
-            the erase box and the whole-pixel translations scale by output/stored and round half up.
+            the erase box and the whole-pixel translations scale by output/stored and round half up
+            (a translation's absolute value).
 
     Returns:
         uint8 (height, width, 3).
@@ -77,6 +78,12 @@ def _rescale(pixels: int, out_size: int, stored_size: int) -> int:
     return (2 * pixels * out_size + stored_size) // (2 * stored_size)
 
 
+def _translation(magnitude: float, out_size: int, stored_size: int) -> int:
+    """Whole pixels: cut to an integer as torchvision does, then rescaled, to the left as far as to the right."""
+    pixels = _rescale(int(abs(magnitude)), out_size, stored_size)
+    return -pixels if magnitude < 0 else pixels
+
+
 def _apply_op(image: Image.Image, name: str, magnitude: float, stored_size: int) -> Image.Image:
     """One RandAugment operation on an RGB image; ``magnitude`` is the stored signed physical value."""
     match name:
@@ -91,11 +98,11 @@ def _apply_op(image: Image.Image, name: str, magnitude: float, stored_size: int)
             return _affine(image, (1.0, 0.0, 0.0, math.sin(angle) / math.cos(angle), 1.0, 0.0))
         case "TranslateX":
             return _affine(
-                image, (1.0, 0.0, -_rescale(int(magnitude), image.width, stored_size), 0.0, 1.0, 0.0)
+                image, (1.0, 0.0, -_translation(magnitude, image.width, stored_size), 0.0, 1.0, 0.0)
             )
         case "TranslateY":
             return _affine(
-                image, (1.0, 0.0, 0.0, 0.0, 1.0, -_rescale(int(magnitude), image.height, stored_size))
+                image, (1.0, 0.0, 0.0, 0.0, 1.0, -_translation(magnitude, image.height, stored_size))
             )
         case "Rotate":
             return image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=_BLACK)

@@ -79,7 +79,7 @@ def _rescale(pixels: int, out_size: int, stored_size: int) -> int:
 
 
 def _translation(magnitude: float, out_size: int, stored_size: int) -> int:
-    """Whole pixels: cut to an integer as torchvision does, then rescaled, to the left as far as to the right."""
+    """Whole pixels: cut to an integer as torchvision does, then rescaled, alike to either side."""
     pixels = _rescale(int(abs(magnitude)), out_size, stored_size)
     return -pixels if magnitude < 0 else pixels
 

@@ -1,0 +1,182 @@
+"""Bytes per stored reinforcement, by column, and what lossy encodings lose, with real photos and a real teacher.
+
+    python bench/record_size.py --photos DIR [--images 2] [--views 400] [--topk 10] [--teacher NAME] [--json]
+
+Views are drawn and replayed as in generation (Pillow replay); the teacher runs on the CPU at some 20 views a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zstandard
+from PIL import Image
+
+from dali_dr.augment.draw import draw
+from dali_dr.augment.reference import replay_pillow
+from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.record.codec import decode, encode
+from dali_dr.record.labels import Reinforcements, order_by_confidence, sparsify
+from dali_dr.reinforce.teachers import Teacher, load_teacher
+
+ENCODINGS = ("log8", "float16", "float32")
+BATCH = 50  # views per call of the teacher
+REPEATS = 20  # timed calls; the fastest counts
+
+
+def reinforce(photo: Path, spec: AugmentationSpec, teacher: Teacher, views: int, topk: int) -> dict[str, Any]:
+    """One photo's reinforcements in stored order, as the keyword arguments of `encode`."""
+    image = Image.open(photo).convert("RGB")
+    drawn = draw(spec, seed=0, key=photo.stem, views=range(views), image_height=image.height, image_width=image.width)
+    probs = []
+    for start in range(0, views, BATCH):
+        rows = range(start, min(start + BATCH, views))
+        pixels = np.stack([replay_pillow(image, drawn, row, spec) for row in rows])
+        probs.append(teacher.predict(torch.from_numpy(pixels).permute(0, 3, 1, 2)).cpu())
+    ids, values = sparsify(torch.cat(probs), topk)
+    stored = Reinforcements.from_views(drawn, ids.numpy(), values.numpy())
+    return {
+        "reinforcements": stored.take(order_by_confidence(stored)),
+        "image_height": image.height,
+        "image_width": image.width,
+        "view_size": (spec.size, spec.size),
+    }
+
+
+def columns(record: bytes) -> dict[str, bytes]:
+    """The columns of a plain record, cut by the table in schemas/reinforcement-record.md."""
+    flags, views, height, width = struct.unpack_from("<4I", record, 12)
+    view_height, view_width, num_ops, op_entries, topk, class_entries, encoding = struct.unpack_from("<6HB", record, 28)
+    crop_bits = sum((side * (side + 1) // 2 - 1).bit_length() for side in (height, width))
+    bit_column = (views + 7) // 8
+    lengths = {
+        "header": 48,
+        "class table": class_entries * (4 if flags & 4 else 2),
+        "operation table": 5 * op_entries,
+        "operations": num_ops * views * (2 if op_entries > 256 else 1),
+        "crops": (views * crop_bits + 7) // 8,
+        "flips": bit_column if flags & 1 else 0,
+        "erased": bit_column if flags & 2 else 0,
+    }
+    erased = record[sum(lengths.values()) - lengths["erased"] : sum(lengths.values())]
+    boxes = int.from_bytes(erased, "little").bit_count()
+    lengths["erase boxes"] = boxes * (8 if max(view_height, view_width) > 255 else 4)
+    lengths["class indices"] = topk * views * (2 if class_entries > 256 else 1)
+    lengths["probabilities"] = topk * views * (4, 2, 1)[encoding]
+    out, start = {}, 0
+    for name, length in lengths.items():
+        out[name] = record[start : start + length]
+        start += length
+    assert start == len(record)
+    return out
+
+
+def divergence(original: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """KL(original ‖ stored) of each row in nats; the probability outside the K classes is one further outcome."""
+
+    def complete(probs: np.ndarray) -> np.ndarray:
+        wide = probs.astype(np.float64)
+        # The rest is a difference of float32 numbers near 1: known to some 1e-7 only.
+        return np.hstack([wide, np.maximum(1 - wide.sum(axis=1, keepdims=True), 1e-7)])
+
+    p, q = complete(original), complete(stored)
+    return np.asarray(np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / np.maximum(q, 1e-300)), 0).sum(axis=1))
+
+
+def fastest_us(call: Any, argument: Any) -> float:
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        call(argument)
+        times.append(time.perf_counter() - start)
+    return 1e6 * min(times)
+
+
+def measure(images: list[dict[str, Any]], encoding: Any) -> dict[str, Any]:
+    """Figures of one encoding over all images; bytes are per reinforcement, times per record."""
+    unzip = zstandard.ZstdDecompressor()
+    views = sum(len(image["reinforcements"]) for image in images)
+    frames = [encode(**image, probabilities=encoding) for image in images]
+    split: dict[str, float] = {}
+    zipper = zstandard.ZstdCompressor(level=19)
+    overhead = len(zipper.compress(b""))
+    for frame in frames:
+        for name, column in columns(unzip.decompress(frame)).items():
+            split[name] = split.get(name, 0) + (len(zipper.compress(column)) - overhead) / views
+    losses = np.concatenate(
+        [
+            divergence(image["reinforcements"].soft_probs, decode(frame).reinforcements.soft_probs)
+            for image, frame in zip(images, frames, strict=True)
+        ]
+    )
+    return {
+        "bytes": sum(map(len, frames)) / views,
+        "plain_bytes": sum(len(unzip.decompress(frame)) for frame in frames) / views,
+        "bytes_of_columns_alone": split,
+        "kl_mean": float(losses.mean()),
+        "kl_max": float(losses.max()),
+        "encode_us": fastest_us(lambda image: encode(**image, probabilities=encoding), images[0]),
+        "decode_us": fastest_us(decode, frames[0]),
+        "zstd_us": fastest_us(unzip.decompress, frames[0]),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="folder of JPEGs, taken evenly over its sorted names"
+    )
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--views", type=int, default=400, help="reinforcements per image (N)")
+    parser.add_argument("--topk", type=int, default=10, help="classes per reinforcement (K)")
+    parser.add_argument("--spec", default="rrc+ra+re", help="augmentation preset")
+    parser.add_argument("--teacher", default="efficientnet-lite0")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    arguments = parser.parse_args()
+
+    photos = sorted(p for p in arguments.photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not photos:
+        print(f"{arguments.photos} holds no photos (.jpg, .jpeg, .png)", file=sys.stderr)
+        return 1
+    photos = photos[:: max(len(photos) // arguments.images, 1)][: arguments.images]
+    spec, teacher = AugmentationSpec.preset(arguments.spec), load_teacher(arguments.teacher)
+    images = [reinforce(photo, spec, teacher, arguments.views, arguments.topk) for photo in photos]
+    confidence = np.mean([image["reinforcements"].soft_probs[:, 0].mean() for image in images])
+    report = {
+        "images": len(images),
+        "views": arguments.views,
+        "topk": arguments.topk,
+        "spec": arguments.spec,
+        "teacher": teacher.name,
+        "mean_confidence": float(confidence),
+        "encodings": {encoding: measure(images, encoding) for encoding in ENCODINGS},
+    }
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+        return 0
+    print(f"{len(images)} photos x {arguments.views} views, K = {arguments.topk}, {arguments.spec}, {teacher.name}")
+    print(f"mean confidence {confidence:.3f}; bytes per reinforcement, microseconds per record\n")
+    print(f"{'':>16}" + "".join(f"{name:>10}" for name in ENCODINGS))
+    results: dict[str, Any] = report["encodings"]
+    for key, form in (
+        ("bytes", ".2f"), ("plain_bytes", ".2f"), ("kl_mean", ".1e"), ("kl_max", ".1e"),
+        ("encode_us", ".0f"), ("decode_us", ".0f"), ("zstd_us", ".0f"),
+    ):  # fmt: skip
+        print(f"{key:>16}" + "".join(f"{results[name][key]:>10{form}}" for name in ENCODINGS))
+    print("\neach column compressed by itself:")
+    for column in results["log8"]["bytes_of_columns_alone"]:
+        values = (results[name]["bytes_of_columns_alone"][column] for name in ENCODINGS)
+        print(f"{column:>16}" + "".join(f"{value:>10.2f}" for value in values))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+// The portable form of kernels.h: plain loops over the functions of pixel.h. The definition of what AVX2 must
+// equal.
+#include "image/kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace dali_dr::image {
+namespace {
+
+int32_t Weight(const TapPair& w, int i) { return w.high[i] * (1 << kLowBits) + w.low[i]; }
+
+void ResizeRows(const uint8_t* const rows[4], const Taps& taps, int32_t width, uint8_t* const out[4]) {
+  for (int r = 0; r < 4; ++r) {
+    for (int32_t x = 0; x < width; ++x) {
+      const uint8_t* in = rows[r] + 3 * size_t(taps.start[x]);
+      const TapPair* weight = taps.weight + size_t(x) * taps.pairs;
+      int32_t sum[3] = {};
+      for (int32_t i = 0; i < 2 * taps.pairs; ++i) {
+        const int32_t w = Weight(weight[i / 2], i % 2);
+        for (int c = 0; c < 3; ++c) sum[c] += w * in[3 * i + c];
+      }
+      for (int c = 0; c < 3; ++c) out[r][3 * x + c] = RoundWeighted(sum[c]);
+    }
+  }
+}
+
+void ResizeColumn(const uint8_t* const* rows, const TapPair* weight, int32_t pairs, int32_t bytes,
+                  uint8_t* out) {
+  for (int32_t x = 0; x < bytes; ++x) {
+    int32_t sum = 0;
+    for (int32_t i = 0; i < 2 * pairs; ++i) sum += Weight(weight[i / 2], i % 2) * rows[i][x];
+    out[x] = RoundWeighted(sum);
+  }
+}
+
+void SplitRow(const uint8_t* row, int32_t width, bool flip, uint8_t* const planes[3]) {
+  for (int c = 0; c < 3; ++c) {
+    for (int32_t x = 0; x < width; ++x) planes[c][x] = row[3 * (flip ? width - 1 - x : x) + c];
+  }
+}
+
+void Lut(const uint8_t table[256], uint8_t* data, size_t n) {
+  for (size_t i = 0; i < n; ++i) data[i] = table[data[i]];
+}
+
+void Mask(uint8_t bits, uint8_t* data, size_t n) {
+  for (size_t i = 0; i < n; ++i) data[i] &= bits;
+}
+
+void Solarize(uint8_t threshold, uint8_t* data, size_t n) {
+  for (size_t i = 0; i < n; ++i) data[i] = data[i] >= threshold ? ~data[i] : data[i];
+}
+
+void MinMax(const uint8_t* data, size_t n, uint8_t* lo, uint8_t* hi) {
+  *lo = *std::min_element(data, data + n);
+  *hi = *std::max_element(data, data + n);
+}
+
+uint64_t GreySum(const uint8_t* const planes[3], size_t n) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += Grey(planes[0][i], planes[1][i], planes[2][i]);
+  return sum;
+}
+
+void Color(float factor, uint8_t* const planes[3], size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    const int32_t grey = Grey(planes[0][i], planes[1][i], planes[2][i]);
+    for (int c = 0; c < 3; ++c) planes[c][i] = Blend(grey, planes[c][i], factor);
+  }
+}
+
+void Sharpness(float factor, const uint8_t* in, int32_t height, int32_t width, uint8_t* out) {
+  std::memcpy(out, in, size_t(height) * width);
+  for (int32_t y = 1; y < height - 1; ++y) {
+    for (int32_t x = 1; x < width - 1; ++x) {
+      const uint8_t* p = in + size_t(y) * width + x;
+      int32_t sum = 4 * p[0];
+      for (int32_t dy : {-width, 0, width}) sum += p[dy - 1] + p[dy] + p[dy + 1];
+      out[size_t(y) * width + x] = Blend(Smooth(sum), p[0], factor);
+    }
+  }
+}
+
+void General(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width, size_t blank,
+             uint8_t* const out[3]) {
+  for (int32_t y = 0; y < height; ++y) {
+    for (int32_t x = 0; x < width; ++x) {
+      const int32_t sx = FixedX(map, x, y) >> 16, sy = FixedY(map, x, y) >> 16;
+      const bool inside = uint32_t(sx) < uint32_t(width) && uint32_t(sy) < uint32_t(height);
+      const size_t from = inside ? size_t(sy) * width + sx : blank;
+      for (int c = 0; c < 3; ++c) out[c][size_t(y) * width + x] = in[c][from];
+    }
+  }
+}
+
+void FinishFloat(const Channel& channel, const uint8_t* in, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = channel.value[in[i]];
+}
+
+void FinishHalf(const Channel& channel, const uint8_t* in, size_t n, uint16_t* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = channel.half[in[i]];
+}
+
+}  // namespace
+
+const Kernels kPortableKernels = {
+    "portable", ResizeRows, ResizeColumn, SplitRow,  Lut,     Mask,        Solarize,
+    MinMax,     GreySum,    Color,        Sharpness, General, FinishFloat, FinishHalf,
+};
+
+const Kernels& BestKernels() {
+  static const Kernels* avx2 = Avx2Kernels();
+  return avx2 ? *avx2 : kPortableKernels;
+}
+
+}  // namespace dali_dr::image

@@ -1,0 +1,58 @@
+// A view made ready for one image and one output size: boxes checked and rescaled, matrices in fixed point,
+// operations that change nothing dropped. The plan is plain data; the CPU path and the GPU kernel execute the
+// same plan.
+#ifndef DALI_DR_CSRC_IMAGE_PLAN_H_
+#define DALI_DR_CSRC_IMAGE_PLAN_H_
+
+#include <cstdint>
+#include <string>
+
+#include "image/pixel.h"
+#include "image/view.h"
+
+namespace dali_dr::image {
+
+constexpr int32_t kMaxViewSize = 8192;  // per side; far below the 32768 pixels of Pillow's 16.16 coordinates
+
+struct Size {
+  int32_t height, width;
+};
+
+enum class StepKind : int32_t {
+  kAffine,        // affine
+  kBrightness,    // factor
+  kColor,         // factor
+  kContrast,      // factor
+  kSharpness,     // factor
+  kPosterize,     // value: the mask of the bits that stay
+  kSolarize,      // value: levels >= value are inverted
+  kAutoContrast,  //
+  kEqualize,      //
+};
+
+struct Step {
+  StepKind kind;
+  int32_t value;
+  float factor;
+  Affine affine;
+};
+
+struct Plan {
+  Box crop;   // relative to the top-left pixel of the given image
+  Box erase;  // in output pixels, inside the output; height or width 0 = none
+  Size out;
+  int32_t flip;
+  int32_t num_steps;
+  Step steps[kMaxOps];
+};
+
+// `image` is the size of the given pixels, (origin_top, origin_left) their place in the source image, in
+// whose pixels the crop box is stored. `stored` is the view size at which erase boxes and translations were
+// stored; edges of erase boxes and translations are multiplied by out / stored and rounded half up, per axis.
+// Returns an empty string, or what is wrong and what to do.
+std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t origin_left, Size out,
+                     Size stored, Plan* plan);
+
+}  // namespace dali_dr::image
+
+#endif  // DALI_DR_CSRC_IMAGE_PLAN_H_

@@ -1,0 +1,231 @@
+// Tests of csrc/image that need neither DALI nor Python: scalar functions against independent formulas, the
+// parser against hostile words, and the AVX2 kernels against the portable ones on random data.
+// (tests/test_replay.py compares whole views with Pillow.)
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "image/kernels.h"
+#include "image/pixel.h"
+#include "image/plan.h"
+#include "image/replay.h"
+#include "image/view.h"
+
+namespace dali_dr::image {
+namespace {
+
+int failures = 0;
+
+#define CHECK(condition, ...)                                     \
+  do {                                                            \
+    if (!(condition) && ++failures <= 20) {                       \
+      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+      std::printf(__VA_ARGS__);                                   \
+      std::printf("\n");                                          \
+    }                                                             \
+  } while (0)
+
+std::mt19937 random_bits(1);
+
+int Uniform(int lo, int hi) { return std::uniform_int_distribution<int>(lo, hi)(random_bits); }
+
+std::vector<uint8_t> RandomBytes(size_t n) {
+  std::vector<uint8_t> bytes(n);
+  for (auto& b : bytes) b = uint8_t(random_bits());
+  return bytes;
+}
+
+// Against the compiler's own conversion: all halves' neighbourhoods and random floats.
+void TestHalfBits() {
+  const auto check = [](float f) {
+    if (std::isnan(f)) {
+      CHECK((HalfBits(f) & 0x7fff) > 0x7c00, "NaN became %x", HalfBits(f));
+      return;
+    }
+    const _Float16 want = static_cast<_Float16>(f);
+    uint16_t bits;
+    std::memcpy(&bits, &want, 2);
+    CHECK(HalfBits(f) == bits, "%a: %x, not %x", f, HalfBits(f), bits);
+  };
+  for (uint32_t h = 0; h < 65536; ++h) {
+    const uint16_t bits = uint16_t(h);
+    _Float16 half;
+    std::memcpy(&half, &bits, 2);
+    const float f = float(half);
+    for (float v : {f, std::nextafter(f, INFINITY), std::nextafter(f, -INFINITY)}) check(v);
+    uint32_t w = std::bit_cast<uint32_t>(f);
+    for (uint32_t add : {0xfffu, 0x1000u, 0x1001u}) check(std::bit_cast<float>(w + add));  // around the ties
+  }
+  for (int i = 0; i < 2000000; ++i) check(std::bit_cast<float>(uint32_t(random_bits())));
+}
+
+// Pillow's float32 sum of the smoothing kernel, over all sums that can occur.
+void TestSmooth() {
+  const float one = 1.0f / 13.0f, five = 5.0f / 13.0f;
+  for (int i = 0; i < 3000000; ++i) {
+    int p[9], sum = 0;
+    for (int k = 0; k < 9; ++k)
+      sum += (p[k] = i % 3 ? Uniform(0, 255) : Uniform(0, 1) * 255) * (k == 4 ? 5 : 1);
+    float ss = 0.5f;
+    ss += float(p[0]) * one + float(p[1]) * one + float(p[2]) * one;
+    ss += float(p[3]) * one + float(p[4]) * five + float(p[5]) * one;
+    ss += float(p[6]) * one + float(p[7]) * one + float(p[8]) * one;
+    CHECK(Smooth(sum) == int(ss), "sum %d: %d, not %d", sum, Smooth(sum), int(ss));
+  }
+}
+
+void TestWeights() {
+  for (Filter filter : {Filter::kBilinear, Filter::kBicubic}) {
+    for (int in = 1; in < 700; in += Uniform(1, 9)) {
+      for (int out : {1, 2, 31, 224, 300}) {
+        const Axis axis = MakeAxis(in, out, filter);
+        std::vector<double> raw(MaxTaps(axis));
+        std::vector<int32_t> weights(MaxTaps(axis));
+        for (int x = 0; x < out; ++x) {
+          int32_t begin;
+          const int count = FixedWeights(axis, x, raw.data(), &begin, weights.data());
+          CHECK(count >= 1 && count <= MaxTaps(axis) && begin >= 0 && begin + count <= in, "%d -> %d at %d",
+                in, out, x);
+          int64_t sum = 0;
+          for (int i = 0; i < count; ++i) sum += weights[i];
+          CHECK(std::llabs(sum - (1 << kWeightBits)) <= count, "%d -> %d at %d: sum %lld", in, out, x,
+                (long long)sum);
+        }
+      }
+    }
+  }
+}
+
+// No word sequence may be read out of bounds or give a plan that leads out of the image or the view.
+void TestHostileWords() {
+  std::vector<int32_t> good = {0, 0, 20, 30, 1, 1, 2, 3, 4, 2, kRotate, 0, kShearX, 0};
+  good[11] = std::bit_cast<int32_t>(9.0f);
+  good[13] = std::bit_cast<int32_t>(0.3f);
+  View view;
+  CHECK(ParseView(good.data(), good.size(), &view).empty(), "good words are refused");
+  CHECK(view.num_ops == 2 && view.flip && view.ops[1].magnitude == 0.3f, "good words are misread");
+  const int32_t odd[] = {0,
+                         1,
+                         -1,
+                         2,
+                         14,
+                         16,
+                         17,
+                         19,
+                         20,
+                         21,
+                         30,
+                         31,
+                         1 << 24,
+                         std::numeric_limits<int32_t>::max(),
+                         std::numeric_limits<int32_t>::min(),
+                         0x7f800000,
+                         0x7fc00000,
+                         0x49742400,
+                         -0x40000000};
+  int accepted = 0;
+  for (int i = 0; i < 300000; ++i) {
+    auto words = good;
+    for (int k = Uniform(1, 4); k > 0; --k)
+      words[Uniform(0, 13)] = Uniform(0, 3) ? odd[Uniform(0, 18)] : int(random_bits());
+    // A heap block of the exact size, so that AddressSanitizer sees any step outside.
+    const int count = Uniform(0, 14);
+    std::unique_ptr<int32_t[]> block(new int32_t[count]);
+    std::copy_n(words.begin(), count, block.get());
+    Plan plan;
+    if (!ParseView(block.get(), count, &view).empty()) continue;
+    if (!MakePlan(view, {20, 31}, 0, 0, {16, 17}, {20, 21}, &plan).empty()) continue;
+    ++accepted;
+    const auto inside = [](const Box& b, Size s) {
+      return b.top >= 0 && b.left >= 0 && b.height >= 0 && b.width >= 0 && b.top + b.height <= s.height &&
+             b.left + b.width <= s.width;
+    };
+    CHECK(inside(plan.crop, {20, 31}) && inside(plan.erase, {16, 17}), "a box leads outside");
+    CHECK(plan.num_steps >= 0 && plan.num_steps <= kMaxOps, "%d steps", plan.num_steps);
+  }
+  CHECK(accepted > 100, "only %d accepted", accepted);
+}
+
+// Every kernel set must give the bytes of the portable one, for whole views of random shapes and operations.
+// Images are heap blocks of the exact size, so that AddressSanitizer sees reads past them.
+void TestKernels(const Kernels& kernels) {
+  Scratch scratch(kernels), portable(kPortableKernels);
+  const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
+  const float odd_mean[3] = {0.0f, 0.3f, 2.0f}, odd_std[3] = {1.0f, 1e-3f, 7.7f};
+  std::vector<Finish> finishes;
+  for (OutputType type : {OutputType::kUint8, OutputType::kFloat16, OutputType::kFloat32}) {
+    for (bool last : {false, true}) {
+      finishes.emplace_back(type, last, std::span<const float>{}, std::span<const float>{});
+      if (type == OutputType::kUint8) continue;
+      finishes.emplace_back(type, last, mean, std);
+      finishes.emplace_back(type, last, odd_mean, odd_std);
+    }
+  }
+  for (int round = 0; round < 4000; ++round) {
+    const int most = round % 50 ? 90 : 700;
+    const Size size{Uniform(1, most), Uniform(1, most)}, out{Uniform(1, 70), Uniform(1, 70)};
+    const size_t n = size_t(size.height) * size.width * 3;
+    std::unique_ptr<uint8_t[]> pixels(new uint8_t[n]);
+    const auto bytes = RandomBytes(n);
+    const int kind = Uniform(0, 3);  // noise, two values, extremes, narrow
+    for (size_t i = 0; i < n; ++i) {
+      pixels[i] = kind == 0   ? bytes[i]
+                  : kind == 1 ? bytes[i] % 2 * 201
+                  : kind == 2 ? bytes[i] % 2 * 255
+                              : 90 + bytes[i] % 8;
+    }
+    View view{};
+    view.crop.height = Uniform(1, size.height);
+    view.crop.width = Uniform(1, size.width);
+    view.crop.top = Uniform(0, 1) * (size.height - view.crop.height);
+    view.crop.left = Uniform(0, 1) * (size.width - view.crop.width);
+    if (Uniform(0, 7) == 0) view.crop.width = std::min(out.width, size.width - view.crop.left);
+    if (Uniform(0, 7) == 0) view.crop.height = std::min(out.height, size.height - view.crop.top);
+    view.flip = Uniform(0, 1);
+    view.num_ops = Uniform(0, 3);
+    const float scale[kNumOpIds] = {0, .4f, .4f, 30, 30, 200, 1.2f, 1.2f, 1.2f, 1.2f, 0, 0, 0, 0};
+    for (int i = 0; i < view.num_ops; ++i) {
+      const int id = Uniform(0, kNumOpIds - 1);
+      const float unit = float(Uniform(-1000, 1000)) / 1000;
+      view.ops[i] = {id, id == kPosterize  ? float(Uniform(1, 8))
+                         : id == kSolarize ? float(Uniform(0, 256))
+                                           : unit * scale[id]};
+    }
+    view.erase.height = Uniform(0, out.height);
+    view.erase.width = Uniform(0, out.width);
+    Plan plan;
+    const std::string problem = MakePlan(view, size, 0, 0, out, out, &plan);
+    CHECK(problem.empty(), "%s", problem.c_str());
+    const Image image{pixels.get(), size};
+    const Filter filter = round % 2 ? Filter::kBilinear : Filter::kBicubic;
+    const Finish& finish = finishes[round % finishes.size()];
+    const size_t bytes_out = size_t(out.height) * out.width * 3 * finish.value_bytes();
+    std::unique_ptr<uint8_t[]> got(new uint8_t[bytes_out]), want(new uint8_t[bytes_out]);
+    Replay(plan, image, filter, finish, &scratch, got.get());
+    Replay(plan, image, filter, finish, &portable, want.get());
+    CHECK(std::memcmp(got.get(), want.get(), bytes_out) == 0,
+          "%s kernels, round %d: %dx%d -> %dx%d, %d steps, first %d", kernels.name, round, size.height,
+          size.width, out.height, out.width, plan.num_steps, plan.num_steps ? int(plan.steps[0].kind) : -1);
+  }
+}
+
+}  // namespace
+}  // namespace dali_dr::image
+
+int main() {
+  using namespace dali_dr::image;
+  TestHalfBits();
+  TestSmooth();
+  TestWeights();
+  TestHostileWords();
+  TestKernels(BestKernels());
+  std::printf("image: %s kernels, %d failures\n", BestKernels().name, failures);
+  return failures != 0;
+}

@@ -34,7 +34,9 @@ def load() -> None:
     override = os.environ.get("DALI_DR_PLUGIN")
     library = Path(override) if override else LIBRARY
     if not library.is_file():
-        raise PluginError(f"dali_dr's DALI plugin {library} does not exist; DALI {dali.__version__} is installed. {_REBUILD}")
+        raise PluginError(
+            f"dali_dr's DALI plugin {library} does not exist; DALI {dali.__version__} is installed. {_REBUILD}"
+        )
     built_for = None if override else build_facts().get("dali_version")
     if built_for is not None and built_for != dali.__version__:
         raise PluginError(

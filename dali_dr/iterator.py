@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,11 +89,15 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     ) -> None:
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
         spec = self.dataset.spec
+        if spec is None:
+            raise ShardError(
+                f"{self.dataset.path} holds plain images without reinforcements: nothing to replay"
+            )
         self._as_tuples = as_tuples
         self._outputs = OUTPUTS if with_index else OUTPUTS[:4]
         self._sampler = Sampler(
             num_samples=len(self.dataset),
-            num_views=self.dataset.num_views,
+            num_views=self.dataset.manifest.views_min,
             batch_size=batch_size,
             seed=seed,
             rank=_environment(rank, "RANK", 0),
@@ -125,7 +130,9 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         self._sampler = sampler
         self._source = _Source(sampler)
         self._step = 0  # batches given out since the restart
-        self._epoch_end = sampler.steps_in_epoch(sampler.start_consumed)  # step at which the current epoch ends
+        self._epoch_end = sampler.steps_in_epoch(
+            sampler.start_consumed
+        )  # step at which the current epoch ends
         self._epoch = sampler.start_epoch
         self._consumed = sampler.start_consumed
         super().__init__(
@@ -187,14 +194,18 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         """
         sampler = self._sampler
         if state.get("version") != _STATE_VERSION:
-            raise ValueError(f"loader state has version {state.get('version')}, this dali_dr reads version {_STATE_VERSION}")
+            raise ValueError(
+                f"loader state has version {state.get('version')}, this dali_dr reads version {_STATE_VERSION}"
+            )
         for name, own in (("num_samples", sampler.num_samples), ("seed", sampler.seed)):
             if state[name] != own:
                 raise ValueError(
                     f"loader state was saved with {name}={state[name]}, but this iterator has {name}={own}: "
                     "restore it with the data set and seed that it was saved with"
                 )
-        self._restart(_replace(sampler, start_epoch=state["epoch"], start_consumed=state["consumed"]))
+        self._restart(
+            dataclasses.replace(sampler, start_epoch=state["epoch"], start_consumed=state["consumed"])
+        )
 
 
 class _Source:
@@ -219,12 +230,6 @@ class _Source:
     def __call__(self, info: Any) -> tuple[Any, Any]:
         share = self.share(info.iteration)
         return share.samples, share.views.astype(np.int32)
-
-
-def _replace(sampler: Sampler, **changes: int) -> Sampler:
-    import dataclasses
-
-    return dataclasses.replace(sampler, **changes)
 
 
 def _environment(value: int | None, name: str, default: int) -> int:

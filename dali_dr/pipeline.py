@@ -51,25 +51,84 @@ def replay_pipeline(
     _plugin.load()
     from nvidia.dali import fn, pipeline_def, types
 
+    dr: Any = fn.dr  # type: ignore[attr-defined]  # registered by the plugin
+
     dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "float32": types.FLOAT}
-    decoder: dict[str, Any] = {"output_type": types.RGB, "adjust_orientation": False}  # boxes are in file pixels
-    decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
-    replay = {"size": size, "stored_size": stored_size, "interpolation": interpolation, "mean": mean, "std": std}
+    decoder: dict[str, Any] = {
+        "output_type": types.RGB,
+        "adjust_orientation": False,
+    }  # boxes are in file pixels
+    decoder |= (
+        {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
+    )
+    replay = {
+        "size": size,
+        "stored_size": stored_size,
+        "interpolation": interpolation,
+        "mean": mean,
+        "std": std,
+    }
     replay |= {"dtype": dtypes[dtype], "output_layout": layout}
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
     )
     def graph() -> tuple[Any, ...]:
-        samples, views = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32])
-        encoded, label, start, shape, params, soft_ids, soft_probs = fn.dr.read(samples, views, index=index)
+        samples, views = fn.external_source(
+            source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32]
+        )
+        encoded, label, start, shape, params, soft_ids, soft_probs = dr.read(samples, views, index=index)
         if roi_decode == "off":
             images = fn.decoders.image(encoded, **decoder)
-            data = fn.dr.replay(images, params, **replay)
+            data = dr.replay(images, params, **replay)
         else:
             images = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
-            data = fn.dr.replay(images, params, origin=start, **replay)
+            data = dr.replay(images, params, origin=start, **replay)
         outputs = data, label, soft_ids, soft_probs, samples, views
         return tuple(output.gpu() for output in outputs) if device == "gpu" else outputs
+
+    return graph()
+
+
+def view_pipeline(
+    source: Callable[[Any], Sequence[Any]],
+    *,
+    batch_size: int,
+    device: Device,
+    device_id: int | None,
+    num_threads: int,
+    size: tuple[int, int],
+    stored_size: int,
+    interpolation: str,
+    prefetch: int = 2,
+) -> Any:
+    """Builds the pipeline that generation and previews use: images and view parameters in, uint8 views out.
+
+    It replays by the same operator as training, which is why a training batch shows the very pixels that the teacher saw.
+
+    Args:
+      source: called with DALI's BatchInfo; returns (list of encoded images, list of int32 (m, words) packed views), or
+        raises StopIteration at the end.
+      The others are those of `replay_pipeline`.
+
+    Returns:
+      nvidia.dali.Pipeline with one output: (m, 3, height, width) uint8 per image.
+    """
+    _plugin.load()
+    from nvidia.dali import fn, pipeline_def, types
+
+    dr: Any = fn.dr  # type: ignore[attr-defined]  # registered by the plugin
+
+    decoder: dict[str, Any] = {"output_type": types.RGB, "adjust_orientation": False}
+
+    @pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
+    )
+    def graph() -> Any:
+        encoded, params = fn.external_source(
+            source, num_outputs=2, batch_info=True, dtype=[types.UINT8, types.INT32]
+        )
+        images = fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu", **decoder)
+        return dr.replay(images, params, size=size, stored_size=stored_size, interpolation=interpolation)
 
     return graph()

@@ -19,6 +19,7 @@ LastBatch = Literal["partial", "drop", "fill"]
 
 _ORDER_STREAM = 0x4F524452  # "ORDR"
 
+
 @dataclasses.dataclass(frozen=True)
 class Share:
     """One rank's part of one global batch.
@@ -83,7 +84,9 @@ class Sampler:
                 f"rank {self.rank} of {self.world_size} gets no sample: the data set has {self.num_samples}. Use fewer ranks"
             )
         if not 0 <= self.start_consumed <= self.num_samples or self.start_epoch < 0:
-            raise ValueError(f"cannot start at epoch {self.start_epoch}, position {self.start_consumed} of {self.num_samples}")
+            raise ValueError(
+                f"cannot start at epoch {self.start_epoch}, position {self.start_consumed} of {self.num_samples}"
+            )
 
     @property
     def global_batch(self) -> int:

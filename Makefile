@@ -1,0 +1,56 @@
+# The two commands: `make demo` and `make test`. Both set up everything they need in .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cmake' -o -name CMakeLists.txt)
+
+.PHONY: setup demo test test-all lint native bench clean system
+
+setup: $(VENV)/.installed $(VENV)/.plugin
+
+# Debian packages that the build needs, when missing; elsewhere CMake's message names what to install.
+system:
+	@if ! echo '#include <zstd.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 && command -v apt-get >/dev/null; then \
+	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends libzstd-dev g++; fi
+
+$(VENV)/.installed: pyproject.toml constraints.txt | system
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt 'setuptools>=77' 'cmake>=3.24' ninja
+	# torch by itself and first, so that the build of it that suits this machine is taken
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt 'nvidia-dali-cuda120==2.4.*'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[demo,test]'
+	touch $@ $(VENV)/.plugin
+
+# The plugin alone, when only C++ or CUDA changed.
+$(VENV)/.plugin: $(VENV)/.installed setup.py $(SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+test: setup lint native
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests
+
+test-all: setup lint native
+	$(BIN)/python -m pytest -n 2 tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu')
+
+# C++ tests and fuzzers under AddressSanitizer and UndefinedBehaviorSanitizer: no DALI, no Python, no CUDA.
+native: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S csrc -B build/native -G Ninja -DDALI_DR_SANITIZE=ON -DDALI_DR_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/native
+	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/native --output-on-failure
+
+bench: setup
+	$(BIN)/python bench/throughput.py
+
+clean:
+	rm -rf build dist *.egg-info dali_dr/libdali_dr_ops.so dali_dr/_build.json demo-output

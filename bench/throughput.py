@@ -1,0 +1,415 @@
+"""Wall-clock parity: images per second of reinforced loading beside the loaders that people use today.
+
+    python bench/throughput.py --data DIR --seconds 5 --json FILE
+
+Every figure of a round is taken in a fresh process, and rounds alternate over all loaders, so that drift of the machine
+hits all alike. Same photos, same threads, same output (float32 CHW, 224 pixels, normalised, as torch tensors) for all:
+
+  dali_plain          stock DALI: webdataset reader, ROI decode of a random resized crop, resize, flip, normalise
+  dali_rand_augment   the same and DALI's own rand_augment(n=2, m=9)
+  torchvision_plain   PIL DataLoader: RandomResizedCrop, flip, normalise
+  torchvision_ra_re   the same and RandAugment, RandomErasing(0.25)
+  ours_rrc            ReinforcedIterator on stored crops and flips, with the stored targets
+  ours_rrc_ra_re      ReinforcedIterator on stored crops, flips, RandAugment and erasing, with the stored targets
+  decode_roi          nothing but reading and decoding the stored crops: what no loader of these photos can beat
+  decode_full         nothing but reading and decoding whole images
+
+DIR is a data set made by dali_dr, or a folder of images (then views are drawn here and targets are random, which the
+rates do not depend on). Without --data the photos of the demo are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+NAMES = (
+    "dali_plain",
+    "dali_rand_augment",
+    "torchvision_plain",
+    "torchvision_ra_re",
+    "ours_rrc",
+    "ours_rrc_ra_re",
+    "decode_roi",
+    "decode_full",
+)
+RATIOS = (
+    ("ours_rrc_ra_re", "dali_plain"),
+    ("ours_rrc_ra_re", "dali_rand_augment"),
+    ("ours_rrc_ra_re", "torchvision_ra_re"),
+    ("ours_rrc_ra_re", "decode_roi"),
+    ("ours_rrc", "dali_plain"),
+    ("ours_rrc", "torchvision_plain"),
+)
+SIZE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WARM_UP = 1.0  # seconds run before the clock starts: prefetch queues fill, the page cache and allocators settle
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="data set, or folder of images; default: the demo's photos")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per measurement (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="fresh processes per loader (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all processors")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--hw-decoder-load", type=float, default=0.65, help="with --device gpu")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure[0], Path(options.measure[1]), options)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="dali-dr-bench-") as scratch:
+        facts = prepare(options.data, Path(scratch))
+        rounds: dict[str, list[float]] = {name: [] for name in options.only}
+        for number in range(options.rounds):
+            for name in options.only:
+                rounds[name].append(in_fresh_process(name, Path(scratch), options))
+                print(f"round {number + 1}/{options.rounds}  {name:18} {rounds[name][-1]:9.0f} img/s", file=sys.stderr, flush=True)
+    report = {
+        "machine": machine(),
+        "settings": {**facts, **{k: v for k, v in vars(options).items() if k not in ("measure", "json", "data", "only")}},
+        "rates": {name: summary(values) for name, values in rounds.items()},
+        "ratios": {
+            f"{a}/{b}": round(statistics.median(x / y for x, y in zip(rounds[a], rounds[b], strict=True)), 3)
+            for a, b in RATIOS
+            if a in rounds and b in rounds
+        },
+    }
+    print_report(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (0.0, 0.0, 0.0)
+    return {"median": round(statistics.median(values), 1), "iqr": round(high - low, 1), "rounds": [round(v, 1) for v in values]}
+
+
+def in_fresh_process(name: str, scratch: Path, options: argparse.Namespace) -> float:
+    own = ("seconds", "threads", "batch_size", "device", "hw_decoder_load")
+    arguments = [part for o in own for part in (f"--{o.replace('_', '-')}", str(getattr(options, o)))]
+    command = [sys.executable, __file__, *arguments, "--measure", name, str(scratch)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"measuring {name} failed; to see it alone: {' '.join(command)}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def print_report(report: dict[str, Any]) -> None:
+    m, s = report["machine"], report["settings"]
+    print(f"\n{m['cpu']}, {m['cores']} cores{', ' + m['gpu'] if m['gpu'] else ''}; {s['images']} images ({s['source']}),")
+    print(f"batch {s['batch_size']}, {s['threads']} threads, {s['rounds']} rounds of {s['seconds']} s, device {s['device']}\n")
+    top = max(r["median"] for r in report["rates"].values())
+    for name, rate in report["rates"].items():
+        print(f"{name:18} {rate['median']:9.0f} img/s  ± {rate['iqr'] / 2:<6.0f} {'█' * round(30 * rate['median'] / top)}")
+    print()
+    for name, ratio in report["ratios"].items():
+        print(f"{name.replace('/', ' ÷ '):38} {ratio:6.2f}")
+
+
+def machine() -> dict[str, Any]:
+    import torch
+
+    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), platform.machine())
+    packages = ("nvidia-dali-cuda120", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+# ---- the data: one folder of shards per variant, the same photos and crops in both
+
+
+def prepare(data: Path | None, scratch: Path) -> dict[str, Any]:
+    """Writes the data sets rrc and rrc+ra+re into `scratch`; returns what they are made of."""
+    from dali_dr import Dataset
+
+    source = "photos of the demo" if data is None else data.name
+    if data is None:
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+        from demo import collect_photos
+
+        data = scratch / "photos"
+        collect_photos(data)
+    if (data / "dataset.json").exists():
+        dataset = Dataset(data)
+        images = [(dataset.keys[i], dataset.image(i), dataset.label(i)) for i in range(len(dataset))]
+        stored = [dataset.reinforcements(i) for i in range(len(dataset))] if dataset.spec else None
+        classes = dataset.num_classes
+        if dataset.spec and dataset.spec.rand_augment and dataset.spec.random_erasing and dataset.spec.size == SIZE:
+            (scratch / "rrc+ra+re").symlink_to(data.resolve())
+    else:
+        from dali_dr.reinforce.sources import ImageFolder
+
+        folder = ImageFolder.scan(data)
+        images = [(folder.keys[i], folder.read(i), folder.labels[i]) for i in range(len(folder))]
+        stored, classes = None, 1000
+    for variant in ("rrc", "rrc+ra+re"):
+        if not (scratch / variant).exists():
+            write_variant(variant, images, stored, classes, scratch / variant)
+    return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").manifest.views_min}
+
+
+def write_variant(variant: str, images: list[Any], stored: list[Any] | None, classes: int, out: Path) -> None:
+    import numpy as np
+
+    from dali_dr import AugmentationSpec, Reinforcements, Sample, write_shards
+    from dali_dr.augment.draw import draw
+    from dali_dr.shards.writer import image_info
+
+    spec = AugmentationSpec.preset(variant, size=SIZE)
+    rng = np.random.default_rng(0)
+
+    def samples() -> Iterator[Sample]:
+        for number, (key, data, label) in enumerate(images):
+            _, height, width = image_info(data)
+            views = 32 if stored is None else len(stored[number])
+            drawn = draw(spec, seed=0, key=key, views=range(views), image_height=height, image_width=width)
+            columns = {f.name: getattr(drawn, f.name) for f in dataclasses.fields(drawn)}
+            if stored is not None:
+                columns |= {"crop": stored[number].crop, "flip": stored[number].flip}
+                ids, probs = stored[number].soft_ids, stored[number].soft_probs
+            else:
+                ids = np.stack([rng.permutation(classes)[:10] for _ in range(views)]).astype(np.int32)
+                probs = -np.sort(-rng.dirichlet(np.full(12, 0.3), views), axis=1)[:, :10].astype(np.float32)
+            yield Sample(key, data, label, Reinforcements(**columns, soft_ids=ids, soft_probs=probs))
+
+    write_shards(samples(), out, spec=spec, num_classes=classes, progress=False)
+
+
+# ---- the loaders
+
+
+def measure(name: str, scratch: Path, options: argparse.Namespace) -> float:
+    """Images per second of one loader."""
+    run, release = LOADERS[name](scratch, options)
+    deadline = time.perf_counter() + WARM_UP
+    while time.perf_counter() < deadline:
+        run()
+    begin, images = time.perf_counter(), 0
+    while (now := time.perf_counter()) < begin + options.seconds:
+        images += run()
+    release()
+    return images / (now - begin)
+
+
+Loader = Callable[[Path, argparse.Namespace], tuple[Callable[[], int], Callable[[], None]]]
+
+
+def endless(loader: Any, first: Callable[[Any], Any], gpu: bool) -> tuple[Callable[[], int], Callable[[], None]]:
+    """Counts images of a loader that is restarted at the end of each epoch; `first` picks the images of a batch."""
+    state = {"iterator": iter(loader)}
+
+    def run() -> int:
+        try:
+            batch = next(state["iterator"])
+        except StopIteration:
+            state["iterator"] = iter(loader)
+            batch = next(state["iterator"])
+        if gpu:
+            import torch
+
+            torch.cuda.current_stream().synchronize()
+        return len(first(batch))
+
+    return run, lambda: state.clear()
+
+
+def ours(variant: str) -> Loader:
+    def build(scratch: Path, options: argparse.Namespace) -> Any:
+        from dali_dr import ReinforcedIterator
+
+        iterator = ReinforcedIterator(
+            scratch / variant,
+            batch_size=options.batch_size,
+            device=options.device,
+            num_threads=options.threads,
+            hw_decoder_load=options.hw_decoder_load,
+            size=SIZE,
+            last_batch="fill",
+        )
+        return endless(iterator, lambda batch: batch[0]["data"], options.device == "gpu")
+
+    return build
+
+
+def stock(rand_augment: bool) -> Loader:
+    def build(scratch: Path, options: argparse.Namespace) -> Any:
+        from nvidia.dali import fn, pipeline_def, types
+        from nvidia.dali.auto_aug import rand_augment as stock_rand_augment
+        from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+        gpu = options.device == "gpu"
+        tars = sorted(str(p) for p in (scratch / "rrc").glob("*.tar"))
+
+        @pipeline_def(  # type: ignore[untyped-decorator]
+            batch_size=options.batch_size,
+            num_threads=options.threads,
+            device_id=0 if gpu else None,
+            enable_conditionals=True,
+        )
+        def graph() -> Any:
+            encoded, label = fn.readers.webdataset(
+                paths=tars,
+                index_paths=[t.removesuffix(".tar") + ".idx" for t in tars],
+                ext=["jpg", "cls"],
+                random_shuffle=True,
+                initial_fill=256,
+                name="reader",
+                missing_component_behavior="error",
+            )
+            decoder = {"device": "mixed", "hw_decoder_load": options.hw_decoder_load} if gpu else {"device": "cpu"}
+            images = fn.decoders.image_random_crop(
+                encoded, random_area=(0.08, 1), random_aspect_ratio=(3 / 4, 4 / 3), output_type=types.RGB, **decoder
+            )
+            images = fn.resize(images, size=(SIZE, SIZE))
+            flip = fn.random.coin_flip()
+            if rand_augment:
+                images = fn.flip(images, horizontal=flip)
+                images = stock_rand_augment.rand_augment(images, n=2, m=9, shape=(SIZE, SIZE))
+            images = fn.crop_mirror_normalize(
+                images,
+                mean=[255 * m for m in MEAN],
+                std=[255 * s for s in STD],
+                dtype=types.FLOAT,
+                output_layout="CHW",
+                **({} if rand_augment else {"mirror": flip}),
+            )
+            label = fn.pad(label, fill_value=32)  # class ids are ASCII text of different lengths; 32 is a space
+            return images, label.gpu() if gpu else label
+
+        iterator = DALIGenericIterator([graph()], ["data", "label"], reader_name="reader", auto_reset=True)
+        return endless(iterator, lambda batch: batch[0]["data"], gpu)
+
+    return build
+
+
+def decode_only(roi: bool) -> Loader:
+    def build(scratch: Path, options: argparse.Namespace) -> Any:
+        import numpy as np
+        from nvidia.dali import fn, pipeline_def, types
+
+        from dali_dr import Dataset, _plugin
+        from dali_dr.sampling.sampler import Sampler
+
+        _plugin.load()
+        gpu = options.device == "gpu"
+        dataset = Dataset(scratch / "rrc+ra+re")
+        sampler = Sampler(len(dataset), dataset.manifest.views_min, options.batch_size, last_batch="fill")
+
+        def source(info: Any) -> Any:
+            share = sampler.shares(info.iteration, 1)[0]
+            return share.samples, share.views.astype(np.int32)
+
+        @pipeline_def(batch_size=options.batch_size, num_threads=options.threads, device_id=0 if gpu else None)  # type: ignore[untyped-decorator]
+        def graph() -> Any:
+            samples, views = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32])
+            encoded, _, start, shape, *_ = fn.dr.read(samples, views, index=str(dataset.index_path))  # type: ignore[attr-defined]
+            decoder: dict[str, Any] = {"device": "mixed", "hw_decoder_load": options.hw_decoder_load} if gpu else {}
+            decoder |= {"output_type": types.RGB, "adjust_orientation": False}
+            if roi:
+                return fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
+            return fn.decoders.image(encoded, **decoder)
+
+        pipeline = graph()
+        return (lambda: len(pipeline.run()[0])), (lambda: None)
+
+    return build
+
+
+class JpegImages:
+    """A torch map-style data set over the images of ours: PIL decode and a transform, as ImageFolder does it."""
+
+    def __init__(self, folder: Path, transform: Any) -> None:
+        from dali_dr import Dataset
+
+        self._dataset = Dataset(folder)
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, number: int) -> Any:
+        import io
+
+        from PIL import Image
+
+        image = Image.open(io.BytesIO(self._dataset.image(number))).convert("RGB")
+        return self._transform(image), self._dataset.label(number)
+
+
+def torchvision(ra_re: bool) -> Loader:
+    def build(scratch: Path, options: argparse.Namespace) -> Any:
+        import torch
+
+        from dali_dr._torchvision import load_torchvision
+
+        load_torchvision()
+        from torchvision import transforms as T
+
+        transform = T.Compose(
+            [
+                T.RandomResizedCrop(SIZE),
+                T.RandomHorizontalFlip(),
+                *([T.RandAugment(2, 9)] if ra_re else []),
+                T.ToTensor(),
+                T.Normalize(MEAN, STD),
+                *([T.RandomErasing(0.25)] if ra_re else []),
+            ]
+        )
+        gpu = options.device == "gpu"
+        loader = torch.utils.data.DataLoader(
+            JpegImages(scratch / "rrc", transform),  # type: ignore[arg-type]
+            batch_size=options.batch_size,
+            sampler=torch.utils.data.RandomSampler(JpegImages(scratch / "rrc", None), num_samples=10**9, replacement=True),  # type: ignore[arg-type]
+            num_workers=options.threads,
+            pin_memory=gpu,
+            persistent_workers=True,
+        )
+        return endless(loader, lambda batch: batch[0].cuda(non_blocking=True) if gpu else batch[0], gpu)
+
+    return build
+
+
+LOADERS: dict[str, Loader] = {
+    "dali_plain": stock(False),
+    "dali_rand_augment": stock(True),
+    "torchvision_plain": torchvision(False),
+    "torchvision_ra_re": torchvision(True),
+    "ours_rrc": ours("rrc"),
+    "ours_rrc_ra_re": ours("rrc+ra+re"),
+    "decode_roi": decode_only(True),
+    "decode_full": decode_only(False),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

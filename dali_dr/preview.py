@@ -1,0 +1,100 @@
+"""Contact sheets: the original beside views as training gets them, with the teacher's top classes under each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from dali_dr.errors import ShardError
+from dali_dr.pipeline import view_pipeline
+from dali_dr.record.labels import Reinforcements
+from dali_dr.shards.dataset import Dataset
+
+TILE = 224
+_MARGIN = 8
+_LINE = 15
+_LINES = 3  # classes named under a view
+
+
+def contact_sheet(dataset: Dataset, samples: Sequence[int], views: int = 5) -> Image.Image:
+    """Draws one row per sample: the original, then views spread over the teacher's confidence, most confident first.
+
+    Args:
+      dataset: a reinforced data set.
+      samples: sample numbers, one row each.
+      views: views per row.
+
+    Returns:
+      An RGB picture.
+    """
+    if dataset.spec is None:
+        raise ShardError(f"{dataset.path} holds plain images without reinforcements: there are no views to show")
+    column, row = TILE + _MARGIN, TILE + _LINES * _LINE + 2 * _MARGIN
+    sheet = Image.new("RGB", (column * (views + 1) + _MARGIN, row * len(samples) + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for line, number in enumerate(samples):
+        top = _MARGIN + line * row
+        reinforcements = dataset.reinforcements(number)
+        rows = np.linspace(0, len(reinforcements) - 1, views).round().astype(int)
+        original = Image.open(BytesIO(dataset.image(number))).convert("RGB")
+        sheet.paste(ImageOps.pad(original, (TILE, TILE), color="white"), (_MARGIN, top))
+        label = dataset.label(number)
+        caption = [dataset.keys[number][-34:], f"label: {_name(dataset, label)}", f"{original.width} × {original.height}"]
+        _write(draw, font, _MARGIN, top + TILE + 2, caption)
+        for place, (view, pixels) in enumerate(zip(rows, replay_views(dataset, number, rows), strict=True), start=1):
+            left = _MARGIN + place * column
+            tile = Image.fromarray(pixels).resize((TILE, TILE)) if pixels.shape[0] != TILE else Image.fromarray(pixels)
+            sheet.paste(tile, (left, top))
+            _write(draw, font, left, top + TILE + 2, _classes(dataset, reinforcements, int(view)))
+    return sheet
+
+
+def replay_views(dataset: Dataset, number: int, rows: Sequence[int] | npt.NDArray[Any]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Replays stored views of one sample through the operator that training uses (on the CPU).
+
+    Yields:
+      (size, size, 3) uint8 RGB per row.
+    """
+    if dataset.spec is None:
+        raise ShardError(f"{dataset.path} holds plain images without reinforcements: there are no views to replay")
+    words = dataset.reinforcements(number).take(np.asarray(rows)).pack()
+    encoded = np.frombuffer(dataset.image(number), np.uint8)
+    pipeline = view_pipeline(
+        lambda info: ([encoded], [words]),
+        batch_size=1,
+        device="cpu",
+        device_id=None,
+        num_threads=1,
+        size=(dataset.spec.size, dataset.spec.size),
+        stored_size=dataset.spec.size,
+        interpolation=dataset.spec.interpolation,
+        prefetch=1,
+    )
+    yield from np.asarray(pipeline.run()[0][0]).transpose(0, 2, 3, 1)
+
+
+def save_contact_sheet(dataset: Dataset, path: Path, rows: int = 6, views: int = 5) -> None:
+    """Writes the sheet of samples spread over the data set as an image file (PNG by its suffix)."""
+    numbers = np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int)
+    contact_sheet(dataset, [int(n) for n in numbers], views).save(path)
+
+
+def _classes(dataset: Dataset, reinforcements: Reinforcements, view: int) -> list[str]:
+    pairs = list(zip(reinforcements.soft_ids[view], reinforcements.soft_probs[view], strict=True))[:_LINES]
+    return [f"{prob:5.1%} {_name(dataset, int(number))}" for number, prob in pairs]
+
+
+def _name(dataset: Dataset, number: int) -> str:
+    return dataset.class_names[number] if dataset.class_names else str(number)
+
+
+def _write(draw: ImageDraw.ImageDraw, font: Any, left: int, top: int, lines: Sequence[str]) -> None:
+    for number, text in enumerate(lines):
+        draw.text((left, top + number * _LINE), text[:36], fill="black", font=font)

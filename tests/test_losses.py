@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dali_dr.losses import kl_divergence, soft_cross_entropy
+from dali_dr.losses import KLReduction, Reduction, kl_divergence, soft_cross_entropy
+from dali_dr.record.labels import Rest
 
 CLASSES = 13
 
@@ -38,10 +39,11 @@ def dense_target(ids: torch.Tensor, probs: torch.Tensor, rest: str) -> torch.Ten
 
 @pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
 @pytest.mark.parametrize("k", [0, 1, 5, CLASSES])
-def test_cross_entropy_equals_dense(rest: str, k: int) -> None:
+def test_cross_entropy_equals_dense(rest: Rest, k: int) -> None:
     logits, ids, probs = make(7, k)
     dense = dense_target(ids, probs, rest)
-    for reduction in ("mean", "sum", "none"):
+    reductions: tuple[Reduction, ...] = ("mean", "sum", "none")
+    for reduction in reductions:
         ours = soft_cross_entropy(logits, ids, probs, rest=rest, reduction=reduction)
         theirs = F.cross_entropy(logits, dense, reduction=reduction)
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
@@ -52,10 +54,11 @@ def test_cross_entropy_equals_dense(rest: str, k: int) -> None:
 
 @pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
 @pytest.mark.parametrize("k", [0, 1, 5, CLASSES])
-def test_kl_equals_dense(rest: str, k: int) -> None:
+def test_kl_equals_dense(rest: Rest, k: int) -> None:
     logits, ids, probs = make(7, k, seed=1)
     dense = dense_target(ids, probs, rest)
-    for reduction in ("batchmean", "sum", "none"):
+    reductions: tuple[KLReduction, ...] = ("batchmean", "sum", "none")
+    for reduction in reductions:
         theirs = F.kl_div(F.log_softmax(logits, -1), dense, reduction=reduction)
         if reduction == "none":
             theirs = theirs.sum(-1)
@@ -82,7 +85,7 @@ def test_temperature_softens_a_full_teacher_as_its_logits_would(temperature: flo
 
 
 @pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
-def test_temperature_on_sparse_targets_equals_dense(rest: str) -> None:
+def test_temperature_on_sparse_targets_equals_dense(rest: Rest) -> None:
     logits, ids, probs = make(7, 4, seed=2)
     dense = dense_target(ids, probs, rest)
     soft = dense ** (1 / 3)

@@ -157,13 +157,13 @@ def divergence(original: Any, stored: Any) -> np.ndarray:
     def complete(probs: Any) -> np.ndarray:
         probs = np.asarray(probs, np.float64)
         rest = np.maximum(1 - probs.sum(axis=1, keepdims=True), 0)
-        return np.hstack([probs, rest]) / (probs.sum(axis=1, keepdims=True) + rest)
+        return np.asarray(np.hstack([probs, rest]) / (probs.sum(axis=1, keepdims=True) + rest))
 
     p, q = complete(original), complete(stored)
     # The rest is a difference of float32 numbers near 1, so it is known to about 1e-7 only.
     q[:, -1] = np.maximum(q[:, -1], 1e-7)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(p > 0, p * np.log(p / q), 0).sum(axis=1)
+        return np.asarray(np.where(p > 0, p * np.log(p / q), 0).sum(axis=1))
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,7 +202,7 @@ def test_log8_on_extreme_predictions(probs: list[float]) -> None:
     stored = through_log8([probs])
     assert np.isfinite(stored).all() and (stored[0, 1:] <= stored[0, :-1]).all() and stored.sum() <= 1 + 1e-6
     assert divergence([probs], stored)[0] <= 0.15**2 / 8
-    assert np.array_equal(stored[0] == 0, np.float32(probs) == 0)
+    assert np.array_equal(stored[0] == 0, np.asarray(probs, np.float32) == 0)
 
 
 def test_log8_of_all_zeros_is_next_to_nothing() -> None:
@@ -284,8 +284,8 @@ def plain(frame: bytes) -> bytearray:
     return bytearray(zstandard.ZstdDecompressor().decompress(frame))
 
 
-def decode_plain(record: bytes) -> Record:
-    return decode(zstandard.ZstdCompressor().compress(record))
+def decode_plain(record: bytes | bytearray) -> Record:
+    return decode(zstandard.ZstdCompressor().compress(bytes(record)))
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_mutations_raise_record_errors_only_or_give_valid_views(encoding: Any) -
             except RecordError:
                 continue
             accepted += 1
-            values = replace(loaded.reinforcements, soft_probs=loaded.reinforcements.soft_probs / 12)
+            values = replace(loaded.reinforcements, soft_probs=loaded.reinforcements.soft_probs / np.float32(12))
             values.validate(loaded.image_height, loaded.image_width, max(loaded.view_size))
     assert accepted > 20  # the mutations reach beyond the header
 
@@ -479,7 +479,7 @@ def test_sparsify_takes_the_largest_and_of_equals_the_lower_id(seed: int, k: int
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_densify_rests(kind: str) -> None:
     ids, probs = np.array([[2, 0], [1, 3], [0, 1]], np.int32), np.array([[0.5, 0.2], [0.7, 0.300001], [0, 0]])
-    wants = {
+    wants: dict[Any, Any] = {
         "spread": [[0.2, 0.1, 0.5, 0.1, 0.1], [0, 0.7, 0, 0.300001, 0], [0, 0, 1 / 3, 1 / 3, 1 / 3]],
         "drop": [[0.2, 0, 0.5, 0, 0], [0, 0.7, 0, 0.300001, 0], [0] * 5],
         "renormalise": [
@@ -490,9 +490,9 @@ def test_densify_rests(kind: str) -> None:
     }
     for rest, want in wants.items():
         if kind == "numpy":
-            got = densify(ids, probs, 5, rest)  # type: ignore[call-overload]
+            got = densify(ids, probs, 5, rest)
         else:
-            got = densify(torch.from_numpy(ids), torch.from_numpy(probs), 5, rest).numpy()  # type: ignore[call-overload]
+            got = densify(torch.from_numpy(ids), torch.from_numpy(probs), 5, rest).numpy()
         assert got.dtype == np.float64
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
 

@@ -95,7 +95,7 @@ def read(frame: bytes) -> list[dict[str, Any]]:
             assert erase[2] >= 1 and erase[3] >= 1
             assert erase[0] + erase[2] <= view_height and erase[1] + erase[3] <= view_width
         entries = [ops[slot * views + row] for slot in range(num_ops)]
-        view = {
+        view: dict[str, Any] = {
             "crop": (top, left, crop_height, crop_width),
             "flip": bool(flips >> row & 1),
             "ops": [(op_ids[entry], op_magnitudes[entry]) for entry in entries],
@@ -124,7 +124,7 @@ def assert_agrees(frame: bytes, loaded: Reinforcements) -> None:
 
 @pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_second_reader_agrees(name: str, encoding: str) -> None:
+def test_second_reader_agrees(name: str, encoding: Any) -> None:
     stored, frame = record_of(name, encoding)
     loaded = decode(frame).reinforcements
     assert_agrees(frame, loaded)

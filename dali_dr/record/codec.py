@@ -423,7 +423,8 @@ def _check_rows(bad: Any, field: str, values: npt.NDArray[Any], want: str) -> No
     """RecordError for the first row (leading axis) where ``bad``, bool (rows,), holds."""
     if bad.any():
         row = int(np.argmax(bad))
-        _refuse(f"{field} of row {row}", values[row].tolist(), f"{want}: {_DAMAGED}")
+        value = str(values[row].tolist())
+        _refuse(f"{field} of row {row}", value if len(value) < 200 else f"{value[:200]} ...", f"{want}: {_DAMAGED}")
 
 
 def _decode_record(record: bytes) -> Record:

@@ -601,7 +601,7 @@ def _check_key(sample: Sample) -> None:
 
 
 def _refuse(key: str, what: str) -> NoReturn:
-    raise ShardError(f"sample {key}: {what}")
+    raise ShardError(f"sample {key if key.isprintable() else repr(key)}: {what}")
 
 
 def _require(condition: bool, what: str) -> None:

@@ -45,7 +45,9 @@ class BuildPlugin(build_ext):
             )
         build = ROOT / "build" / f"plugin-{sys.implementation.cache_tag}"
         site = Path(sysconfig.get_paths()["purelib"])
-        wheel_headers = [str(p) for p in sorted(site.glob("nvidia/*/include")) if (p / "cuda_runtime.h").exists() or "cccl" in str(p)]
+        wheel_headers = [
+            str(p) for p in sorted(site.glob("nvidia/*/include")) if (p / "cuda_runtime.h").exists() or "cccl" in str(p)
+        ]
         options = {
             "CMAKE_BUILD_TYPE": "Release",
             "DALI_DR_DALI_INCLUDE": str(dali / "include"),
@@ -64,7 +66,10 @@ class BuildPlugin(build_ext):
             shutil.rmtree(build)  # another environment's DALI: start anew
         configure = [cmake, "-S", str(ROOT / "csrc"), "-B", str(build), *generator]
         subprocess.run([*configure, *(f"-D{k}={v}" for k, v in options.items())], check=True)
-        subprocess.run([cmake, "--build", str(build), "--target", "dali_dr_ops", "--parallel", str(os.cpu_count() or 2)], check=True)
+        subprocess.run(
+            [cmake, "--build", str(build), "--target", "dali_dr_ops", "--parallel", str(os.cpu_count() or 2)],
+            check=True,
+        )
         package = ROOT / "dali_dr" if self.inplace or self.editable_mode else Path(self.build_lib).resolve() / "dali_dr"
         package.mkdir(parents=True, exist_ok=True)
         # Replace the file rather than write into it: a process that has the old plugin mapped keeps it.
@@ -76,11 +81,15 @@ class BuildPlugin(build_ext):
     @staticmethod
     def _facts(dali: Path, build: Path) -> dict[str, str]:
         version = next(
-            line.split("=")[1].strip().strip("'\"") for line in (dali / "__init__.py").read_text().splitlines() if line.startswith("__version__")
+            line.split("=")[1].strip().strip("'\"")
+            for line in (dali / "__init__.py").read_text().splitlines()
+            if line.startswith("__version__")
         )
-        cached = dict(
-            (line.split(":")[0], line.split("=", 1)[1]) for line in (build / "CMakeCache.txt").read_text().splitlines() if "=" in line and ":" in line
-        )
+        cached = {
+            line.split(":")[0]: line.split("=", 1)[1]
+            for line in (build / "CMakeCache.txt").read_text().splitlines()
+            if "=" in line and ":" in line
+        }
         compiler = cached.get("CMAKE_CUDA_COMPILER", "")
         has_cuda = cached.get("DALI_DR_CUDA") != "OFF" and bool(compiler) and "NOTFOUND" not in compiler
         nvcc = ""

@@ -80,10 +80,17 @@ def main() -> int:
         for number in range(options.rounds):
             for name in options.only:
                 rounds[name].append(in_fresh_process(name, Path(scratch), options))
-                print(f"round {number + 1}/{options.rounds}  {name:18} {rounds[name][-1]:9.0f} img/s", file=sys.stderr, flush=True)
+                print(
+                    f"round {number + 1}/{options.rounds}  {name:18} {rounds[name][-1]:9.0f} img/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     report = {
         "machine": machine(),
-        "settings": {**facts, **{k: v for k, v in vars(options).items() if k not in ("measure", "json", "data", "only")}},
+        "settings": {
+            **facts,
+            **{k: v for k, v in vars(options).items() if k not in ("measure", "json", "data", "only")},
+        },
         "rates": {name: summary(values) for name, values in rounds.items()},
         "ratios": {
             f"{a}/{b}": round(statistics.median(x / y for x, y in zip(rounds[a], rounds[b], strict=True)), 3)
@@ -99,13 +106,26 @@ def main() -> int:
 
 def summary(values: list[float]) -> dict[str, Any]:
     low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (0.0, 0.0, 0.0)
-    return {"median": round(statistics.median(values), 1), "iqr": round(high - low, 1), "rounds": [round(v, 1) for v in values]}
+    return {
+        "median": round(statistics.median(values), 1),
+        "iqr": round(high - low, 1),
+        "rounds": [round(v, 1) for v in values],
+    }
 
 
 def in_fresh_process(name: str, scratch: Path, options: argparse.Namespace) -> float:
     own = ("seconds", "threads", "batch_size", "device", "hw_decoder_load")
     arguments = [part for o in own for part in (f"--{o.replace('_', '-')}", str(getattr(options, o)))]
-    command = [sys.executable, __file__, *arguments, "--measure", name, str(scratch)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore::DeprecationWarning",
+        __file__,
+        *arguments,
+        "--measure",
+        name,
+        str(scratch),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"measuring {name} failed; to see it alone: {' '.join(command)}")
@@ -114,11 +134,17 @@ def in_fresh_process(name: str, scratch: Path, options: argparse.Namespace) -> f
 
 def print_report(report: dict[str, Any]) -> None:
     m, s = report["machine"], report["settings"]
-    print(f"\n{m['cpu']}, {m['cores']} cores{', ' + m['gpu'] if m['gpu'] else ''}; {s['images']} images ({s['source']}),")
-    print(f"batch {s['batch_size']}, {s['threads']} threads, {s['rounds']} rounds of {s['seconds']} s, device {s['device']}\n")
+    print(
+        f"\n{m['cpu']}, {m['cores']} cores{', ' + m['gpu'] if m['gpu'] else ''}; {s['images']} images ({s['source']}),"
+    )
+    print(
+        f"batch {s['batch_size']}, {s['threads']} threads, {s['rounds']} rounds of {s['seconds']} s, device {s['device']}\n"
+    )
     top = max(r["median"] for r in report["rates"].values())
     for name, rate in report["rates"].items():
-        print(f"{name:18} {rate['median']:9.0f} img/s  ± {rate['iqr'] / 2:<6.0f} {'█' * round(30 * rate['median'] / top)}")
+        print(
+            f"{name:18} {rate['median']:9.0f} img/s  ± {rate['iqr'] / 2:<6.0f} {'█' * round(30 * rate['median'] / top)}"
+        )
     print()
     for name, ratio in report["ratios"].items():
         print(f"{name.replace('/', ' ÷ '):38} {ratio:6.2f}")
@@ -127,7 +153,10 @@ def print_report(report: dict[str, Any]) -> None:
 def machine() -> dict[str, Any]:
     import torch
 
-    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), platform.machine())
+    cpu = next(
+        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")),
+        platform.machine(),
+    )
     packages = ("nvidia-dali-cuda120", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "numpy")
     versions = {}
     for package in packages:
@@ -332,7 +361,9 @@ def decode_only(roi: bool) -> Loader:
 
         @pipeline_def(batch_size=options.batch_size, num_threads=options.threads, device_id=0 if gpu else None)  # type: ignore[untyped-decorator]
         def graph() -> Any:
-            samples, views = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32])
+            samples, views = fn.external_source(
+                source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32]
+            )
             encoded, _, start, shape, *_ = fn.dr.read(samples, views, index=str(dataset.index_path))  # type: ignore[attr-defined]
             decoder: dict[str, Any] = {"device": "mixed", "hw_decoder_load": options.hw_decoder_load} if gpu else {}
             decoder |= {"output_type": types.RGB, "adjust_orientation": False}
@@ -390,7 +421,9 @@ def torchvision(ra_re: bool) -> Loader:
         loader = torch.utils.data.DataLoader(
             JpegImages(scratch / "rrc", transform),  # type: ignore[arg-type]
             batch_size=options.batch_size,
-            sampler=torch.utils.data.RandomSampler(JpegImages(scratch / "rrc", None), num_samples=10**9, replacement=True),  # type: ignore[arg-type]
+            sampler=torch.utils.data.RandomSampler(
+                JpegImages(scratch / "rrc", None), num_samples=10**9, replacement=True
+            ),  # type: ignore[arg-type]
             num_workers=options.threads,
             pin_memory=gpu,
             persistent_workers=True,

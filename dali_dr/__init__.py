@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dali_dr import losses as losses
+    import dali_dr.losses as losses
     from dali_dr.augment.spec import AugmentationSpec as AugmentationSpec
     from dali_dr.augment.views import Views as Views
     from dali_dr.errors import DaliDrError as DaliDrError

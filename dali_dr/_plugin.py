@@ -15,7 +15,9 @@ from dali_dr.errors import PluginError
 
 LIBRARY = Path(__file__).with_name("libdali_dr_ops.so")
 BUILD_FACTS = Path(__file__).with_name("_build.json")
-_REBUILD = "Rebuild it against the installed DALI: `pip install --no-build-isolation -e .` in a checkout (or `make setup`)."
+_REBUILD = (
+    "Rebuild it against the installed DALI: `pip install --no-build-isolation -e .` in a checkout (or `make setup`)."
+)
 
 
 @functools.cache

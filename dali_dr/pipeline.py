@@ -58,9 +58,7 @@ def replay_pipeline(
         "output_type": types.RGB,
         "adjust_orientation": False,
     }  # boxes are in file pixels
-    decoder |= (
-        {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
-    )
+    decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
     replay = {
         "size": size,
         "stored_size": stored_size,
@@ -74,9 +72,7 @@ def replay_pipeline(
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
     )
     def graph() -> tuple[Any, ...]:
-        samples, views = fn.external_source(
-            source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32]
-        )
+        samples, views = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32])
         encoded, label, start, shape, params, soft_ids, soft_probs = dr.read(samples, views, index=index)
         if roi_decode == "off":
             images = fn.decoders.image(encoded, **decoder)
@@ -125,9 +121,7 @@ def view_pipeline(
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
     )
     def graph() -> Any:
-        encoded, params = fn.external_source(
-            source, num_outputs=2, batch_info=True, dtype=[types.UINT8, types.INT32]
-        )
+        encoded, params = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.UINT8, types.INT32])
         images = fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu", **decoder)
         return dr.replay(images, params, size=size, stored_size=stored_size, interpolation=interpolation)
 

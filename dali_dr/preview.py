@@ -46,7 +46,11 @@ def contact_sheet(dataset: Dataset, samples: Sequence[int], views: int = 5) -> I
         original = Image.open(BytesIO(dataset.image(number))).convert("RGB")
         sheet.paste(ImageOps.pad(original, (TILE, TILE), color="white"), (_MARGIN, top))
         label = dataset.label(number)
-        caption = [dataset.keys[number][-34:], f"label: {_name(dataset, label)}", f"{original.width} × {original.height}"]
+        caption = [
+            dataset.keys[number][-34:],
+            f"label: {_name(dataset, label)}",
+            f"{original.width} x {original.height}",
+        ]
         _write(draw, font, _MARGIN, top + TILE + 2, caption)
         for place, (view, pixels) in enumerate(zip(rows, replay_views(dataset, number, rows), strict=True), start=1):
             left = _MARGIN + place * column
@@ -56,7 +60,9 @@ def contact_sheet(dataset: Dataset, samples: Sequence[int], views: int = 5) -> I
     return sheet
 
 
-def replay_views(dataset: Dataset, number: int, rows: Sequence[int] | npt.NDArray[Any]) -> Iterator[npt.NDArray[np.uint8]]:
+def replay_views(
+    dataset: Dataset, number: int, rows: Sequence[int] | npt.NDArray[Any]
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Replays stored views of one sample through the operator that training uses (on the CPU).
 
     Yields:

@@ -34,7 +34,10 @@ def collect_photos(folder: Path) -> None:
     import skimage
     import sklearn.datasets
 
-    roots = {"sklearn": Path(sklearn.datasets.__file__).parent / "images", "skimage": Path(skimage.__file__).parent / "data"}
+    roots = {
+        "sklearn": Path(sklearn.datasets.__file__).parent / "images",
+        "skimage": Path(skimage.__file__).parent / "data",
+    }
     for name, synset in PHOTOS.items():
         package, file = name.split(":")
         source = roots[package] / file

@@ -17,7 +17,9 @@ def _data(name: str) -> Path:
     root = Path(os.environ.get("DALI_DR_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     path = root / name
     if not path.exists():
-        pytest.skip(f"{path} is absent: real test data is not part of the repository (set DALI_DR_TEST_DATA to its folder)")
+        pytest.skip(
+            f"{path} is absent: real test data is not part of the repository (set DALI_DR_TEST_DATA to its folder)"
+        )
     return path
 
 
@@ -39,9 +41,11 @@ def picture(height: int, width: int, seed: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     channels = []
     for _ in range(3):
-        fy, fx, phase = rng.uniform(0.01, 0.15, 2).tolist() + [rng.uniform(0, 6)]
+        fy, fx, phase = *rng.uniform(0.01, 0.15, 2), rng.uniform(0, 6)
         wave = 127 + 90 * np.sin(fy * y + fx * x + phase)
-        wave += 60 * ((y - height * rng.uniform()) ** 2 + (x - width * rng.uniform()) ** 2 < (min(height, width) / 3) ** 2)
+        wave += 60 * (
+            (y - height * rng.uniform()) ** 2 + (x - width * rng.uniform()) ** 2 < (min(height, width) / 3) ** 2
+        )
         channels.append(wave + rng.normal(0, 6, wave.shape))
     return np.clip(np.stack(channels, -1), 0, 255).astype(np.uint8)
 

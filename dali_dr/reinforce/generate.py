@@ -91,8 +91,7 @@ class Generation:
                 sample = Sample(image.key, image.data, image.label)
                 if image.views is not None:
                     whole = [
-                        np.concatenate([*(p[c] for p in parts), (ids, probs)[c][at : at + len(rows)]])
-                        for c in (0, 1)
+                        np.concatenate([*(p[c] for p in parts), (ids, probs)[c][at : at + len(rows)]]) for c in (0, 1)
                     ]
                     columns = {f.name: getattr(image.views, f.name) for f in dataclasses.fields(image.views)}
                     views = Reinforcements(**columns, soft_ids=whole[0], soft_probs=whole[1])

@@ -108,9 +108,7 @@ class Teacher:
             mean = torch.tensor(member.mean, device=self.device)[:, None, None]
             std = torch.tensor(member.std, device=self.device)[:, None, None]
             probabilities = (
-                member.model(((x - mean) / std).contiguous(memory_format=torch.channels_last))
-                .float()
-                .softmax(1)
+                member.model(((x - mean) / std).contiguous(memory_format=torch.channels_last)).float().softmax(1)
             )
             total = probabilities if total is None else total + probabilities
         assert total is not None

@@ -33,9 +33,7 @@ def mix(*words: int | UInt64) -> UInt64:
     for number, word in enumerate(words):
         step = np.uint64((_GOLDEN * (number + 1)) & _MASK)
         with np.errstate(over="ignore"):
-            state = (
-                state ^ np.asarray(word if isinstance(word, np.ndarray) else word & _MASK, np.uint64)
-            ) + step
+            state = (state ^ np.asarray(word if isinstance(word, np.ndarray) else word & _MASK, np.uint64)) + step
             state = (state ^ (state >> np.uint64(30))) * _MIX_1
             state = (state ^ (state >> np.uint64(27))) * _MIX_2
             state = state ^ (state >> np.uint64(31))
@@ -65,9 +63,7 @@ def keyed_permutation(positions: npt.ArrayLike, size: int, key: int | UInt64) ->
     rows = math.isqrt(size - 1) + 1
     columns = -(-size // rows)
     y = _network(x, rows, columns, round_keys)
-    while (
-        outside := np.nonzero(y >= size)[0]
-    ).size:  # cycle walking: the orbit of an inner number comes back inside
+    while (outside := np.nonzero(y >= size)[0]).size:  # cycle walking: the orbit of an inner number comes back inside
         own = round_keys if round_keys.shape[1] == 1 else round_keys[:, outside]
         y[outside] = _network(y[outside], rows, columns, own)
     return y.astype(np.int64).reshape(shape)

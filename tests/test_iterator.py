@@ -1,0 +1,200 @@
+"""ReinforcedIterator: what it yields is what is stored, in exactly the order that the sampler says."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import encode_jpeg, picture
+from PIL import Image
+
+import dali_dr
+from dali_dr.augment.draw import draw
+from dali_dr.augment.reference import normalise, replay_pillow
+from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.shards.writer import image_info
+
+SIZE, CLASSES, VIEWS = 96, 20, 5
+
+
+def make_dataset(out: Path, images: list[bytes], preset: str = "rrc+ra+re", views: int = VIEWS) -> dali_dr.Dataset:
+    """Writes images with drawn views and made-up predictions as a data set of several shards."""
+    spec = dali_dr.AugmentationSpec.preset(preset, size=SIZE)
+    rng = np.random.default_rng(1)
+
+    def samples() -> Iterator[dali_dr.Sample]:
+        for number, data in enumerate(images):
+            _, height, width = image_info(data)
+            drawn = draw(spec, seed=0, key=str(number), views=range(views), image_height=height, image_width=width)
+            ids = np.stack([rng.permutation(CLASSES)[:4] for _ in range(views)]).astype(np.int32)
+            probs = -np.sort(-rng.dirichlet(np.ones(6), views), axis=1)[:, :4].astype(np.float32)
+            columns = {name: getattr(drawn, name) for name in ("crop", "flip", "ops", "magnitudes", "erase")}
+            yield dali_dr.Sample(
+                f"image{number:03d}",
+                data,
+                number % CLASSES,
+                dali_dr.Reinforcements(**columns, soft_ids=ids, soft_probs=probs),
+            )
+
+    dali_dr.write_shards(samples(), out, spec=spec, num_classes=CLASSES, samples_per_shard=8, progress=False)
+    return dali_dr.Dataset(out)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, jpeg_bytes: list[bytes]) -> dali_dr.Dataset:
+    more = [encode_jpeg(picture(60 + 7 * i, 110 - 3 * i, 50 + i)) for i in range(15)]
+    return make_dataset(tmp_path_factory.mktemp("data") / "set", jpeg_bytes + more)  # 23 images
+
+
+def loader(dataset: dali_dr.Dataset, **options: Any) -> dali_dr.ReinforcedIterator:
+    options = {"batch_size": 5, "device": "cpu", "num_threads": 2, "with_index": True, "seed": 7, **options}
+    return dali_dr.ReinforcedIterator(dataset, **options)
+
+
+def reference(dataset: dali_dr.Dataset, number: int, view: int) -> Any:
+    image = Image.open(io.BytesIO(dataset.image(number))).convert("RGB")
+    return replay_pillow(image, dataset.reinforcements(number), view, dataset.spec)
+
+
+def epoch_of(iterator: dali_dr.ReinforcedIterator) -> list[dict[str, torch.Tensor]]:
+    return [batch for (batch,) in iterator]
+
+
+def test_batches_are_the_stored_views_bit_for_bit(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset)
+    assert len(iterator) == 5
+    for _ in range(2):
+        batches = epoch_of(iterator)
+        assert [len(b["data"]) for b in batches] == [5, 5, 5, 5, 3]
+        assert sorted(torch.cat([b["index"] for b in batches]).tolist()) == list(range(23))
+        for batch in batches:
+            assert batch["data"].shape[1:] == (3, SIZE, SIZE) and batch["data"].dtype == torch.float32
+            for row, (number, view) in enumerate(zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)):
+                expected = normalise(reference(dataset, number, view), IMAGENET_MEAN, IMAGENET_STD)
+                assert np.array_equal(batch["data"][row].numpy(), expected)
+                stored = dataset.reinforcements(number)
+                assert np.array_equal(batch["soft_ids"][row].numpy(), stored.soft_ids[view])
+                assert np.array_equal(batch["soft_probs"][row].numpy(), stored.soft_probs[view])
+                assert int(batch["label"][row]) == dataset.label(number)
+
+
+def test_uint8_hwc(dataset: dali_dr.Dataset) -> None:
+    (batch,) = next(iter(loader(dataset, dtype="uint8", layout="HWC")))
+    for row, (number, view) in enumerate(zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)):
+        assert np.array_equal(batch["data"][row].numpy(), reference(dataset, number, view))
+
+
+def test_float16_is_the_rounded_float32(dataset: dali_dr.Dataset) -> None:
+    half, single = (next(iter(loader(dataset, dtype=dtype)))[0]["data"] for dtype in ("float16", "float32"))
+    assert half.dtype == torch.float16 and torch.equal(half, single.half())
+
+
+def test_decoding_whole_images_changes_nothing(dataset: dali_dr.Dataset) -> None:
+    pairs = zip(loader(dataset, roi_decode="off"), loader(dataset, roi_decode="on"), strict=True)
+    assert all(torch.equal(a["data"], b["data"]) for (a,), (b,) in pairs)
+
+
+def test_names_without_index(dataset: dali_dr.Dataset) -> None:
+    (batch,) = next(iter(loader(dataset, with_index=False)))
+    assert list(batch) == ["data", "label", "soft_ids", "soft_probs"]
+
+
+def test_tuples_have_dense_targets(dataset: dali_dr.Dataset) -> None:
+    ((images, targets),) = [next(iter(loader(dataset, as_tuples=True)))]
+    (batch,) = next(iter(loader(dataset)))
+    assert torch.equal(images, batch["data"]) and targets.shape == (5, CLASSES)
+    torch.testing.assert_close(targets.sum(1), torch.ones(5))
+    for row in range(5):
+        ids, probs = batch["soft_ids"][row].long(), batch["soft_probs"][row]
+        torch.testing.assert_close(targets[row, ids], probs)
+        others = torch.ones(CLASSES, dtype=torch.bool).index_fill(0, ids, False)
+        torch.testing.assert_close(
+            targets[row, others], ((1 - probs.sum()) / (CLASSES - 4)).clamp(min=0).expand(CLASSES - 4)
+        )
+
+
+def test_every_view_is_seen_once_in_as_many_epochs(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset)
+    seen = [
+        (n, v)
+        for _ in range(VIEWS)
+        for b in epoch_of(iterator)
+        for n, v in zip(b["index"].tolist(), b["view"].tolist(), strict=True)
+    ]
+    assert len(set(seen)) == len(seen) == 23 * VIEWS
+
+
+def test_ranks_share_an_epoch(dataset: dali_dr.Dataset) -> None:
+    parts = [
+        torch.cat([b["index"] for b in epoch_of(loader(dataset, rank=r, world_size=3, batch_size=3))]).tolist()
+        for r in range(3)
+    ]
+    assert sorted(number for part in parts for number in part) == list(range(23))
+
+
+def test_rank_comes_from_the_environment(dataset: dali_dr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    explicit = next(iter(loader(dataset, rank=1, world_size=2)))[0]["index"]
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert torch.equal(next(iter(loader(dataset)))[0]["index"], explicit)
+
+
+def test_state_continues_exactly_at_every_step(dataset: dali_dr.Dataset) -> None:
+    """Restores after every batch of two epochs, and compares all that follows."""
+    iterator = loader(dataset)
+    batches, states = [], [iterator.state_dict()]
+    for _ in range(2):
+        for (batch,) in iterator:
+            batches.append(batch)
+            states.append(iterator.state_dict())
+    restored = loader(dataset)
+    for step, state in enumerate(states[:-1]):
+        restored.load_state_dict(state)
+        rest = []
+        while len(rest) < len(batches) - step:
+            rest += epoch_of(restored)
+        for mine, theirs in zip(rest, batches[step:], strict=True):
+            assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_state_of_something_else_is_refused(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset)
+    for change in ({"seed": 8}, {"num_samples": 24}, {"version": 99}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            iterator.load_state_dict({**iterator.state_dict(), **change})
+
+
+def test_gpu_without_a_gpu_is_said_plainly(dataset: dali_dr.Dataset) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(dali_dr.DaliDrError, match='device="cpu"'):
+        loader(dataset, device="gpu")
+
+
+def test_damaged_record_names_shard_and_key(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
+    dataset = make_dataset(tmp_path / "set", jpeg_bytes[:3])
+    entry = dataset.index.entry(1)
+    shard = tmp_path / "set" / dataset.manifest.shards[0].name
+    with shard.open("r+b") as file:
+        file.seek(int(entry["record_block"]) * 512)
+        file.write(b"damaged!")
+    with pytest.raises(dali_dr.ShardError, match=r"image001.*shard-000000\.tar.*offset \d+"):
+        epoch_of(loader(dataset))
+
+
+def test_missing_dataset_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(dali_dr.ShardError, match=str(tmp_path)):
+        dali_dr.ReinforcedIterator(tmp_path, batch_size=2, device="cpu")
+
+
+def test_import_costs_no_dali_and_no_torch() -> None:
+    code = "import sys, dali_dr; assert not {'torch', 'nvidia.dali', 'numpy'} & set(sys.modules), 'heavy import'"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})

@@ -148,7 +148,9 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 class DataSet:
     """Shards of ``samples`` in ``folder``, ``per_shard`` in each, and their index.bin."""
 
-    def __init__(self, folder: Path, samples: Sequence[Sample], per_shard: int = 5, frames: dict[int, bytes] | None = None):
+    def __init__(
+        self, folder: Path, samples: Sequence[Sample], per_shard: int = 5, frames: dict[int, bytes] | None = None
+    ):
         self.folder, self.samples, self.index = folder, samples, folder / "index.bin"
         self.shards: list[Path] = []
         for first in range(0, len(samples), per_shard):
@@ -175,9 +177,12 @@ class DataSet:
             keys += sample.key.encode()
             offsets.append(len(keys))
         files = b"".join(
-            struct.pack("<QH", path.stat().st_size, len(path.name.encode())) + path.name.encode() for path in self.shards
+            struct.pack("<QH", path.stat().st_size, len(path.name.encode())) + path.name.encode()
+            for path in self.shards
         )
-        header = struct.pack("<8sIIQQIIQQ8x", b"DDRINDEX", 1, 64, len(self.samples), 1000, len(self.shards), 0, len(files), len(keys))
+        header = struct.pack(
+            "<8sIIQQIIQQ8x", b"DDRINDEX", 1, 64, len(self.samples), 1000, len(self.shards), 0, len(files), len(keys)
+        )
         body = header + entries
         body += bytes(-len(body) % 8) + struct.pack(f"<{len(offsets)}Q", *offsets) + keys + files
         self.index.write_bytes(body)
@@ -209,7 +214,9 @@ def read_pipeline(index: str, samples: Any, views: Any = None) -> Any:
     return tuple(fn.dr.read(feed, fn.external_source(views, batch=True), index=index))
 
 
-def read(index: Path, samples: Sequence[int], views: Sequence[Any] | None = None, threads: int = 2) -> list[list[np.ndarray]]:
+def read(
+    index: Path, samples: Sequence[int], views: Sequence[Any] | None = None, threads: int = 2
+) -> list[list[np.ndarray]]:
     """The outputs for one batch: a list of outputs, each a list of arrays."""
     numbers = [np.int64(s) for s in samples]
     rows = None if views is None else [np.asarray(v, np.int32) for v in views]
@@ -280,7 +287,9 @@ def test_without_views_only_images_and_labels(dataset: DataSet, tmp_path: Path) 
     plain = DataSet(tmp_path, [Sample("dir/a", b"abc", -1), Sample("dir/b", b"defg", 3)])
     images, labels = read(plain.index, [1, 0])
     assert [i.tobytes() for i in images] == [b"defg", b"abc"] and [int(label) for label in labels] == [3, -1]
-    with pytest.raises(RuntimeError, match=r"sample 1 \(key dir/b\) in .*train-000000.tar.* has no reinforcement record"):
+    with pytest.raises(
+        RuntimeError, match=r"sample 1 \(key dir/b\) in .*train-000000.tar.* has no reinforcement record"
+    ):
         read(plain.index, [1], [0])
 
 
@@ -508,4 +517,6 @@ def test_a_batch_size_that_changes(dataset: DataSet) -> None:
     )  # fmt: skip
     for batch in batches:
         images, _ = pipe.run()
-        assert [np.asarray(images.at(i)).tobytes() for i in range(len(batch))] == [dataset.samples[n].image for n in batch]
+        assert [np.asarray(images.at(i)).tobytes() for i in range(len(batch))] == [
+            dataset.samples[n].image for n in batch
+        ]

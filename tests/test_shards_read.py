@@ -326,7 +326,7 @@ DAMAGE = {
         ["bytes, dataset.json says", "shard-000001.tar"],
     ),
     "missing": (lambda folder: (folder / "shard-000000.tar").unlink(), ["shard-000000.tar"]),
-    "idx": (lambda folder: (folder / "shard-000000.idx").write_text("v1.2 0\n"), ["shard-000000.idx: does not describe"]),
+    "idx": (lambda folder: (folder / "shard-000000.idx").write_text("v1.2 0\n"), ["000000.idx: does not describe"]),
     "no idx": (lambda folder: (folder / "shard-000000.idx").unlink(), ["shard-000000.idx: missing"]),
     "label in index": (_edit_index("label"), ["index.bin: its samples of shard-000001.tar"]),
     "place in index": (_edit_index("record_block"), ["index.bin: its samples of shard-000001.tar"]),

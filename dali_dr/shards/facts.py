@@ -169,9 +169,7 @@ def read_sample(shard: Path, members: list[tar.Member]) -> StoredSample:
     label = parts[tar.LABEL_SUFFIX]
     text = tar.read_at(shard, label.offset, label.size)
     if not text.isdigit() or len(text) > 10 or int(text) > MAX_LABEL:
-        raise ShardError(
-            f"{shard}: sample {key}: its label is {text[:20]!r}, want a class id in ASCII digits"
-        )
+        raise ShardError(f"{shard}: sample {key}: its label is {text[:20]!r}, want a class id in ASCII digits")
     return StoredSample(key, int(text), images[0], parts.get(tar.RECORD_SUFFIX))
 
 

@@ -102,22 +102,18 @@ class SampleIndex:
             raise ShardError(f"{self.path}: cannot be mapped ({error})") from error
         if len(self._map) < _HEADER.size:
             raise self._damaged("shorter than its header")
-        magic, version, header_bytes, samples, classes, files, flags, table_bytes, key_bytes = (
-            _HEADER.unpack_from(self._map)
+        magic, version, header_bytes, samples, classes, files, flags, table_bytes, key_bytes = _HEADER.unpack_from(
+            self._map
         )
         if magic != _MAGIC:
             raise self._damaged("it does not start with DDRINDEX")
         if version != VERSION or header_bytes != _HEADER.size or flags:
-            raise self._damaged(
-                f"version {version} with flags {flags} is not readable here (want {VERSION} with 0)"
-            )
+            raise self._damaged(f"version {version} with flags {flags} is not readable here (want {VERSION} with 0)")
         offsets_at = -(-(_HEADER.size + samples * ENTRY.itemsize) // 8) * 8
         self._keys_at: int = offsets_at + 8 * (samples + 1)
         self._keys_end: int = self._keys_at + key_bytes
         if self._keys_end + table_bytes != len(self._map):
-            raise self._damaged(
-                f"its lengths want {self._keys_end + table_bytes} bytes, it has {len(self._map)}"
-            )
+            raise self._damaged(f"its lengths want {self._keys_end + table_bytes} bytes, it has {len(self._map)}")
         self.num_classes = int(classes)
         self.entries: npt.NDArray[Any] = np.frombuffer(self._map, ENTRY, samples, _HEADER.size)
         self._offsets = np.frombuffer(self._map, "<u8", samples + 1, offsets_at)
@@ -162,10 +158,8 @@ class SampleIndex:
             file, block, size = (int(entry[f"{kind}_{part}"]) for part in ("file", "block", "bytes"))
             if size == 0 and kind == "record":
                 continue
-            if file >= len(self.files) or block * tar.BLOCK + size > self.files[file].size:
-                raise self._damaged(
-                    f"the {kind} of sample {number} ({self.key(number)}) lies outside its file"
-                )
+            if file >= len(self.files) or not block or block * tar.BLOCK + size > self.files[file].size:
+                raise self._damaged(f"the {kind} of sample {number} ({self.key(number)}) lies outside its file")
         checked: npt.NDArray[Any] = entry
         return checked
 
@@ -189,9 +183,7 @@ class SampleIndex:
             raise self._damaged("bytes follow its file table")
 
     def _damaged(self, what: str) -> ShardError:
-        return ShardError(
-            f"{self.path}: not a sample index: {what}; delete it, it is rebuilt from the shards"
-        )
+        return ShardError(f"{self.path}: not a sample index: {what}; delete it, it is rebuilt from the shards")
 
 
 class SampleTable:

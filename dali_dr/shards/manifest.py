@@ -221,9 +221,7 @@ def _validator() -> jsonschema.Draft202012Validator:
     for folder in (package / "schemas", package.parent / "schemas"):  # a wheel, a checkout
         if (folder / _SCHEMA).is_file():
             return jsonschema.Draft202012Validator(json.loads((folder / _SCHEMA).read_bytes()))
-    raise ShardError(
-        f"{_SCHEMA} is neither in {package / 'schemas'} nor beside the package: reinstall dali_dr"
-    )
+    raise ShardError(f"{_SCHEMA} is neither in {package / 'schemas'} nor beside the package: reinstall dali_dr")
 
 
 def _short(message: str, limit: int = 300) -> str:

@@ -73,9 +73,7 @@ def scan(path: Path) -> Iterator[Member]:
                 if info.isreg():
                     yield Member(info.name, info.offset_data, info.size)
     except (OSError, tarfile.TarError) as error:
-        raise ShardError(
-            f"{path}: not a readable tar ({error}); restore it from a copy or write it anew"
-        ) from error
+        raise ShardError(f"{path}: not a readable tar ({error}); restore it from a copy or write it anew") from error
 
 
 def idx_text(samples: Sequence[Sequence[Member]]) -> str:
@@ -124,9 +122,7 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
     try:
         with path.open("rb", buffering=0) as file:
             data = os.pread(file.fileno(), size, offset)
-            while len(data) < size and (
-                more := os.pread(file.fileno(), size - len(data), offset + len(data))
-            ):
+            while len(data) < size and (more := os.pread(file.fileno(), size - len(data), offset + len(data))):
                 data += more
     except OSError as error:
         raise ShardError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from error

@@ -53,9 +53,9 @@ class VerifyReport:
 def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> VerifyReport:
     """Check the data set in ``path`` against its manifest and itself.
 
-    Read and compared: the manifest with its schema; every shard's length and SHA-256; the .idx files and index.bin with
-    the tars; every label; every record in full (columns, boxes, probabilities, class ids) with its image's size, the spec
-    and the manifest's K and encoding; counts; keys, which must be distinct.
+    Read and compared: the manifest with its schema; every shard's length and SHA-256; the .idx files and index.bin
+    with the tars; every label; every record in full (columns, boxes, probabilities, class ids) with its image's size,
+    the spec and the manifest's K and encoding; counts; keys, which must be distinct.
 
     Args:
         images: decode every image too, about 1 ms each; otherwise only their headers are read.
@@ -137,9 +137,7 @@ def _check_shard(
         report.add(f"{idx}: does not describe its tar; make it anew with `wds2idx`")
 
 
-def _check_sample(
-    path: Path, members: list[tar.Member], manifest: Manifest, images: bool, facts: ShardFacts
-) -> None:
+def _check_sample(path: Path, members: list[tar.Member], manifest: Manifest, images: bool, facts: ShardFacts) -> None:
     """Check one sample and append it to ``facts``; ShardError or ValueError for the first thing that is wrong."""
     sample = read_sample(path, members)
     if sample.record is None:
@@ -189,9 +187,7 @@ def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleI
     return None
 
 
-def _check_index(
-    index: SampleIndex, number: int, start: int, facts: ShardFacts, report: VerifyReport
-) -> None:
+def _check_index(index: SampleIndex, number: int, start: int, facts: ShardFacts, report: VerifyReport) -> None:
     """Compare index.bin with what shard ``number`` holds, whose first sample is ``start``."""
     want = facts.entries()
     want["image_file"] = want["record_file"] = number

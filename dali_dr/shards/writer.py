@@ -1,8 +1,8 @@
 """write_shards: samples to tar shards, so that a kill at any instant loses at most the shard in work.
 
-Order on disk for each shard: the tar under a hidden name, fsynced; its facts; its .idx; the tar's final name. So a tar
-under its final name is complete. `index.bin` and `dataset.json` come last, from the facts of all shards. A generator with
-several processes calls `begin`, then `write_one_shard` by number in each process, then `finalise`.
+Order on disk for each shard: the tar under a hidden name, fsynced; its facts; its .idx; the tar's final name. So a
+tar under its final name is complete. `index.bin` and `dataset.json` come last, from the facts of all shards. A
+generator with several processes calls `begin`, then `write_one_shard` by number in each process, then `finalise`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from dali_dr.shards.facts import ShardFacts, StoredSample, describe_topk, member
 from dali_dr.shards.index import INDEX_NAME, MAX_LABEL, IndexedFile, SampleTable
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
 
-# 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises 100 MB to
-# 1 GB), small enough that a kill costs a minute or two of one GPU's teacher.
+# 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises
+# 100 MB to 1 GB), small enough that a kill costs a minute or two of one GPU's teacher.
 SAMPLES_PER_SHARD: Final = 1000
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
 MAX_IMAGE_BYTES: Final = 2**32 - 1  # the index counts in u32
@@ -91,9 +91,10 @@ def write_shards(
 ) -> Manifest:
     """Write ``samples`` as a data set into the folder ``out``.
 
-    A run that was killed is continued by the same call: finished shards are kept once their keys are found to be those of
-    ``samples``, and the result is byte for byte that of an uninterrupted run. Views are stored in order of falling
-    confidence. Equal samples and settings give equal files with the same library versions.
+    A run that was killed is continued by the same call: finished shards are kept once their keys are found to be
+    those of ``samples`` (their contents are not compared), and the result is byte for byte that of an uninterrupted
+    run. Views are stored in order of falling confidence. Equal samples and settings give equal files with the same
+    library versions.
 
     Args:
         samples: an iterable, or a function START -> iterable that leaves out the first START samples (refused ones
@@ -120,6 +121,10 @@ def write_shards(
     Raises:
         ShardError: naming the key of a sample that cannot be stored, or saying why the folder cannot be used.
     """
+    _require(
+        isinstance(samples, Iterable) or callable(samples),
+        f"samples is a {type(samples).__name__}, want an iterable or a function of the number to leave out",
+    )
     _require(num_classes in range(1, MAX_LABEL + 1), f"num_classes is {num_classes}, want 1..{MAX_LABEL}")
     _require(
         class_names is None or len(class_names) == num_classes,
@@ -149,7 +154,7 @@ def write_shards(
     out = Path(out)
     with _lock(out), tqdm.tqdm(total=total, unit="img", disable=not progress, desc=out.name) as bar:
         if begin(out, draft, resume=resume):
-            return _recheck(samples, out, bar)
+            return _recheck(samples, out, on_error, bar)
         _write_missing(samples, out, draft, on_error, check_images, bar)
         return finalise(out, draft)
 
@@ -232,9 +237,7 @@ def write_one_shard(
                 try:
                     _check_key(sample)
                     for other in keys.shards_of(sample.key):
-                        if sample.key in (
-                            facts.keys if other == number else _keys_of(path.parent, draft, other)
-                        ):
+                        if sample.key in (facts.keys if other == number else _keys_of(path.parent, draft, other)):
                             _refuse(sample.key, f"is in {shard_path(path.parent, draft, other).name} already")
                     parts, views, sample_topk = _parts(sample, draft, check_images)
                     try:
@@ -286,9 +289,7 @@ def finalise(out: Path, draft: Manifest) -> Manifest:
         raise ShardError(f"{out}: no sample was written, so there is no data set")
     if numbers[-1] != len(numbers) - 1:
         missing = next(n for n, number in enumerate(numbers) if n != number)
-        raise ShardError(
-            f"{shard_path(out, draft, missing)}: not written yet, {len(numbers)} other shards are"
-        )
+        raise ShardError(f"{shard_path(out, draft, missing)}: not written yet, {len(numbers)} other shards are")
     table, keys, shards, record_bytes = SampleTable(), KeyTable(), [], 0
     topk: int | None = None
     views: list[int] = []  # the extremes
@@ -299,9 +300,7 @@ def finalise(out: Path, draft: Manifest) -> Manifest:
         for key in facts.keys:
             for other in keys.shards_of(key):
                 if key in _keys_of(out, draft, other):
-                    raise ShardError(
-                        f"{path}: sample {key} is in {shard_path(out, draft, other).name} already"
-                    )
+                    raise ShardError(f"{path}: sample {key} is in {shard_path(out, draft, other).name} already")
         for key in facts.keys:
             keys.add(key, number)
         if topk is not None and facts.topk != topk:
@@ -416,9 +415,7 @@ def image_info(image_bytes: bytes, *, full: bool = False) -> tuple[str, int, int
         raise ValueError("the image is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(image_bytes), formats=tuple(_FORMATS)) as image:
-            suffix = next(
-                (s for f, s in _FORMATS.items() if f == image.format), "jpg"
-            )  # a JPEG may call itself MPO
+            suffix = next((s for f, s in _FORMATS.items() if f == image.format), "jpg")  # a JPEG may call itself MPO
             width, height = image.size
             if full:
                 image.load()
@@ -478,9 +475,7 @@ def _write_missing(
     if surplus is not None:
         _other_run(out, f"{path.name} ended the run in it, but sample {surplus.key} follows now")
     if finished and max(finished) > number:
-        _other_run(
-            out, f"it holds {shard_path(out, draft, max(finished)).name}, but the samples end before that"
-        )
+        _other_run(out, f"it holds {shard_path(out, draft, max(finished)).name}, but the samples end before that")
 
 
 def _follow(stream: Iterator[Sample], facts: ShardFacts, path: Path, bar: Any) -> None:
@@ -500,7 +495,7 @@ def _follow(stream: Iterator[Sample], facts: ShardFacts, path: Path, bar: Any) -
             _other_run(path.parent, f"{path.name} has sample {want} where now {got}")
 
 
-def _recheck(samples: Samples, out: Path, bar: Any) -> Manifest:
+def _recheck(samples: Samples, out: Path, on_error: OnError, bar: Any) -> Manifest:
     """The manifest of a finished data set, after its keys were found to be those of ``samples``, if iterable."""
     from dali_dr.shards.dataset import Dataset
 
@@ -512,8 +507,7 @@ def _recheck(samples: Samples, out: Path, bar: Any) -> Manifest:
             bar.update()
             if sample.key == want:
                 want = next(keys, None)
-            # Any other is one that was left out, if it is refused again; without that, a second run's samples.
-            elif sample.key in dataset.keys or want is None:
+            elif on_error == "raise" or want is None or sample.key in dataset.keys:  # not one that was left out
                 _other_run(out, f"sample {sample.key} comes where it has {want or 'no more'}")
         if want is not None:
             _other_run(out, f"it has sample {want}, the samples do not")
@@ -539,13 +533,9 @@ def _parts(sample: Sample, draft: Manifest, check_images: bool) -> tuple[list[tu
     except ValueError as error:
         _refuse(key, str(error))
     label = sample.label
-    if (
-        isinstance(label, bool)
-        or not isinstance(label, (int, np.integer))
-        or not 0 <= label < draft.num_classes
-    ):
+    if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or not 0 <= label < draft.num_classes:
         _refuse(key, f"label is {label!r}, want an integer in 0..{draft.num_classes - 1}")
-    parts = [(suffix, image), (tar.LABEL_SUFFIX, b"%d" % label)]
+    parts = [(suffix, image), (tar.LABEL_SUFFIX, b"%d" % int(label))]
     reinforcements = sample.reinforcements
     if reinforcements is None:
         return parts, 0, -1
@@ -585,7 +575,7 @@ def _check_key(sample: Sample) -> None:
         raise ShardError(f"sample {key!r:.100}: the key must be a string that is not empty")
     parts = key.split("/")
     for bad, what in (
-        (any(c.isspace() or not c.isprintable() for c in key), "white space or control characters (DALI's .idx splits there)"),
+        (any(c.isspace() or not c.isprintable() for c in key), "white space or control characters (.idx splits there)"),
         ("." in parts[-1], "a dot after the last '/' (webdataset splits the name there)"),
         (any(part in ("", ".", "..") for part in parts), "an empty, '.' or '..' part"),
         (re.match(r"__[^/]*__/", key) is not None, "a first part __…__ (webdataset leaves such out)"),
@@ -595,9 +585,7 @@ def _check_key(sample: Sample) -> None:
     try:
         tar.header(f"{key}.{tar.RECORD_SUFFIX}", 0)
     except ValueError as error:  # UnicodeEncodeError (lone surrogates) included
-        _refuse(
-            key, f"the key does not fit a tar header ({error}): at most 93 bytes after a '/', 155 before it"
-        )
+        _refuse(key, f"the key does not fit a tar header ({error}): at most 93 bytes after a '/', 155 before it")
 
 
 def _refuse(key: str, what: str) -> NoReturn:
@@ -615,11 +603,7 @@ def _other_run(out: Path, what: str) -> NoReturn:
 
 def _shard_number(path: Path, draft: Manifest) -> int:
     number = path.stem.removeprefix(f"{draft.name}-")
-    if (
-        path.suffix != ".tar"
-        or not number.isdigit()
-        or path.name != shard_path(path.parent, draft, int(number)).name
-    ):
+    if path.suffix != ".tar" or not number.isdigit() or path.name != shard_path(path.parent, draft, int(number)).name:
         raise ShardError(f"{path}: not the name of a shard; use shard_path(out, draft, number)")
     return int(number)
 

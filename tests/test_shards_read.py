@@ -22,6 +22,7 @@ from dali_dr.errors import ShardError
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index import ENTRY, IndexedFile, SampleIndex, SampleTable
 from dali_dr.shards.manifest import Manifest, ShardInfo, library_versions
+from dali_dr.shards.tar import header
 from dali_dr.shards.verify import verify
 
 
@@ -196,6 +197,16 @@ def test_a_damaged_record_names_shard_and_key(folder: Path) -> None:
     with pytest.raises(ShardError, match=rf"shard-000001\.tar: sample 13 \({stored.keys[13]}\): .*zstd"):
         stored.reinforcements(13)
     stored.reinforcements(12)
+
+
+def test_an_index_of_other_tars_of_equal_size_is_noticed(folder: Path) -> None:
+    entry = Dataset(folder).index.entry(12)
+    with (folder / "shard-000001.tar").open("r+b") as file:
+        file.seek((int(entry["image_block"]) - 1) * 512)
+        file.write(header("c0/s0099.jpg", int(entry["image_bytes"])))
+    with pytest.raises(ShardError, match=r"shard-000001\.tar: the image of sample 12 .*delete that file"):
+        Dataset(folder).image(12)
+    Dataset(folder).reinforcements(12)
 
 
 def test_a_dataset_survives_pickle_and_negative_numbers(original: Path) -> None:

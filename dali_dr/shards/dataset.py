@@ -138,8 +138,14 @@ class Dataset:
 
     def _read(self, number: int, kind: str) -> bytes:
         entry = self.index.entry(number)
-        offset = int(entry[f"{kind}_block"]) * tar.BLOCK
-        return tar.read_at(self._place(number, kind), offset, int(entry[f"{kind}_bytes"]))
+        offset, size = int(entry[f"{kind}_block"]) * tar.BLOCK, int(entry[f"{kind}_bytes"])
+        data = tar.read_at(self._place(number, kind), offset - tar.BLOCK, size + tar.BLOCK)
+        if not tar.is_header_of(data[: tar.BLOCK], self.keys[number], size):
+            raise ShardError(
+                f"{self._place(number, kind)}: the {kind} of sample {number} ({self.keys[number]}) is not at byte "
+                f"{offset}, where {self.index_path} has it: delete that file, it is rebuilt from the shards"
+            )
+        return data[tar.BLOCK :]
 
     def _place(self, number: int, kind: str) -> Path:
         return self.path / self.index.files[int(self.index.entry(number)[f"{kind}_file"])].name

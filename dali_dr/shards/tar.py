@@ -51,6 +51,19 @@ def header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
 
 
+def is_header_of(block: bytes, key: str, size: int) -> bool:
+    """Whether ``block`` heads a regular file of ``size`` bytes called KEY.something.
+
+    A name that is not ASCII or too long may stand in an extension header elsewhere, and is not compared.
+    """
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    named = info.name.startswith(f"{key}.") or not key.isascii() or len(key) > 90
+    return info.isreg() and info.size == size and named
+
+
 def padding(size: int) -> bytes:
     """The zeros between the end of ``size`` bytes and the next block."""
     return bytes(-size % BLOCK)

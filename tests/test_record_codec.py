@@ -513,3 +513,56 @@ def test_take_keeps_predictions_and_type() -> None:
     assert Reinforcements.from_views(views, stored.soft_ids, stored.soft_probs) == stored
     with pytest.raises(ValueError, match="differ in shape"):
         replace(stored, soft_ids=stored.soft_ids[:, :2])
+
+
+def test_predictions_that_rise_do_not_validate() -> None:
+    stored = of_probabilities([[0.3, 0.2], [0.2, 0.3]])
+    with pytest.raises(ValueError, match="view 1: probabilities are not falling"):
+        stored.validate(375, 500, 224)
+
+
+def test_sparsify_takes_negative_zero_for_zero() -> None:
+    assert sparsify(np.array([[0.5, -0.0, 0.0]], np.float32), 3)[0].tolist() == [[0, 1, 2]]
+    assert sparsify(torch.tensor([[0.5, -0.0, 0.0]]), 3)[0].tolist() == [[0, 1, 2]]
+
+
+def test_the_class_table_starts_with_the_most_frequent() -> None:
+    stored = random_reinforcements(np.random.default_rng(0), views=5, topk=2)
+    stored = replace(stored, soft_ids=np.array([[1, 7], [7, 2], [3, 7], [3, 1], [9, 7]], np.int32))
+    record = plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224)))
+    assert struct.unpack_from("<5H", record, 48) == (7, 1, 3, 2, 9)
+
+
+@pytest.mark.parametrize("entries", [255, 256, 257])
+def test_column_widths_change_where_the_layout_says(entries: int) -> None:
+    """Tables of 256 entries have u8 indices and of 257 u16; views of 255 pixels u8 boxes and of 256 u16."""
+    stored = random_reinforcements(np.random.default_rng(0), views=entries, num_ops=1, topk=1)
+    numbers = np.arange(entries, dtype=np.int32)
+    side = entries - 1  # 254, 255, 256
+    stored = replace(
+        stored,
+        magnitudes=numbers[:, None].astype(np.float32),
+        ops=np.full((entries, 1), 3, np.uint8),
+        soft_ids=65536 - entries + numbers[:, None],  # up to 65535: u16
+        crop=np.tile(np.array([0, 0, 1, 1], np.int32), (entries, 1)),
+        flip=np.zeros(entries, np.bool_),
+        erase=np.tile(np.array([0, 0, side, side], np.int32), (entries, 1)),
+    )
+    frame = encode(stored, image_height=1, image_width=1, view_size=(side, side))
+    index, edge = 1 + (entries > 256), 1 + (side > 255)
+    tables = 48 + 2 * entries + 5 * entries
+    assert len(plain(frame)) == tables + entries * (index + index + 4 * edge + 1) + (entries + 7) // 8
+    assert_equal_but_probabilities(decode(frame).reinforcements, stored)
+
+
+def test_the_first_number_that_is_no_crop_is_refused() -> None:
+    record = one_view_record("log8")
+    for number, message in ((375 * 376 // 2, "vertical"), ((500 * 501 // 2) << 17, "horizontal")):
+        for step in (0, -1):
+            value = number + (step if message == "vertical" else step << 17)
+            record[COLUMNS["crops"] : COLUMNS["crops"] + 5] = value.to_bytes(5, "little")
+            if step:
+                decode_plain(record)
+            else:
+                with pytest.raises(RecordError, match=f"{message} crop number of row 0 is"):
+                    decode_plain(record)

@@ -6,7 +6,9 @@
 
 #include <immintrin.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 
 #define DR_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define DR_AVX2_INLINE DR_AVX2 __attribute__((always_inline)) inline
@@ -310,13 +312,13 @@ DR_AVX2 void Sharpness(float factor, const uint8_t* in, int32_t height, int32_t 
     const uint8_t* const row = in + size_t(y) * width;
     uint8_t* const to = out + size_t(y) * width;
     for (int32_t x = 1; x < width - 1; x += 16) {
-      const uint8_t *a = row - width + x, *b = row + x, *c = row + width + x;
-      const __m256i middle = Words(b);
+      const uint8_t *above = row - width + x, *below = row + width + x;
+      const __m256i middle = Words(row + x);
       __m256i sum = _mm256_add_epi16(_mm256_slli_epi16(middle, 2), middle);
-      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(b - 1), Words(b + 1)));
-      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(a - 1), Words(a + 1)));
-      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(c - 1), Words(c + 1)));
-      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(a), Words(c)));
+      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(row + x - 1), Words(row + x + 1)));
+      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(above - 1), Words(above + 1)));
+      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(below - 1), Words(below + 1)));
+      sum = _mm256_add_epi16(sum, _mm256_add_epi16(Words(above), Words(below)));
       const __m256i smooth = _mm256_mulhi_epu16(_mm256_add_epi16(sum, six), inverse);
       Store16(to + x, Blend8(_mm256_unpacklo_epi16(smooth, zero), _mm256_unpacklo_epi16(middle, zero), f),
               Blend8(_mm256_unpackhi_epi16(smooth, zero), _mm256_unpackhi_epi16(middle, zero), f));
@@ -327,44 +329,100 @@ DR_AVX2 void Sharpness(float factor, const uint8_t* in, int32_t height, int32_t 
   std::memcpy(out + size_t(height - 1) * width, in + size_t(height - 1) * width, width);
 }
 
-DR_AVX2 void General(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width,
-                     size_t blank, uint8_t* const out[3]) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), none = _mm256_set1_epi32(-1);
-  const __m256i w = _mm256_set1_epi32(width), h = _mm256_set1_epi32(height),
-                zero = _mm256_set1_epi32(int32_t(blank));
-  const __m256i step_x = _mm256_set1_epi32(int32_t(8u * uint32_t(map.xx)));
-  const __m256i step_y = _mm256_set1_epi32(int32_t(8u * uint32_t(map.yx)));
-  const __m256i lanes_x = _mm256_mullo_epi32(lane, _mm256_set1_epi32(map.xx));
-  const __m256i lanes_y = _mm256_mullo_epi32(lane, _mm256_set1_epi32(map.yx));
-  const uint8_t *const in0 = in[0], *const in1 = in[1], *const in2 = in[2];
-  for (int32_t y = 0; y < height; ++y) {
-    uint8_t* to0 = out[0] + size_t(y) * width;
-    uint8_t* to1 = out[1] + size_t(y) * width;
-    uint8_t* to2 = out[2] + size_t(y) * width;
-    __m256i fx = _mm256_add_epi32(_mm256_set1_epi32(FixedX(map, 0, y)), lanes_x);
-    __m256i fy = _mm256_add_epi32(_mm256_set1_epi32(FixedY(map, 0, y)), lanes_y);
-    for (int32_t x = 0; x < width; x += 8) {  // the overrun falls on the next row or the padding
-      const __m256i sx = _mm256_srai_epi32(fx, 16), sy = _mm256_srai_epi32(fy, 16);
-      const __m256i inside =
-          _mm256_and_si256(_mm256_and_si256(_mm256_cmpgt_epi32(sx, none), _mm256_cmpgt_epi32(w, sx)),
-                           _mm256_and_si256(_mm256_cmpgt_epi32(sy, none), _mm256_cmpgt_epi32(h, sy)));
-      const __m256i from = _mm256_blendv_epi8(zero, _mm256_add_epi32(_mm256_mullo_epi32(sy, w), sx), inside);
-      alignas(32) uint32_t index[8];
-      Store(index, from);
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) {
-        to0[x + i] = in0[index[i]];
-        to1[x + i] = in1[index[i]];
-        to2[x + i] = in2[index[i]];
+// Whether the coordinates of all blocks of 16 pixels of a view stay in int32 and move at most one pixel per
+// pixel.
+bool StepsShort(const Affine& map, int32_t height, int32_t width) {
+  const auto one = int64_t{1} << 16, limit = int64_t{1} << 31;
+  if (std::abs(int64_t{map.xx}) > one || std::abs(int64_t{map.yx}) > one) return false;
+  for (const int64_t x : {int64_t{0}, int64_t{width} + 16}) {
+    for (const int64_t y : {int64_t{0}, int64_t{height}}) {
+      if (std::abs(map.x0 + x * map.xx + y * map.xy) >= limit ||
+          std::abs(map.y0 + x * map.yx + y * map.yy) >= limit) {
+        return false;
       }
-      fx = _mm256_add_epi32(fx, step_x);
-      fy = _mm256_add_epi32(fy, step_y);
+    }
+  }
+  return true;
+}
+
+// Sixteen neighbours of an output row come from at most 16 columns of at most 16 input rows. Each of these
+// rows is loaded once and shuffled into place. Reads up to 16 bytes before a plane.
+DR_AVX2 void General(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width,
+                     uint8_t* const out[3]) {
+  if (!StepsShort(map, height, width)) return kPortableKernels.affine(map, in, height, width, out);
+  const __m256i lane0 = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i lane8 = _mm256_add_epi32(lane0, _mm256_set1_epi32(8));
+  const __m256i step_x = _mm256_set1_epi32(map.xx), step_y = _mm256_set1_epi32(map.yx);
+  const __m256i x0 = _mm256_mullo_epi32(lane0, step_x), x8 = _mm256_mullo_epi32(lane8, step_x);
+  const __m256i y0 = _mm256_mullo_epi32(lane0, step_y), y8 = _mm256_mullo_epi32(lane8, step_y);
+  const __m128i ones = _mm_set1_epi8(-1);
+  for (int32_t y = 0; y < height; ++y) {
+    int32_t fx = FixedX(map, 0, y), fy = FixedY(map, 0, y);
+    for (int32_t x = 0; x < width; x += 16, fx += 16 * map.xx, fy += 16 * map.yx) {
+      const size_t at = size_t(y) * width + x;
+      const int32_t xa = fx >> 16, xb = (fx + 15 * map.xx) >> 16, ya = fy >> 16,
+                    yb = (fy + 15 * map.yx) >> 16;
+      const int32_t left = xa < xb ? xa : xb, top = ya < yb ? ya : yb, bottom = ya < yb ? yb : ya;
+      __m128i result[3] = {};
+      if (left > -16 && left < width) {
+        // Columns and rows of the 16 pixels, relative to left and top, as bytes in 0..15.
+        const __m256i fx_rest = _mm256_set1_epi32(fx - left * 65536),
+                      fy_rest = _mm256_set1_epi32(fy - top * 65536);
+        const __m256i columns = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(fx_rest, x0), 16),
+                                                   _mm256_srai_epi32(_mm256_add_epi32(fx_rest, x8), 16));
+        const __m256i rows = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(fy_rest, y0), 16),
+                                                _mm256_srai_epi32(_mm256_add_epi32(fy_rest, y8), 16));
+        // Packing works within halves, which hold dwords 0..3, 8..11 and 4..7, 12..15.
+        const __m256i both = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(columns, rows),
+                                                         _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        const __m128i column = _mm256_castsi256_si128(both), row = _mm256_extracti128_si256(both, 1);
+        const int32_t low = left < 0 ? -left : 0, high = width - 1 - left < 15 ? width - 1 - left : 15;
+        const __m128i outside = _mm_or_si128(_mm_cmpgt_epi8(_mm_set1_epi8(char(low)), column),
+                                             _mm_cmpgt_epi8(column, _mm_set1_epi8(char(high))));
+        const __m128i index = _mm_or_si128(column, outside);  // a set top bit shuffles in 0
+        const int32_t first = top < 0 ? 0 : top, last = bottom < height ? bottom : height - 1;
+        for (int32_t r = first; r <= last; ++r) {
+          const __m128i here = _mm_cmpeq_epi8(row, _mm_set1_epi8(char(r - top)));
+          const __m128i take = _mm_or_si128(index, _mm_xor_si128(here, ones));
+          const ptrdiff_t from = ptrdiff_t(r) * width + left;
+          for (int c = 0; c < 3; ++c) {
+            result[c] = _mm_or_si128(result[c], _mm_shuffle_epi8(LoadHalf(in[c] + from), take));
+          }
+        }
+      }
+      for (int c = 0; c < 3; ++c) StoreHalf(out[c] + at, result[c]);
     }
   }
 }
 
 // ---- Output
 // ----------------------------------------------------------------------------------------------------
+
+// Shuffles that spread 16 values of one channel over three 16-byte blocks of RGB pixels; [block][channel].
+struct JoinMasks {
+  alignas(16) int8_t mask[3][3][16];
+  constexpr JoinMasks() : mask() {
+    for (int i = 0; i < 48; ++i) {
+      for (int c = 0; c < 3; ++c) mask[i / 16][c][i % 16] = int8_t(i % 3 == c ? i / 3 : -1);
+    }
+  }
+};
+constexpr JoinMasks kJoinMasks;
+
+DR_AVX2 void Join(const uint8_t* const planes[3], size_t n, uint8_t* out) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m128i r = LoadHalf(planes[0] + i), g = LoadHalf(planes[1] + i), b = LoadHalf(planes[2] + i);
+    for (int block = 0; block < 3; ++block) {
+      const auto& mask = kJoinMasks.mask[block];
+      const __m128i rg =
+          _mm_or_si128(_mm_shuffle_epi8(r, LoadHalf(mask[0])), _mm_shuffle_epi8(g, LoadHalf(mask[1])));
+      StoreHalf(out + 3 * i + 16 * block, _mm_or_si128(rg, _mm_shuffle_epi8(b, LoadHalf(mask[2]))));
+    }
+  }
+  const uint8_t* const rest[3] = {planes[0] + i, planes[1] + i, planes[2] + i};
+  kPortableKernels.join(rest, n - i, out + 3 * i);
+}
 
 DR_AVX2_INLINE __m256 Divide8(__m256 a, __m256 b, __m256 reciprocal) {
   const __m256 q = _mm256_mul_ps(a, reciprocal);
@@ -421,8 +479,8 @@ DR_AVX2 void FinishHalf(const Channel& c, const uint8_t* in, size_t n, uint16_t*
 }
 
 constexpr Kernels kAvx2Kernels = {
-    "AVX2", ResizeRowsAny, ResizeColumnAny, SplitRow,  Lut,     Mask,        Solarize,
-    MinMax, GreySum,       Color,           Sharpness, General, FinishFloat, FinishHalf,
+    "AVX2",  ResizeRowsAny, ResizeColumnAny, SplitRow, Lut,  Mask,        Solarize,   MinMax,
+    GreySum, Color,         Sharpness,       General,  Join, FinishFloat, FinishHalf,
 };
 
 }  // namespace

@@ -83,15 +83,20 @@ void Sharpness(float factor, const uint8_t* in, int32_t height, int32_t width, u
   }
 }
 
-void General(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width, size_t blank,
+void General(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width,
              uint8_t* const out[3]) {
   for (int32_t y = 0; y < height; ++y) {
     for (int32_t x = 0; x < width; ++x) {
       const int32_t sx = FixedX(map, x, y) >> 16, sy = FixedY(map, x, y) >> 16;
       const bool inside = uint32_t(sx) < uint32_t(width) && uint32_t(sy) < uint32_t(height);
-      const size_t from = inside ? size_t(sy) * width + sx : blank;
-      for (int c = 0; c < 3; ++c) out[c][size_t(y) * width + x] = in[c][from];
+      for (int c = 0; c < 3; ++c) out[c][size_t(y) * width + x] = inside ? in[c][size_t(sy) * width + sx] : 0;
     }
+  }
+}
+
+void Join(const uint8_t* const planes[3], size_t n, uint8_t* out) {
+  for (size_t i = 0; i < n; ++i) {
+    for (int c = 0; c < 3; ++c) out[3 * i + c] = planes[c][i];
   }
 }
 
@@ -106,8 +111,8 @@ void FinishHalf(const Channel& channel, const uint8_t* in, size_t n, uint16_t* o
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", ResizeRows, ResizeColumn, SplitRow,  Lut,     Mask,        Solarize,
-    MinMax,     GreySum,    Color,        Sharpness, General, FinishFloat, FinishHalf,
+    "portable", ResizeRows, ResizeColumn, SplitRow, Lut,  Mask,        Solarize,   MinMax,
+    GreySum,    Color,      Sharpness,    General,  Join, FinishFloat, FinishHalf,
 };
 
 const Kernels& BestKernels() {

@@ -63,10 +63,11 @@ struct Kernels {
   uint64_t (*grey_sum)(const uint8_t* const planes[3], size_t n);
   void (*color)(float factor, uint8_t* const planes[3], size_t n);
   void (*sharpness)(float factor, const uint8_t* in, int32_t height, int32_t width, uint8_t* out);
-  // General nearest-neighbour map. The byte in[blank] of each plane is 0.
-  void (*affine)(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width, size_t blank,
+  // General nearest-neighbour map; black outside. May read up to kPad bytes before a plane.
+  void (*affine)(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width,
                  uint8_t* const out[3]);
-  // These two write exactly n values.
+  // These three write exactly n values (join: n pixels).
+  void (*join)(const uint8_t* const planes[3], size_t n, uint8_t* out);
   void (*finish_float)(const Channel& channel, const uint8_t* in, size_t n, float* out);
   void (*finish_half)(const Channel& channel, const uint8_t* in, size_t n, uint16_t* out);
 };

@@ -16,6 +16,8 @@
 
 namespace dali_dr::image {
 
+constexpr int32_t kMaxViewSize = 8192;  // per side; far below the 32768 pixels of Pillow's 16.16 coordinates
+
 // Products and sums that must never become a fused multiply-add. On the host -ffp-contract=off forbids the
 // fusion.
 #ifdef __CUDA_ARCH__

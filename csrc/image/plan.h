@@ -12,8 +12,6 @@
 
 namespace dali_dr::image {
 
-constexpr int32_t kMaxViewSize = 8192;  // per side; far below the 32768 pixels of Pillow's 16.16 coordinates
-
 struct Size {
   int32_t height, width;
 };

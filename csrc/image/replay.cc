@@ -114,10 +114,10 @@ void Scratch::SetTaps(const Axis& axis, TapTable* table) {
 void Scratch::UseView(Size size) {
   count_ = size_t(size.height) * size.width;
   const size_t stride = (count_ + 31) / 32 * 32 + 2 * kPad;
-  Grow(&pixels_, 6 * stride);
+  Grow(&pixels_, kPad + 6 * stride);
   for (int c = 0; c < 3; ++c) {
-    planes_[c] = pixels_.data() + c * stride;
-    spare_[c] = pixels_.data() + (c + 3) * stride;
+    planes_[c] = pixels_.data() + kPad + c * stride;
+    spare_[c] = pixels_.data() + kPad + (c + 3) * stride;
   }
 }
 
@@ -213,8 +213,10 @@ void Scratch::Histogram(int c, uint32_t counts[256]) {
   uint32_t part[4][256] = {};  // four, so that equal neighbours do not wait for each other
   const uint8_t* p = planes_[c];
   size_t i = 0;
-  for (; i + 4 <= count_; i += 4) {
-    for (int k = 0; k < 4; ++k) ++part[k][p[i + k]];
+  for (; i + 8 <= count_; i += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, p + i, 8);
+    for (int k = 0; k < 8; ++k) ++part[k % 4][uint8_t(eight >> (8 * k))];
   }
   for (; i < count_; ++i) ++part[0][p[i]];
   for (int v = 0; v < 256; ++v) counts[v] = part[0][v] + part[1][v] + part[2][v] + part[3][v];
@@ -240,9 +242,7 @@ void Scratch::ApplyAffine(const Affine& map, Size size) {
       }
     }
   } else {
-    const size_t blank = (count_ + 31) / 32 * 32 + kPad;
-    for (int c = 0; c < 3; ++c) planes_[c][blank] = 0;
-    kernels_->affine(map, planes_, h, w, blank, spare_);
+    kernels_->affine(map, planes_, h, w, spare_);
   }
   SwapPlanes();
 }
@@ -316,19 +316,20 @@ void Scratch::Write(const Plan& plan, const Finish& finish, void* out) {
     }
   }
   if (finish.channels_last()) {
-    for (int c = 0; c < 3; ++c) {
-      const uint8_t* in = planes_[c];
-      const Channel& channel = finish.channel(c);
-      if (finish.type() == OutputType::kUint8) {
-        uint8_t* to = static_cast<uint8_t*>(out) + c;
-        for (size_t i = 0; i < count_; ++i) to[3 * i] = in[i];
-      } else if (finish.type() == OutputType::kFloat16) {
-        uint16_t* to = static_cast<uint16_t*>(out) + c;
-        for (size_t i = 0; i < count_; ++i) to[3 * i] = channel.half[in[i]];
-      } else {
-        float* to = static_cast<float*>(out) + c;
-        for (size_t i = 0; i < count_; ++i) to[3 * i] = channel.value[in[i]];
+    const auto interleave = [&](auto* to, const auto* r, const auto* g, const auto* b) {
+      for (size_t i = 0; i < count_; ++i) {
+        to[3 * i] = r[planes_[0][i]];
+        to[3 * i + 1] = g[planes_[1][i]];
+        to[3 * i + 2] = b[planes_[2][i]];
       }
+    };
+    const Channel &r = finish.channel(0), &g = finish.channel(1), &b = finish.channel(2);
+    if (finish.type() == OutputType::kUint8) {
+      kernels_->join(planes_, count_, static_cast<uint8_t*>(out));
+    } else if (finish.type() == OutputType::kFloat16) {
+      interleave(static_cast<uint16_t*>(out), r.half, g.half, b.half);
+    } else {
+      interleave(static_cast<float*>(out), r.value, g.value, b.value);
     }
     return;
   }

@@ -195,6 +195,7 @@ void ReplayCpu::RunImpl(dali::Workspace& ws) {
 }
 
 template class ReplayBase<dali::CPUBackend>;
+template class ReplayBase<dali::GPUBackend>;  // for replay.cu
 
 DALI_REGISTER_OPERATOR(dr__Replay, ReplayCpu, dali::CPU);
 

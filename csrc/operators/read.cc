@@ -43,7 +43,7 @@ Shards are plain tars, mapped into memory when first used and accessed at random
 
 With ``views``, the outputs are
 
-0. the image file's bytes: uint8 ``[bytes]``, untouched;
+0. the image file's bytes: uint8 ``[bytes]``, untouched and not copied: they lie in the mapped shard, and are read-only;
 1. label: int64 scalar;
 2. roi_start: int32 ``[2]``, (y, x) of the view's crop box in pixels of the image as stored, EXIF orientation not applied;
 3. roi_shape: int32 ``[2]``, (height, width) of that box. With several views the box is the union of theirs;
@@ -69,11 +69,11 @@ which names its number, key, shard and offset.)")
 
 Read::Read(const dali::OpSpec& spec)
     : StatelessOperator(spec),
-      shards_(spec.GetArgument<std::string>("index")),
+      shards_(std::make_shared<shards::ShardSet>(spec.GetArgument<std::string>("index"))),
       with_views_(spec.NumRegularInput() == 2) {}
 
 void Read::Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const {
-  shards_.Load(slot->sample);
+  shards_->Load(slot->sample);
   if (!with_views_) return;
   try {
     const auto record = record::Record::Parse(decompressor->Decompress(slot->sample.record.bytes));
@@ -102,28 +102,12 @@ void Read::Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor*
     slot->roi_shape[0] = bottom - top;
     slot->roi_shape[1] = right - left;
   } catch (const record::RecordError& error) {
-    throw record::RecordError(shards_.Where(slot->sample, slot->sample.record) + ": " + error.what());
+    throw record::RecordError(shards_->Where(slot->sample, slot->sample.record) + ": " + error.what());
   }
 }
 
-bool Read::SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) {
+void Read::FillSlots(const dali::Workspace& ws, int count) {
   const auto& samples = ws.Input<dali::CPUBackend>(0);
-  DALI_ENFORCE(samples.type() == DALI_INT64 && samples.sample_dim() == 0,
-               make_string("`samples` are ", samples.type(), " with ", samples.sample_dim(),
-                           " dimensions: pass one int64 scalar per sample."));
-  const int count = samples.num_samples();
-  int views_dim = 0;
-  if (with_views_) {
-    const auto& views = ws.Input<dali::CPUBackend>(1);
-    views_dim = views.sample_dim();
-    DALI_ENFORCE(views.type() == DALI_INT32 && views_dim <= 1,
-                 make_string("`views` are ", views.type(), " with ", views_dim,
-                             " dimensions: pass an int32 scalar, or int32 [m], per sample."));
-    for (int i = 0; i < count; ++i)
-      DALI_ENFORCE(volume(views.tensor_shape_span(i)) > 0,
-                   make_string("Sample ", i, " of the batch: `views` is empty: ask for at least one view."));
-  }
-
   auto& pool = ws.GetThreadPool();
   if (slots_.size() < static_cast<size_t>(count)) slots_.resize(count);
   if (decompressors_.size() < static_cast<size_t>(pool.NumThreads()))
@@ -140,8 +124,8 @@ bool Read::SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Wor
   ForEachSample(pool, count, [&](int i, int) {
     guarded(i, [&](Slot& slot) {
       slot.error.clear();
-      slot.sample = shards_.Find(*samples.tensor<int64_t>(i), with_views_);
-      shards_.Prefetch(slot.sample);
+      slot.sample = shards_->Find(*samples.tensor<int64_t>(i), with_views_);
+      shards_->Prefetch(slot.sample);
     });
   });
   ForEachSample(pool, count, [&](int i, int thread) {
@@ -157,48 +141,71 @@ bool Read::SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Wor
   });
   for (int i = 0; i < count; ++i)
     if (!slots_[i].error.empty()) throw dali::DaliRuntimeError(slots_[i].error);
-
-  output_desc.resize(with_views_ ? int{kNumOutputs} : kPlainOutputs);
-  output_desc[kImage] = {dali::TensorListShape<>(count, 1), DALI_UINT8};
-  output_desc[kLabel] = {dali::TensorListShape<>(count, 0), DALI_INT64};
-  for (int i = 0; i < count; ++i)
-    output_desc[kImage].shape.tensor_shape_span(i)[0] =
-        static_cast<int64_t>(slots_[i].sample.image.bytes.size());
-  if (!with_views_) return true;
-  output_desc[kRoiStart] = {dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32};
-  output_desc[kRoiShape] = output_desc[kRoiStart];
-  output_desc[kParams] = {dali::TensorListShape<>(count, views_dim + 1), DALI_INT32};
-  output_desc[kSoftIds] = {dali::TensorListShape<>(count, views_dim + 1), DALI_INT32};
-  output_desc[kSoftProbs] = {dali::TensorListShape<>(count, views_dim + 1), DALI_FLOAT};
-  for (int i = 0; i < count; ++i) {
-    const Slot& slot = slots_[i];
-    for (const auto& [output, last] : {std::pair{kParams, record::kViewWords + 2 * slot.num_ops},
-                                       std::pair{kSoftIds, slot.topk}, std::pair{kSoftProbs, slot.topk}}) {
-      const auto shape = output_desc[output].shape.tensor_shape_span(i);
-      if (views_dim == 1) shape[0] = ws.Input<dali::CPUBackend>(1).tensor_shape_span(i)[0];
-      shape[views_dim] = last;
-    }
-  }
-  return true;
 }
 
 void Read::RunImpl(dali::Workspace& ws) {
+  const auto& samples = ws.Input<dali::CPUBackend>(0);
+  DALI_ENFORCE(samples.type() == DALI_INT64 && samples.sample_dim() == 0,
+               make_string("`samples` are ", samples.type(), " with ", samples.sample_dim(),
+                           " dimensions: pass one int64 scalar per sample."));
+  const int count = samples.num_samples();
+  int views_dim = 0;
+  if (with_views_) {
+    const auto& views = ws.Input<dali::CPUBackend>(1);
+    views_dim = views.sample_dim();
+    DALI_ENFORCE(views.type() == DALI_INT32 && views_dim <= 1,
+                 make_string("`views` are ", views.type(), " with ", views_dim,
+                             " dimensions: pass an int32 scalar, or int32 [m], per sample."));
+    for (int i = 0; i < count; ++i)
+      DALI_ENFORCE(volume(views.tensor_shape_span(i)) > 0,
+                   make_string("Sample ", i, " of the batch: `views` is empty: ask for at least one view."));
+  }
+  FillSlots(ws, count);
+
   const auto output = [&](int i) -> auto& { return ws.Output<dali::CPUBackend>(i); };
-  const int count = output(kImage).num_samples();
+  auto& images = output(kImage);
+  images.Reset();
+  images.SetContiguity(dali::BatchContiguity::Noncontiguous);
+  images.set_pinned(false);
+  images.set_type(DALI_UINT8);
+  images.set_sample_dim(1);
+  images.SetSize(count);
+  for (int i = 0; i < count; ++i) {
+    const auto bytes = slots_[i].sample.image.bytes;
+    // Shared, not copied. DALI's pointers are not const; no operator writes to its input, and the pages are
+    // read-only.
+    images.SetSample(i, std::shared_ptr<void>(shards_, const_cast<uint8_t*>(bytes.data())), bytes.size(),
+                     false, dali::TensorShape<1>{static_cast<int64_t>(bytes.size())}, DALI_UINT8,
+                     images.device_id(), images.order());
+  }
+  const auto resize = [&](int i, const dali::TensorListShape<>& shape, dali::DALIDataType type) {
+    output(i).Resize(shape, type, dali::BatchContiguity::Contiguous);
+  };
+  resize(kLabel, dali::TensorListShape<>(count, 0), DALI_INT64);
+  for (int i = 0; i < count; ++i) *output(kLabel).mutable_tensor<int64_t>(i) = slots_[i].sample.label;
+  if (!with_views_) return;
+
+  resize(kRoiStart, dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32);
+  resize(kRoiShape, dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32);
+  dali::TensorListShape<> params(count, views_dim + 1), predictions(count, views_dim + 1);
+  for (int i = 0; i < count; ++i) {
+    const auto views = ws.Input<dali::CPUBackend>(1).tensor_shape_span(i);
+    std::copy(views.begin(), views.end(), params.tensor_shape_span(i).begin());
+    std::copy(views.begin(), views.end(), predictions.tensor_shape_span(i).begin());
+    params.tensor_shape_span(i)[views_dim] = record::kViewWords + 2 * slots_[i].num_ops;
+    predictions.tensor_shape_span(i)[views_dim] = slots_[i].topk;
+  }
+  resize(kParams, params, DALI_INT32);
+  resize(kSoftIds, predictions, DALI_INT32);
+  resize(kSoftProbs, predictions, DALI_FLOAT);
   for (int i = 0; i < count; ++i) {
     const Slot& slot = slots_[i];
-    *output(kLabel).mutable_tensor<int64_t>(i) = slot.sample.label;
-    if (!with_views_) continue;
     CopyTo(output(kRoiStart), i, slot.roi_start, 2);
     CopyTo(output(kRoiShape), i, slot.roi_shape, 2);
     CopyTo(output(kParams), i, slot.params.data(), slot.params.size());
     CopyTo(output(kSoftIds), i, slot.ids.data(), slot.ids.size());
     CopyTo(output(kSoftProbs), i, slot.probs.data(), slot.probs.size());
   }
-  ForEachSample(ws.GetThreadPool(), count, [&](int i, int) {
-    const auto bytes = slots_[i].sample.image.bytes;
-    CopyTo(output(kImage), i, bytes.data(), bytes.size());
-  });
 }
 
 DALI_REGISTER_OPERATOR(dr__Read, Read, dali::CPU);

@@ -3,6 +3,7 @@
 #define DALI_DR_CSRC_OPERATORS_READ_H_
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,8 +19,9 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   explicit Read(const dali::OpSpec& spec);
 
  protected:
-  // Does all the work but the copies, because the shapes of the outputs depend on it.
-  bool SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) override;
+  // Shapes depend on the data, and images are not copied: RunImpl makes the outputs itself.
+  bool SetupImpl(std::vector<dali::OutputDesc>&, const dali::Workspace&) override { return false; }
+  bool HasContiguousOutputs() const override { return false; }
   void RunImpl(dali::Workspace& ws) override;
 
  private:
@@ -37,7 +39,12 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   // Brings one sample into memory and unpacks the given rows of its record. Throws ShardError, RecordError.
   void Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const;
 
-  shards::ShardSet shards_;
+  // Fills the slots of the batch; after it, none has an error. Throws DaliRuntimeError with the first error
+  // there is.
+  void FillSlots(const dali::Workspace& ws, int count);
+
+  std::shared_ptr<const shards::ShardSet>
+      shards_;  // shared with the images given out, which lie in its mappings
   bool with_views_;
   std::vector<Slot> slots_;
   std::vector<record::Decompressor> decompressors_;  // one per thread

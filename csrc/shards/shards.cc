@@ -8,6 +8,7 @@
 
 #include <bit>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <sstream>
@@ -24,6 +25,9 @@ static_assert(std::endian::native == std::endian::little, "the index is little-e
 
 constexpr uint64_t kHeaderBytes = 64, kEntryBytes = 28, kFileEntryBytes = 10;
 constexpr uint64_t kBlock = 512;  // of tar
+// One system call covers image and record if no more than this lies between them: a label in between takes 1
+// kB.
+constexpr std::ptrdiff_t kMaxGap = 16384;
 constexpr char kRebuild[] = "delete it, it is rebuilt from the shards";
 
 template <typename... Parts>
@@ -45,11 +49,6 @@ int Advise(std::span<const uint8_t> bytes, int advice) {
   const auto begin = reinterpret_cast<uintptr_t>(bytes.data()) & ~(page - 1);
   const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size());
   return madvise(reinterpret_cast<void*>(begin), end - begin, advice);  // NOLINT: an address of the mapping
-}
-
-/// Data together with the tar header block before it.
-std::span<const uint8_t> WithHeader(const Member& member) {
-  return {member.bytes.data() - kBlock, member.bytes.size() + kBlock};
 }
 
 /// A tar header's text field ends at its first NUL or at its full width.
@@ -235,22 +234,41 @@ Sample ShardSet::Find(int64_t number, bool with_record) const {
   return sample;
 }
 
+template <typename Body>
+void ShardSet::ForEachRange(const Sample& sample, const Body& body) {
+  const auto begin = [](const Member& member) {
+    return member.bytes.data() - kBlock;
+  };  // with its tar header
+  const auto end = [](const Member& member) { return member.bytes.data() + member.bytes.size(); };
+  const auto range = [&](const Member& from, const Member& to) {
+    body(from, std::span<const uint8_t>(begin(from), end(to)));
+  };
+  const Member &image = sample.image, &record = sample.record;
+  if (record.bytes.empty()) return range(image, image);
+  const bool adjacent =
+      record.file == image.file && begin(record) >= end(image) && begin(record) - end(image) <= kMaxGap;
+  if (adjacent) return range(image, record);
+  range(image, image);
+  range(record, record);
+}
+
 void ShardSet::Prefetch(const Sample& sample) const {
   // Errors do not matter here: Load meets them again.
-  Advise(WithHeader(sample.image), MADV_WILLNEED);
-  if (!sample.record.bytes.empty()) Advise(WithHeader(sample.record), MADV_WILLNEED);
+  ForEachRange(sample, [](const Member&, std::span<const uint8_t> range) { Advise(range, MADV_WILLNEED); });
 }
 
 void ShardSet::Load(const Sample& sample) const {
-  Load(sample, sample.image);
-  if (!sample.record.bytes.empty()) Load(sample, sample.record);
+  ForEachRange(sample, [&](const Member& member, std::span<const uint8_t> range) {
+    // EINVAL: a kernel before 5.14, where pages are faulted in by use instead.
+    if (Advise(range, MADV_POPULATE_READ) != 0 && errno != EINVAL)
+      Fail(Where(sample, member), " cannot be read (", std::strerror(errno),
+           "): the file was cut off while in use, or its disk fails; restore it from a copy");
+  });
+  CheckHeader(sample, sample.image);
+  if (!sample.record.bytes.empty()) CheckHeader(sample, sample.record);
 }
 
-void ShardSet::Load(const Sample& sample, const Member& member) const {
-  // EINVAL: a kernel before 5.14, where pages are faulted in by use instead.
-  if (Advise(WithHeader(member), MADV_POPULATE_READ) != 0 && errno != EINVAL)
-    Fail(Where(sample, member), " cannot be read (", std::strerror(errno),
-         "): the file was cut off while in use, or its disk fails; restore it from a copy");
+void ShardSet::CheckHeader(const Sample& sample, const Member& member) const {
   const uint8_t* header = member.bytes.data() - kBlock;
   const bool regular = header[156] == '0' || header[156] == 0;
   const bool ustar = std::memcmp(header + 257, "ustar", 5) == 0;

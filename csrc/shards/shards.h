@@ -89,7 +89,10 @@ class ShardSet {
   [[noreturn]] void FailIndex(const std::string& what) const;
   std::string_view Key(uint64_t number) const;
   Member Find(const Sample& sample, const char* kind, uint32_t file, uint32_t block, uint32_t size) const;
-  void Load(const Sample& sample, const Member& member) const;
+  void CheckHeader(const Sample& sample, const Member& member) const;
+  template <typename Body>
+  static void ForEachRange(const Sample& sample,
+                           const Body& body);  // the bytes to read, as few ranges as is sensible
 
   std::string index_path_;
   MappedFile index_;

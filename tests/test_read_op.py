@@ -520,3 +520,73 @@ def test_a_batch_size_that_changes(dataset: DataSet) -> None:
         assert [np.asarray(images.at(i)).tobytes() for i in range(len(batch))] == [
             dataset.samples[n].image for n in batch
         ]
+
+
+def test_what_write_shards_writes(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
+    """The other way round: dali_dr's own writer, index and codec against this operator."""
+    from PIL import Image
+
+    from dali_dr.augment.draw import draw as draw_views
+    from dali_dr.augment.spec import AugmentationSpec
+    from dali_dr.record.labels import Reinforcements, order_by_confidence
+    from dali_dr.shards.writer import Sample as Stored
+    from dali_dr.shards.writer import write_shards
+
+    rng = np.random.default_rng(6)
+    spec = AugmentationSpec.preset("rrc+ra+re")
+    stored = []
+    for number, image in enumerate(jpeg_bytes):
+        width, height = Image.open(io.BytesIO(image)).size
+        views = draw_views(spec, seed=1, key=str(number), views=range(20), image_height=height, image_width=width)
+        probs = -np.sort(-rng.dirichlet(np.full(50, 0.1), 20).astype(np.float32), axis=1)[:, :10]
+        ids = np.argsort(rng.random((20, 100)), axis=1)[:, :10].astype(np.int32)
+        stored.append(Stored(f"k{number}", image, number, Reinforcements.from_views(views, ids, probs)))
+    write_shards(
+        stored, tmp_path, spec=spec, num_classes=100, samples_per_shard=3, probabilities="float32", progress=False
+    )
+    every = [(s, v) for s in range(len(stored)) for v in range(20)]
+    outs = read(tmp_path / "index.bin", [s for s, _ in every], [v for _, v in every])
+    for (number, view), image, label, _, _, params, ids, probs in zip(every, *outs, strict=True):
+        want = stored[number]
+        assert want.reinforcements is not None
+        row = want.reinforcements.take(order_by_confidence(want.reinforcements)[view : view + 1])
+        assert image.tobytes() == want.image_bytes and label == want.label
+        assert params.tobytes() == row.pack().tobytes()
+        assert ids.tobytes() == row.soft_ids.tobytes() and probs.tobytes() == row.soft_probs.tobytes()
+
+
+def test_both_decoders_agree_on_damaged_records(tmp_path: Path) -> None:
+    """Mutated records: what dali_dr.record.codec accepts, the operator reads alike; what it refuses is refused.
+
+    But for two things that a reader of rows need not see: repeated ids in the class table, and table entries that no
+    row uses.
+    """
+    from dali_dr.errors import RecordError
+    from dali_dr.record.codec import decode
+
+    rng = np.random.default_rng(7)
+    sample = draw(rng, 0, views=6, ops=2, topk=4)
+    frames = []
+    for _ in range(150):
+        record = bytearray(encode(sample))
+        for _ in range(int(rng.integers(1, 3))):
+            at = int(rng.integers(12 if rng.random() < 0.5 else 48, len(record)))
+            record[at] ^= 1 << int(rng.integers(8))
+        frames.append(zstandard.compress(bytes(record)))
+    samples = [Sample(f"s{i}", b"image", 0, sample.rows) for i in range(len(frames))]
+    data = DataSet(tmp_path, samples, per_shard=len(frames), frames=dict(enumerate(frames)))
+    accepted = 0
+    for number, frame in enumerate(frames):
+        try:
+            want = decode(frame).reinforcements
+        except RecordError as error:
+            if not re.search("class table of|class id of|operation of|operation magnitude of", str(error)):
+                with pytest.raises(RuntimeError, match=rf"sample {number} \(key s{number}\)"):
+                    read(data.index, [number], [range(6)])
+            continue
+        if len(want) == 6:
+            accepted += 1
+            *_, params, ids, probs = (out[0] for out in read(data.index, [number], [range(6)]))
+            assert params.tobytes() == want.pack().tobytes()
+            assert ids.tobytes() == want.soft_ids.tobytes() and probs.tobytes() == want.soft_probs.tobytes()
+    assert 20 < accepted < 130

@@ -70,7 +70,13 @@ class BuildPlugin(build_ext):
             [cmake, "--build", str(build), "--target", "dali_dr_ops", "--parallel", str(os.cpu_count() or 2)],
             check=True,
         )
-        package = ROOT / "dali_dr" if self.inplace or self.editable_mode else Path(self.build_lib).resolve() / "dali_dr"
+        self._place(build, dali, Path(self.build_lib).resolve() / "dali_dr")
+        self._built = (build, dali)
+
+    def copy_extensions_to_source(self) -> None:  # called for an in-place or editable build
+        self._place(*self._built, ROOT / "dali_dr")
+
+    def _place(self, build: Path, dali: Path, package: Path) -> None:
         package.mkdir(parents=True, exist_ok=True)
         # Replace the file rather than write into it: a process that has the old plugin mapped keeps it.
         fresh = package / ".libdali_dr_ops.so.new"
@@ -107,9 +113,6 @@ class BuildPlugin(build_ext):
 
     def get_outputs(self) -> list[str]:
         return [str(Path(self.build_lib) / "dali_dr" / name) for name in ("libdali_dr_ops.so", "_build.json")]
-
-    def copy_extensions_to_source(self) -> None:  # build_extension has put it in place already
-        pass
 
 
 class CopySchemas(build_py):

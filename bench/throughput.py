@@ -54,6 +54,7 @@ RATIOS = (
     ("ours_rrc", "torchvision_plain"),
 )
 SIZE = 224
+VIEWS = 400  # per image, where they are drawn here: as many as ImageNet+ has
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WARM_UP = 1.0  # seconds run before the clock starts: prefetch queues fill, the page cache and allocators settle
 
@@ -221,7 +222,7 @@ def write_variant(variant: str, images: list[Any], stored: list[Any] | None, cla
     def samples() -> Iterator[Sample]:
         for number, (key, data, label) in enumerate(images):
             _, height, width = image_info(data)
-            views = 32 if stored is None else len(stored[number])
+            views = VIEWS if stored is None else len(stored[number])
             drawn = draw(spec, seed=0, key=key, views=range(views), image_height=height, image_width=width)
             columns = {f.name: getattr(drawn, f.name) for f in dataclasses.fields(drawn)}
             if stored is not None:

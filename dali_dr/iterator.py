@@ -90,13 +90,11 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     ) -> None:
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
         spec = self.dataset.spec
-        if spec is None:
-            raise ShardError(f"{self.dataset.path} holds plain images without reinforcements: nothing to replay")
         self._as_tuples = as_tuples
         self._outputs = OUTPUTS if with_index else OUTPUTS[:4]
         self._sampler = Sampler(
             num_samples=len(self.dataset),
-            num_views=self.dataset.manifest.views_min,
+            num_views=self.dataset.num_views,
             batch_size=batch_size,
             seed=seed,
             rank=_environment(rank, "RANK", 0),

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dali_dr.errors import ShardError
 from dali_dr.pipeline import view_pipeline
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards.dataset import Dataset
@@ -33,8 +32,6 @@ def contact_sheet(dataset: Dataset, samples: Sequence[int], views: int = 5) -> I
     Returns:
       An RGB picture.
     """
-    if dataset.spec is None:
-        raise ShardError(f"{dataset.path} holds plain images without reinforcements: there are no views to show")
     column, row = TILE + _MARGIN, TILE + _LINES * _LINE + 2 * _MARGIN
     sheet = Image.new("RGB", (column * (views + 1) + _MARGIN, row * len(samples) + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
@@ -68,8 +65,6 @@ def replay_views(
     Yields:
       (size, size, 3) uint8 RGB per row.
     """
-    if dataset.spec is None:
-        raise ShardError(f"{dataset.path} holds plain images without reinforcements: there are no views to replay")
     words = dataset.reinforcements(number).take(np.asarray(rows)).pack()
     encoded = np.frombuffer(dataset.image(number), np.uint8)
     pipeline = view_pipeline(

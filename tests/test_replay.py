@@ -354,6 +354,23 @@ def test_a_part_of_the_image_with_its_origin_gives_the_same_view() -> None:
     assert_same(run(parts, [pack(**v) for v in views], origins, size=32), whole, views)
 
 
+@pytest.mark.parametrize("origin", [None, (4, 7)])
+def test_origin_may_be_left_out_or_be_one_constant(origin: tuple[int, int] | None) -> None:
+    image = picture(60, 70, 0)
+
+    @dali.pipeline_def(batch_size=1, num_threads=1, device_id=None)
+    def graph() -> Any:
+        top, left = origin or (0, 0)
+        pixels = types.Constant(np.ascontiguousarray(image[top:, left:]), device="cpu")
+        words = types.Constant(pack((10, 20, 30, 40)), device="cpu")
+        return fn.dr.replay(pixels, words, size=16, output_layout="HWC", **({"origin": origin} if origin else {}))
+
+    pipeline = graph()
+    pipeline.build()
+    (batch,) = pipeline.run()
+    assert_same([np.array(batch[0])], [reference(image, (16, 16), (10, 20, 30, 40))], [origin])
+
+
 @pytest.mark.parametrize("size", [(160, 160), (288, 288), (100, 231)], ids=str)
 def test_another_size_scales_erase_edges_and_translations(size: tuple[int, int]) -> None:
     stored = 224

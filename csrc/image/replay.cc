@@ -219,7 +219,10 @@ void Scratch::Histogram(int c, uint32_t counts[256]) {
     for (int k = 0; k < 8; ++k) ++part[k % 4][uint8_t(eight >> (8 * k))];
   }
   for (; i < count_; ++i) ++part[0][p[i]];
-  for (int v = 0; v < 256; ++v) counts[v] = part[0][v] + part[1][v] + part[2][v] + part[3][v];
+  std::fill_n(counts, 256, 0u);
+  for (const auto& each : part) {
+    for (int v = 0; v < 256; ++v) counts[v] += each[v];
+  }
 }
 
 void Scratch::ApplyAffine(const Affine& map, Size size) {

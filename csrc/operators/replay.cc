@@ -23,7 +23,9 @@ DALI_SCHEMA(dr__Replay)
 
 A view is replayed in this order: crop and resize, horizontal flip, RandAugment operations, erase (to 0, before
 normalisation), normalise, layout. Everything up to the erase works on uint8 pixels and equals ``resized_crop``,
-``hflip``, ``RandAugment`` (nearest, black fill) of torchvision on PIL images in every byte.
+``hflip``, ``RandAugment`` (nearest, black fill) of torchvision on PIL images in every byte. The reference is Pillow 13:
+earlier versions always resized horizontally first, Pillow 13 resizes vertically first where that takes away more than
+twice as many rows as columns, which moves some values by one.
 
 Parameters of one view are ``10 + 2n`` int32 words: crop top, left, height, width in source pixels; flip (0 or 1); erase
 top, left, height, width in output pixels of the size given by ``stored_size`` (height 0: no erase); the number of
@@ -160,12 +162,10 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
         DALI_FAIL(make_string("Sample ", i, " of the batch, view ", v, ": ", problem, "."));
     }
     first_.push_back(int64_t(plans_.size()));
-    dali::TensorShape<> sample;
-    if (dim == 2) sample = dali::shape_cat(sample, dali::TensorShape<1>{views});
-    const int64_t h = out_.height, w = out_.width;
-    shape.set_tensor_shape(i,
-                           dali::shape_cat(sample, finish_->channels_last() ? dali::TensorShape<3>{h, w, 3}
-                                                                            : dali::TensorShape<3>{3, h, w}));
+    dali::TensorShape<> sample = finish_->channels_last() ? dali::TensorShape<>{out_.height, out_.width, 3}
+                                                          : dali::TensorShape<>{3, out_.height, out_.width};
+    if (dim == 2) sample.shape.insert(sample.shape.begin(), views);
+    shape.set_tensor_shape(i, sample);
   }
   return true;
 }

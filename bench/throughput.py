@@ -127,9 +127,9 @@ def in_fresh_process(name: str, scratch: Path, options: argparse.Namespace) -> f
         name,
         str(scratch),
     ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)  # DALI's own deprecation warnings are not news
     if done.returncode:
-        raise SystemExit(f"measuring {name} failed; to see it alone: {' '.join(command)}")
+        raise SystemExit(f"measuring {name} failed:\n{done.stderr}\nTo see it alone: {' '.join(command)}")
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 

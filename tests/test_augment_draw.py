@@ -49,9 +49,7 @@ def assert_same_distribution(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 @functools.cache
-def torchvision_crops(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
-) -> np.ndarray:
+def torchvision_crops(height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> np.ndarray:
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
     params = [transforms.RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(DRAWS)]
@@ -110,8 +108,7 @@ def test_erase_boxes_are_distributed_as_torchvisions(size: int, erasing: RandomE
     torch.manual_seed(0)
     image = torch.empty(3, size, size)
     params = [
-        transforms.RandomErasing.get_params(image, erasing.scale, erasing.ratio, value=[0.0])[:4]
-        for _ in range(DRAWS)
+        transforms.RandomErasing.get_params(image, erasing.scale, erasing.ratio, value=[0.0])[:4] for _ in range(DRAWS)
     ]
     theirs = np.array(params)
     theirs[(theirs == (0, 0, size, size)).all(axis=1)] = 0  # torchvision's way to say: no box found
@@ -149,9 +146,7 @@ def test_operations_signs_and_magnitudes_are_distributed_as_torchvisions(
     for _ in range(DRAWS // 4):  # its forward is slow: 10,000 operations against our 40,000
         transform(image)
     views = sample()
-    ours = list(
-        zip((OP_NAMES[op] for op in views.ops.ravel()), views.magnitudes.ravel().tolist(), strict=True)
-    )
+    ours = list(zip((OP_NAMES[op] for op in views.ops.ravel()), views.magnitudes.ravel().tolist(), strict=True))
     kinds = sorted(set(calls))
     assert len(kinds) == 23 and kinds == sorted(set(ours))  # float32 magnitudes agree to the bit
     table = [[pairs.count(kind) for kind in kinds] for pairs in (calls, ours)]
@@ -173,9 +168,7 @@ def test_magnitude_table_is_torchvisions(bins: int, size: int) -> None:
         theirs = [values[magnitude].item() if values.ndim else 0.0 for values, _ in space.values()]
         ours = magnitude_table(RandAugment(2, magnitude, bins), size)
         # torch.linspace's kernels differ among themselves by one ulp; at ImageNet+'s magnitude they do not.
-        np.testing.assert_array_max_ulp(
-            ours, np.array(theirs, np.float32), 0 if (magnitude, bins) == (9, 31) else 1
-        )
+        np.testing.assert_array_max_ulp(ours, np.array(theirs, np.float32), 0 if (magnitude, bins) == (9, 31) else 1)
 
 
 def test_zero_magnitude_has_no_negative_zero() -> None:
@@ -200,9 +193,7 @@ def test_columns_are_as_dependent_as_torchvisions() -> None:
     expected = np.eye(8)  # flip, operations and erase depend on nothing; area and ratio do on each other
     expected[:4, :4] = np.corrcoef(np.stack(crop_columns(theirs)))
     pairs = np.triu_indices(8, 1)
-    error = np.arctanh(ours[pairs]) - np.arctanh(
-        expected[pairs]
-    )  # Fisher's z: deviation sqrt(1/n) on each side
+    error = np.arctanh(ours[pairs]) - np.arctanh(expected[pairs])  # Fisher's z: deviation sqrt(1/n) on each side
     assert np.abs(error).max() < stats.norm.isf(LEAST_P / 56) * math.sqrt(2 / DRAWS)
 
 
@@ -214,9 +205,7 @@ def test_a_view_depends_on_its_number_alone() -> None:
     for chosen in ([7], [399, 0], numbers, [5, 5, 3], list(range(3, 400, 8)), [0, 50, 300], []):
         assert draw(FULL, views=chosen, **options) == everything.take(chosen)
     far = 1 << 50
-    assert draw(FULL, views=[0, far, 7], **options) == draw(FULL, views=[far, 7, 0], **options).take(
-        [2, 0, 1]
-    )
+    assert draw(FULL, views=[0, far, 7], **options) == draw(FULL, views=[far, 7, 0], **options).take([2, 0, 1])
     assert sample(count=400) == everything  # and the calls in between left no trace
 
 
@@ -224,9 +213,7 @@ def test_a_part_of_the_spec_does_not_shift_the_others() -> None:
     everything, plain = sample(count=400), sample(AugmentationSpec(), count=400)
     np.testing.assert_array_equal(everything.crop, plain.crop)
     np.testing.assert_array_equal(everything.flip, plain.flip)
-    fewer = sample(
-        AugmentationSpec(rand_augment=RandAugment(num_ops=1), random_erasing=RandomErasing()), count=400
-    )
+    fewer = sample(AugmentationSpec(rand_augment=RandAugment(num_ops=1), random_erasing=RandomErasing()), count=400)
     np.testing.assert_array_equal(fewer.ops[:, 0], everything.ops[:, 0])
     np.testing.assert_array_equal(fewer.erase, everything.erase)
     assert plain.num_ops == 0 and not plain.erase.any()
@@ -301,9 +288,7 @@ def derived_row(spec: AugmentationSpec, seed: int, key: str, view: int, height: 
     ops = [int(14 * u[2 * i]) for i in range(spec.rand_augment.num_ops)]
     negative = [u[2 * i + 1] < 0.5 and 1 <= op <= 9 for i, op in enumerate(ops)]
     u = uniforms(1, 24)
-    tries = (
-        sides(u, spec.size**2, spec.random_erasing.scale, spec.random_erasing.ratio, i) for i in range(10)
-    )
+    tries = (sides(u, spec.size**2, spec.random_erasing.scale, spec.random_erasing.ratio, i) for i in range(10))
     h, w = next((h, w) for h, w in tries if h < spec.size and w < spec.size)
     erase = [int(u[20] * (spec.size - h + 1)), int(u[21] * (spec.size - w + 1)), h, w]
     return [crop, flip, ops, negative, erase if u[22] < spec.random_erasing.probability else [0, 0, 0, 0]]

@@ -25,9 +25,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def torchvision_replay(image: Image.Image, views: Views, row: int, spec: AugmentationSpec) -> np.ndarray:
     top, left, height, width = views.crop[row].tolist()
-    image = F.resized_crop(
-        image, top, left, height, width, [spec.size] * 2, InterpolationMode(spec.interpolation)
-    )
+    image = F.resized_crop(image, top, left, height, width, [spec.size] * 2, InterpolationMode(spec.interpolation))
     if views.flip[row]:
         image = F.hflip(image)
     for op, magnitude in zip(views.ops[row], views.magnitudes[row].tolist(), strict=True):
@@ -98,9 +96,7 @@ def test_real_photos(photos_dir: Path) -> None:
     spec = AugmentationSpec.preset("rrc+ra+re")
     for path in sorted(photos_dir.rglob("*.*"))[:20]:
         image = Image.open(path).convert("RGB")
-        views = draw(
-            spec, seed=0, key=path.stem, views=range(5), image_height=image.height, image_width=image.width
-        )
+        views = draw(spec, seed=0, key=path.stem, views=range(5), image_height=image.height, image_width=image.width)
         for row in range(5):
             np.testing.assert_array_equal(
                 replay_pillow(image, views, row, spec), torchvision_replay(image, views, row, spec)

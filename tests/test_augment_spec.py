@@ -117,9 +117,7 @@ def test_from_json_errors_name_the_member(path: str, value: Any, message: str) -
         AugmentationSpec.from_json(data)
 
 
-@pytest.mark.parametrize(
-    "path", ["size", "interpolation", "flip", "crop", "crop.ratio", "rand_augment.num_bins"]
-)
+@pytest.mark.parametrize("path", ["size", "interpolation", "flip", "crop", "crop.ratio", "rand_augment.num_bins"])
 def test_missing_fields_are_errors(path: str) -> None:
     data = AugmentationSpec.preset("rrc+ra+re").to_json()
     *parents, last = path.split(".")

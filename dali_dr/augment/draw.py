@@ -14,9 +14,7 @@ from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, RandAugment, RandomE
 from dali_dr.augment.views import OP_NAMES, Views
 
 _TRIES: Final = 10  # torchvision's RandomResizedCrop and RandomErasing give up after as many
-_SIGNED: Final = np.array(
-    [name in OP_NAMES[1:10] for name in OP_NAMES]
-)  # ShearX..Sharpness get a random sign
+_SIGNED: Final = np.array([name in OP_NAMES[1:10] for name in OP_NAMES])  # ShearX..Sharpness get a random sign
 
 # Streams: (number, random 64-bit words per view, a multiple of Philox's four). Numbers and word positions are
 # format: changing one redraws every data set. A new kind of augmentation takes a new stream number.
@@ -24,9 +22,7 @@ _CROP_STREAM: Final = (0, 24)  # tries: 2i area, 2i+1 ratio; then top, left, fli
 _ERASE_STREAM: Final = (1, 24)  # tries: 2i area, 2i+1 ratio; then top, left, gate; 23 is unused
 _OPS_STREAM: Final = (2, 2 * MAX_OPS)  # 2i operation, 2i+1 sign
 _TOP, _LEFT, _FLIP, _GATE = 2 * _TRIES, 2 * _TRIES + 1, 2 * _TRIES + 2, 2 * _TRIES + 2
-_MAX_GAP: Final = (
-    32  # views skipped within a run: drawing their words costs less than another generator (30 us)
-)
+_MAX_GAP: Final = 32  # views skipped within a run: drawing their words costs less than another generator (30 us)
 _PERSON: Final = b"dali_dr draw 1"  # BLAKE2b personalisation: the version of the derivation below
 
 _Floats = npt.NDArray[np.float64]
@@ -83,9 +79,7 @@ def draw(
     numbers = np.asarray(views, dtype=np.int64).reshape(-1)
     if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
         raise ValueError(f"draw: view numbers must be in 0..2^53-1, got {numbers.min()}..{numbers.max()}")
-    digest = hashlib.blake2b(
-        seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON
-    ).digest()
+    digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON).digest()
     philox_key = np.frombuffer(digest, "<u8").astype(np.uint64)
 
     u = _uniforms(philox_key, _CROP_STREAM, numbers)
@@ -136,9 +130,7 @@ def _linspace(first: float, last: float, bins: int, index: int) -> np.float32:
     return np.float32(float(high) - step * (bins - 1 - index))
 
 
-def _uniforms(
-    key: npt.NDArray[np.uint64], stream: tuple[int, int], numbers: npt.NDArray[np.int64]
-) -> _Floats:
+def _uniforms(key: npt.NDArray[np.uint64], stream: tuple[int, int], numbers: npt.NDArray[np.int64]) -> _Floats:
     """Uniforms in [0, 1) of one stream: float64 (len(numbers), words per view)."""
     number, words = stream
     ordered, places = np.unique(numbers, return_inverse=True)
@@ -155,9 +147,7 @@ def _uniforms(
     return uniforms[places]
 
 
-def _tries(
-    u: _Floats, area: int, scale: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[_Floats, _Floats]:
+def _tries(u: _Floats, area: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[_Floats, _Floats]:
     """round(sqrt(area * ratio)) and round(sqrt(area / ratio)) of the ten tries: float64 (N, 10) each."""
     target = area * (scale[0] + u[:, 0 : 2 * _TRIES : 2] * (scale[1] - scale[0]))
     low, high = np.log(ratio)
@@ -165,18 +155,14 @@ def _tries(
     return np.rint(np.sqrt(target * aspect)), np.rint(np.sqrt(target / aspect))
 
 
-def _boxes(
-    u: _Floats, height: _Floats, width: _Floats, outer_height: int, outer_width: int
-) -> npt.NDArray[np.int32]:
+def _boxes(u: _Floats, height: _Floats, width: _Floats, outer_height: int, outer_width: int) -> npt.NDArray[np.int32]:
     """Boxes of the given sizes at uniform places in the outer box: int32 (N, 4)."""
     top = np.floor(u[:, _TOP] * (outer_height - height + 1))
     left = np.floor(u[:, _LEFT] * (outer_width - width + 1))
     return np.stack([top, left, height, width], axis=1).astype(np.int32)
 
 
-def _draw_crop(
-    spec: RandomResizedCrop, u: _Floats, image_height: int, image_width: int
-) -> npt.NDArray[np.int32]:
+def _draw_crop(spec: RandomResizedCrop, u: _Floats, image_height: int, image_width: int) -> npt.NDArray[np.int32]:
     widths, heights = _tries(u, image_height * image_width, spec.scale, spec.ratio)
     fits = (widths >= 1) & (widths <= image_width) & (heights >= 1) & (heights <= image_height)
     rows, first = np.arange(len(u)), fits.argmax(axis=1)
@@ -195,14 +181,10 @@ def _centre_crop(spec: RandomResizedCrop, image_height: int, image_width: int) -
     return (image_height - height) // 2, (image_width - width) // 2, height, width
 
 
-def _draw_ops(
-    spec: RandAugment, u: _Floats, size: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def _draw_ops(spec: RandAugment, u: _Floats, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     ops = np.floor(u[:, 0 : 2 * spec.num_ops : 2] * len(OP_NAMES)).astype(np.uint8)
     magnitudes = magnitude_table(spec, size)[ops]
-    negative = (
-        _SIGNED[ops] & (u[:, 1 : 2 * spec.num_ops : 2] < 0.5) & (magnitudes != 0)
-    )  # no -0.0 in a record
+    negative = _SIGNED[ops] & (u[:, 1 : 2 * spec.num_ops : 2] < 0.5) & (magnitudes != 0)  # no -0.0 in a record
     return ops, np.where(negative, -magnitudes, magnitudes)
 
 

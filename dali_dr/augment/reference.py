@@ -59,9 +59,7 @@ def replay_pillow(
     return np.asarray(view)
 
 
-def normalise(
-    array: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
-) -> npt.NDArray[np.float32]:
+def normalise(array: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> npt.NDArray[np.float32]:
     """uint8 (H, W, C) -> float32 (C, H, W): ((v / 255) - mean) / std in float32, by a 256-entry table.
 
     ``mean`` and ``std`` have one value per channel, in units of v / 255. Bit for bit torchvision's
@@ -92,18 +90,12 @@ def _apply_op(image: Image.Image, name: str, magnitude: float, stored_size: int)
         case "ShearX":
             return _affine(image, (1.0, math.tan(_shear_angle(magnitude)), 0.0, 0.0, 1.0, 0.0))
         case "ShearY":
-            angle = _shear_angle(
-                magnitude
-            )  # torchvision divides sine by cosine here and takes the tangent above
+            angle = _shear_angle(magnitude)  # torchvision divides sine by cosine here and takes the tangent above
             return _affine(image, (1.0, 0.0, 0.0, math.sin(angle) / math.cos(angle), 1.0, 0.0))
         case "TranslateX":
-            return _affine(
-                image, (1.0, 0.0, -_translation(magnitude, image.width, stored_size), 0.0, 1.0, 0.0)
-            )
+            return _affine(image, (1.0, 0.0, -_translation(magnitude, image.width, stored_size), 0.0, 1.0, 0.0))
         case "TranslateY":
-            return _affine(
-                image, (1.0, 0.0, 0.0, 0.0, 1.0, -_translation(magnitude, image.height, stored_size))
-            )
+            return _affine(image, (1.0, 0.0, 0.0, 0.0, 1.0, -_translation(magnitude, image.height, stored_size)))
         case "Rotate":
             return image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=_BLACK)
         case "Brightness":
@@ -133,6 +125,4 @@ def _shear_angle(magnitude: float) -> float:
 def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
     """Nearest-neighbour transform by an inverse matrix (output to input), black outside."""
     data: Any = matrix
-    return image.transform(
-        image.size, Image.Transform.AFFINE, data, Image.Resampling.NEAREST, fillcolor=_BLACK
-    )
+    return image.transform(image.size, Image.Transform.AFFINE, data, Image.Resampling.NEAREST, fillcolor=_BLACK)

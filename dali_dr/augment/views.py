@@ -81,9 +81,7 @@ class Views:
                     f"got {column.dtype} of shape {column.shape}"
                 )
         if self.ops.shape != self.magnitudes.shape:
-            raise ValueError(
-                f"Views: ops {self.ops.shape} and magnitudes {self.magnitudes.shape} differ in shape"
-            )
+            raise ValueError(f"Views: ops {self.ops.shape} and magnitudes {self.magnitudes.shape} differ in shape")
 
     def __len__(self) -> int:
         return int(self.flip.shape[0])
@@ -128,9 +126,7 @@ class Views:
             f"op index above {len(OP_NAMES) - 1} in (op, ...)",
             self.ops,
         )
-        _reject(
-            ~np.isfinite(self.magnitudes).all(axis=1), "magnitude is not finite in (...)", self.magnitudes
-        )
+        _reject(~np.isfinite(self.magnitudes).all(axis=1), "magnitude is not finite in (...)", self.magnitudes)
         top, left, height, width = self.erase.astype(np.int64).T
         _reject(
             (top < 0) | (left < 0) | (height < 0) | (width < 0)
@@ -161,14 +157,11 @@ class Views:
         """
         if packed.ndim != 2 or packed.dtype != np.int32 or packed.shape[1] < OPS_WORD or packed.shape[1] % 2:
             raise ValueError(
-                f"packed views: want int32 of shape (N, {OPS_WORD} + 2n), "
-                f"got {packed.dtype} of shape {packed.shape}"
+                f"packed views: want int32 of shape (N, {OPS_WORD} + 2n), got {packed.dtype} of shape {packed.shape}"
             )
         num_ops = (packed.shape[1] - OPS_WORD) // 2
         ops = packed[:, OPS_WORD::2]
-        _reject(
-            packed[:, NUM_OPS_WORD] != num_ops, f"op count is not {num_ops}, as the row's length says", packed
-        )
+        _reject(packed[:, NUM_OPS_WORD] != num_ops, f"op count is not {num_ops}, as the row's length says", packed)
         _reject((packed[:, FLIP_WORD] & ~1) != 0, "flip word is neither 0 nor 1", packed)
         _reject(((ops < 0) | (ops >= len(OP_NAMES))).any(axis=1), "op id is outside 0..13", ops)
         return Views(

@@ -68,7 +68,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.num_samples < 1 or self.batch_size < 1 or self.num_views < 1:
             raise ValueError(
-                f"num_samples ({self.num_samples}), batch_size ({self.batch_size}) and num_views ({self.num_views}) must be positive"
+                f"num_samples ({self.num_samples}), batch_size ({self.batch_size}) and num_views ({self.num_views}) "
+                "must be positive"
             )
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank {self.rank} is not within world_size {self.world_size}")

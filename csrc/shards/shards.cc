@@ -183,6 +183,25 @@ std::string ShardSet::Where(const Sample& sample, const Member& member) const {
   return where.str();
 }
 
+void ShardSet::Map(File* shard, const Sample& sample, const Member& member) const {
+  const std::lock_guard lock(shard->mutex);
+  if (shard->mapped.load(std::memory_order_relaxed)) return;  // by another thread, meanwhile
+  MappedFile mapping;
+  try {
+    mapping = MappedFile(shard->path);
+  } catch (const ShardError& error) {
+    Fail("shard ", error.what(), ", wanted for ", Where(sample, member), "; restore it, it is listed in ",
+         index_path_);
+  }
+  if (mapping.bytes().size() != shard->size)
+    Fail("shard ", shard->path, " has ", mapping.bytes().size(), " bytes, but ", index_path_, " says ",
+         shard->size, " (wanted for ", Where(sample, member),
+         "): it is cut off or was replaced. Restore it from a copy, or if it was meant to change, "
+         "delete the index, it is rebuilt from the shards");
+  shard->mapping = std::move(mapping);
+  shard->mapped.store(true, std::memory_order_release);
+}
+
 Member ShardSet::Find(const Sample& sample, const char* kind, uint32_t file, uint32_t block,
                       uint32_t size) const {
   if (file >= num_files_)
@@ -196,22 +215,7 @@ Member ShardSet::Find(const Sample& sample, const char* kind, uint32_t file, uin
     FailIndex("the " + std::string(kind) + " (" + std::to_string(size) + " bytes) of " +
               Where(sample, member) + " is empty or outside that file of " + std::to_string(shard.size) +
               " bytes");
-  std::call_once(shard.once, [&] {
-    MappedFile mapping;
-    try {
-      mapping = MappedFile(shard.path);
-    } catch (const ShardError& error) {
-      Fail("shard ", error.what(), ", wanted for ", Where(sample, member), "; restore it, it is listed in ",
-           index_path_);
-    }
-    if (mapping.bytes().size() != shard.size)
-      Fail("shard ", shard.path, " has ", mapping.bytes().size(), " bytes, but ", index_path_, " says ",
-           shard.size, " (wanted for ", Where(sample, member),
-           "): it is cut off or was replaced. Restore it from a copy, or if it was meant to change, delete "
-           "the index, "
-           "it is rebuilt from the shards");
-    shard.mapping = std::move(mapping);
-  });
+  if (!shard.mapped.load(std::memory_order_acquire)) Map(&shard, sample, member);
   return {file, member.offset, shard.mapping.bytes().subspan(member.offset, size)};
 }
 

@@ -6,6 +6,7 @@
 #ifndef DALI_DR_CSRC_SHARDS_SHARDS_H_
 #define DALI_DR_CSRC_SHARDS_SHARDS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -82,12 +83,15 @@ class ShardSet {
   struct File {
     std::string path;
     uint64_t size = 0;  // as the index says
-    std::once_flag once;
+    // Not std::call_once: after an exception it deadlocks under ThreadSanitizer and with some C libraries.
+    std::mutex mutex;
+    std::atomic<bool> mapped{false};
     MappedFile mapping;
   };
 
   [[noreturn]] void FailIndex(const std::string& what) const;
   std::string_view Key(uint64_t number) const;
+  void Map(File* shard, const Sample& sample, const Member& member) const;
   Member Find(const Sample& sample, const char* kind, uint32_t file, uint32_t block, uint32_t size) const;
   void CheckHeader(const Sample& sample, const Member& member) const;
   template <typename Body>

@@ -17,6 +17,8 @@ if(NOT DALI_DR_CUDA STREQUAL "OFF")
   endif()
 endif()
 
+# GCC 12 takes a placement of DALI's small vectors for a free of a non-heap object.
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wno-free-nonheap-object>")
 add_library(dali_dr_ops SHARED ${plugin_sources})
 target_link_libraries(dali_dr_ops PRIVATE dr_image dr_record dr_shards Threads::Threads)
 target_include_directories(dali_dr_ops SYSTEM PRIVATE ${DALI_DR_DALI_INCLUDE})

@@ -150,13 +150,7 @@ def encode(
     )
     ranks = class_index.T.astype(class_type)
     # One list entry per zstd block, see _compress: columns of like distribution belong together.
-    blocks = [
-        tables,
-        op_index.astype(op_type).tobytes(),
-        geometry,
-        *(ranks[rows].tobytes() for rows in (slice(4), slice(4, None))),
-        *(codes[rows].tobytes() for rows in (slice(1), slice(1, 2), slice(2, 4), slice(4, None))),
-    ]
+    blocks = [tables + op_index.astype(op_type).tobytes(), geometry, ranks.tobytes(), codes.tobytes()]
     record_bytes = _HEADER.size + sum(map(len, blocks))
     if record_bytes > MAX_RECORD_BYTES:
         _refuse("record size", f"{record_bytes} bytes", f"want at most {MAX_RECORD_BYTES}: store fewer views")
@@ -304,13 +298,12 @@ def _compress(blocks: list[bytes]) -> bytes:
 
     A zstd block has its own Huffman table. These columns hold hardly any repeated strings, so what serves is
     Huffman coding with as few matches as can be had (least tables, longest shortest match) and a block for
-    each group of like columns. The boundaries in `encode` are the best of all contiguous groups on 10
-    photos x 400 views (EfficientNet-Lite0 teacher, K = 10): 17.7 bytes per view, and 18 us to decompress a
-    record. One block takes 20.2 bytes. "lazy2": faster strategies reuse the last block's table even where
-    that costs (17.9).
+    each group of like columns. Each table costs a reader about 2 us, so there are only four: 18.7 bytes per view on
+    10 photos x 400 views (EfficientNet-Lite0 teacher, K = 10). Nine blocks and "lazy2" take 17.7 bytes but 40 %
+    more time to read; one block takes 20.2 bytes.
     """
     parameters = zstandard.ZstdCompressionParameters(
-        strategy=zstandard.STRATEGY_LAZY2, min_match=7, hash_log=6, chain_log=6, search_log=1,
+        strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, chain_log=6, search_log=1,
         target_length=0, window_log=17, write_content_size=1, write_checksum=0, write_dict_id=0,
     )  # fmt: skip
     size = sum(map(len, blocks))

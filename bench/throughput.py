@@ -206,7 +206,7 @@ def prepare(data: Path | None, scratch: Path) -> dict[str, Any]:
     for variant in ("rrc", "rrc+ra+re"):
         if not (scratch / variant).exists():
             write_variant(variant, images, stored, classes, scratch / variant)
-    return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").manifest.views_min}
+    return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").num_views}
 
 
 def write_variant(variant: str, images: list[Any], stored: list[Any] | None, classes: int, out: Path) -> None:
@@ -349,16 +349,19 @@ def decode_only(roi: bool) -> Loader:
         from nvidia.dali import fn, pipeline_def, types
 
         from dali_dr import Dataset, _plugin
-        from dali_dr.sampling.sampler import Sampler
+        from dali_dr.sampling.choice import Choice
+        from dali_dr.sampling.order import Global
 
         _plugin.load()
         gpu = options.device == "gpu"
         dataset = Dataset(scratch / "rrc+ra+re")
-        sampler = Sampler(len(dataset), dataset.manifest.views_min, options.batch_size, last_batch="fill")
+        order, choice = Global(len(dataset), seed=0), Choice(dataset.num_views)
 
         def source(info: Any) -> Any:
-            share = sampler.shares(info.iteration, 1)[0]
-            return share.samples, share.views.astype(np.int32)
+            first = info.iteration * options.batch_size
+            epoch = first // order.length
+            samples = order.samples(epoch, np.arange(first, first + options.batch_size) % order.length)
+            return samples, choice.views(samples, epoch, epoch).astype(np.int32)
 
         @pipeline_def(batch_size=options.batch_size, num_threads=options.threads, device_id=0 if gpu else None)  # type: ignore[untyped-decorator]
         def graph() -> Any:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, replay_pipeline
 from dali_dr.record.labels import densify
-from dali_dr.sampling.sampler import LastBatch, Sampler, Share
+from dali_dr.sampling.choice import Choice, Window
+from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed
+from dali_dr.sampling.sampler import LastBatch, Progressive, RandomShapes, Sampler, Shape, Shapes, Share
 from dali_dr.shards.dataset import Dataset
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,6 +28,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _STATE_VERSION = 1
+
+OrderName = Literal["global", "windowed", "sequential"]
+Targets = Literal["sparse", "dense", "top1"]
+Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
 
 
 class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
@@ -36,23 +44,38 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     - label: (B,) int64 class ids of the data set itself.
     - soft_ids: (B, K) int32, the teacher's most likely classes on exactly this view, falling.
     - soft_probs: (B, K) float32, their probabilities (see `dali_dr.losses`).
+    - targets: instead of the two, with targets="dense" (B, classes) float32, the mass that the teacher gave to other
+      classes spread over them evenly; with targets="top1" (B,) int64, the teacher's most likely class.
     - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for.
 
     Args:
       dataset: a `dali_dr.Dataset` or its folder.
-      batch_size: samples per batch of this process.
+      batch_size: images per batch of this process.
       device: "gpu" decodes and replays on the GPU and yields CUDA tensors; "cpu" needs no GPU.
-      size: output height and width, or a pair of them; default: the size that the views were drawn for.
+      size: of the views in pixels; default: as they were drawn. An int; (height, width); a list of (size, batch_size)
+        pairs of which every batch has one, drawn evenly (variable batches, CVNets); or a function epoch -> size
+        (progressive resizing). See schemas/reinforcement-record.md for what another size does to stored views.
       dtype: "float32", "float16" or "uint8" (0 … 255, not normalised).
       mean, std: per channel, of values in 0 … 1.
       seed: of the order of the samples and of the choice of views.
-      shuffle: a global permutation per epoch; False: the order of the shards.
+      order: "global", a permutation of all samples per epoch; "windowed", shard after shard, shuffled within `window`
+        positions (for network disks); "sequential", the order of the shards; or an `Order` of `dali_dr.sampling.order`.
+      window: positions, for order="windowed".
+      samples: sample numbers or keys to take, instead of all.
+      classes: class ids to take, instead of all.
+      repeats: repeated augmentation, every image so many times in a batch, with different views (USI takes 3).
+      class_mates: M others of its class after every image (BAKE).
+      views_per_image: m views of every decoded image (FKD); batches are then m times as large, and an epoch advances by m
+        views per image. The epoch keeps its number of batches: divide batch_size by m, and train epochs / m of them.
+      curriculum: epoch -> (a, b), the part of the views in order of falling confidence that is replayed; see
+        `dali_dr.sampling.choice.Curriculum`.
       rank, world_size: this process's place; default: RANK and WORLD_SIZE of the environment (torchrun), else 0 of 1.
       last_batch: "partial", "drop" or "fill"; see `dali_dr.sampling.sampler.Sampler`. Distributed training wants "drop"
         or "fill", which give every rank the same number of batches.
       num_threads: DALI's CPU threads; default: the processors that this process may use.
-      as_tuples: yield `(images, dense_targets)` instead, dense_targets being (B, classes) float32 with the mass that the
-        teacher gave to other classes spread over them evenly: what a torchvision-style loop with `CrossEntropyLoss` takes.
+      targets: "sparse" (soft_ids and soft_probs), "dense" or "top1".
+      as_tuples: yield `(images, targets)` instead, dense unless targets="top1": what a torchvision-style loop with
+        `CrossEntropyLoss` takes.
       with_index: add "index" and "view" to the batches.
       layout: "CHW" or "HWC".
       roi_decode, hw_decoder_load, prefetch: see `dali_dr.pipeline.replay_pipeline`.
@@ -70,16 +93,24 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         *,
         batch_size: int,
         device: Device = "gpu",
-        size: int | tuple[int, int] | None = None,
+        size: Sizes | None = None,
         dtype: Literal["float32", "float16", "uint8"] = "float32",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
-        shuffle: bool = True,
+        order: OrderName | Order = "global",
+        window: int = 16_384,
+        samples: Sequence[int] | Sequence[str] | npt.NDArray[np.integer] | None = None,
+        classes: Sequence[int] | None = None,
+        repeats: int = 1,
+        class_mates: int = 0,
+        views_per_image: int = 1,
+        curriculum: Window | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         last_batch: LastBatch = "partial",
         num_threads: int | None = None,
+        targets: Targets = "sparse",
         as_tuples: bool = False,
         with_index: bool = False,
         layout: Literal["CHW", "HWC"] = "CHW",
@@ -88,28 +119,42 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         prefetch: int = 2,
         device_id: int | None = None,
     ) -> None:
+        if targets not in ("sparse", "dense", "top1"):
+            raise ValueError(f'targets must be "sparse", "dense" or "top1", not {targets!r}')
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
-        spec = self.dataset.spec
+        self._targets = "dense" if as_tuples and targets == "sparse" else targets
         self._as_tuples = as_tuples
-        self._outputs = OUTPUTS if with_index else OUTPUTS[:4]
+        self._with_index = with_index
+        self._views_per_image = views_per_image
+        self._seed = seed
+        spec = self.dataset.spec
+        shapes, largest = _shapes(spec.size if size is None else size, batch_size, seed)
+        if isinstance(order, str):
+            order = _order(self.dataset, order, seed, window, _numbers(self.dataset, samples, classes))
+        elif samples is not None or classes is not None:
+            raise ValueError(
+                "`samples` and `classes` go with an order by name; put them into the Order given (see Subset)"
+            )
+        if repeats > 1:
+            order = Repeated(order, repeats)
+        if class_mates:
+            order = ClassPaired(order, self.dataset.labels, seed, class_mates)
         self._sampler = Sampler(
-            num_samples=len(self.dataset),
-            num_views=self.dataset.num_views,
-            batch_size=batch_size,
-            seed=seed,
-            rank=_environment(rank, "RANK", 0),
-            world_size=_environment(world_size, "WORLD_SIZE", 1),
-            shuffle=shuffle,
-            last_batch=last_batch,
+            order,
+            Choice(self.dataset.num_views, seed, views_per_image, curriculum),
+            shapes,
+            _environment(rank, "RANK", 0),
+            _environment(world_size, "WORLD_SIZE", 1),
+            last_batch,
         )
         self._build: Callable[[Callable[[Any], Any]], Any] = lambda source: replay_pipeline(
             source,
             index=str(self.dataset.index_path),
-            batch_size=batch_size,
+            batch_size=largest,
             device=device,
             device_id=_cuda_device(device_id) if device == "gpu" else None,
             num_threads=num_threads or len(os.sched_getaffinity(0)),
-            size=(size, size) if isinstance(size, int) else size or (spec.size, spec.size),
+            size=shapes.size if isinstance(shapes, _Fixed) else None,
             stored_size=spec.size,
             interpolation=spec.interpolation,
             dtype=dtype,
@@ -120,50 +165,60 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             hw_decoder_load=hw_decoder_load,
             prefetch=prefetch,
         )
-        self._restart(self._sampler)
+        self._length: tuple[int, int] | None = None
+        self._restart(0, 0)
 
-    def _restart(self, sampler: Sampler) -> None:
-        """Builds the pipeline so that its first batch is the sampler's step 0."""
-        self._sampler = sampler
-        self._source = _Source(sampler)
-        self._step = 0  # batches given out since the restart
-        self._epoch_end = sampler.steps_in_epoch(sampler.start_consumed)  # step at which the current epoch ends
-        self._epoch = sampler.start_epoch
-        self._consumed = sampler.start_consumed
+    def _restart(self, epoch: int, consumed: int) -> None:
+        """Builds the pipeline so that its first batch is the one at this place."""
+        self._epoch, self._consumed = epoch, consumed
+        self._source = _Source(self._sampler.run(epoch, consumed), not isinstance(self._sampler.shapes, _Fixed))
         super().__init__(
             [self._build(self._source)], list(OUTPUTS), size=-1, auto_reset=False, prepare_first_batch=False
         )
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch belongs to (until the loop over the current one has ended: the current one)."""
+        """The epoch of the next batch; until the loop over an epoch has ended, that epoch."""
         return self._epoch
 
     def __len__(self) -> int:
-        """Batches in an epoch of this rank."""
-        return self._sampler.steps_in_epoch()
+        """Batches of this rank in the current epoch (every epoch has as many, unless `size` makes batches vary)."""
+        if self._length is None or (self._length[0] != self._epoch and not isinstance(self._sampler.shapes, _Fixed)):
+            self._length = self._epoch, sum(1 for _ in self._sampler.epoch(self._epoch))
+        return self._length[1]
 
     def __iter__(self) -> ReinforcedIterator:
         return self
 
     def __next__(self) -> Any:
-        if self._step == self._epoch_end:
-            self._epoch_end += self._sampler.steps_in_epoch()
-            self._epoch, self._consumed = self._epoch + 1, 0
+        share = self._source.peek()
+        if share.epoch != self._epoch:
+            self._epoch, self._consumed = share.epoch, 0
             raise StopIteration
         try:
             batch: dict[str, torch.Tensor] = super().__next__()[0]
         except RuntimeError as error:
-            raise _explained(error, self._source.share(self._step), self.dataset) from error
-        share = self._source.share(self._step)
-        self._step += 1
+            raise _explained(error, share, self.dataset) from error
+        self._source.pop()
         self._consumed = share.consumed
-        if self._as_tuples:
-            targets = densify(batch["soft_ids"], batch["soft_probs"], self.dataset.num_classes)
-            return batch["data"], targets
-        return [{name: batch[name] for name in self._outputs}]
+        return self._presented(batch)
 
     next = __next__
+
+    def _presented(self, batch: dict[str, torch.Tensor]) -> Any:
+        """The batch in the form that was asked for."""
+        if self._views_per_image > 1:
+            for name in ("data", "soft_ids", "soft_probs", "view"):
+                batch[name] = batch[name].flatten(0, 1)
+            for name in ("label", "index"):
+                batch[name] = batch[name].repeat_interleave(self._views_per_image)
+        if not self._with_index:
+            del batch["index"], batch["view"]
+        if self._targets != "sparse":
+            ids, probs = batch.pop("soft_ids"), batch.pop("soft_probs")
+            dense = self._targets == "dense"
+            batch["targets"] = densify(ids, probs, self.dataset.num_classes) if dense else ids[:, 0].long()
+        return (batch["data"], batch["targets"]) if self._as_tuples else [batch]
 
     def reset(self) -> None:
         """Does nothing: the epoch after a finished one begins by itself. For loops written for other DALI iterators."""
@@ -171,58 +226,124 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     def state_dict(self) -> dict[str, int]:
         """Where the run stands after the last batch that was given out: a few integers, the same on every rank."""
         epoch, consumed = self._epoch, self._consumed
-        if consumed == self._sampler.num_samples:
+        if self._sampler.done(epoch, consumed):
             epoch, consumed = epoch + 1, 0
-        return {
-            "version": _STATE_VERSION,
-            "epoch": epoch,
-            "consumed": consumed,
-            "seed": self._sampler.seed,
-            "num_samples": self._sampler.num_samples,
-        }
+        length = self._sampler.order.length
+        return {"version": _STATE_VERSION, "epoch": epoch, "consumed": consumed, "seed": self._seed, "length": length}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on with exactly the batches that would have come, also in a new process or with another world size.
 
         Raises:
-          ValueError: the state is of another data set size or format version, or of another seed.
+          ValueError: the state is of another length of the epoch, of another seed or of another format version.
         """
-        sampler = self._sampler
         if state.get("version") != _STATE_VERSION:
             raise ValueError(
                 f"loader state has version {state.get('version')}, this dali_dr reads version {_STATE_VERSION}"
             )
-        for name, own in (("num_samples", sampler.num_samples), ("seed", sampler.seed)):
+        for name, own in (("length", self._sampler.order.length), ("seed", self._seed)):
             if state[name] != own:
                 raise ValueError(
                     f"loader state was saved with {name}={state[name]}, but this iterator has {name}={own}: "
-                    "restore it with the data set and seed that it was saved with"
+                    "restore it with the data set, order and seed that it was saved with"
                 )
-        self._restart(dataclasses.replace(sampler, start_epoch=state["epoch"], start_consumed=state["consumed"]))
+        self._restart(state["epoch"], state["consumed"])
 
 
 class _Source:
-    """The pipeline's input: shares by DALI's iteration number, computed a block at a time and kept until given out."""
+    """The pipeline's input. The pipeline runs ahead of the consumer, so shares are kept until they are given out."""
 
-    BLOCK = 16
+    def __init__(self, run: Iterator[Share], with_size: bool) -> None:
+        self._run = run
+        self._with_size = with_size
+        self._shares: deque[Share] = deque()
+        self._fed = 0  # of them, those that the pipeline has been given
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
-        self._blocks: dict[int, list[Share]] = {}
+    def _at(self, place: int) -> Share:
+        while len(self._shares) <= place:
+            self._shares.append(next(self._run))
+        return self._shares[place]
 
-    def share(self, step: int) -> Share:
-        number, offset = divmod(step, self.BLOCK)
-        block = self._blocks.get(number)
-        if block is None:
-            # The pipeline runs ahead of the consumer by its prefetch depth, so a few blocks are alive at a time.
-            block = self._blocks[number] = self._sampler.shares(number * self.BLOCK, self.BLOCK)
-            for old in [n for n in self._blocks if n < number - 4]:
-                del self._blocks[old]
-        return block[offset]
+    def peek(self) -> Share:
+        """The share that the consumer gets next."""
+        return self._at(0)
 
-    def __call__(self, info: Any) -> tuple[Any, Any]:
-        share = self.share(info.iteration)
-        return share.samples, share.views.astype(np.int32)
+    def pop(self) -> None:
+        """The consumer has got it."""
+        self._shares.popleft()
+        self._fed -= 1
+
+    def __call__(self, info: Any) -> tuple[Any, ...]:
+        share = self._at(self._fed)
+        self._fed += 1
+        inputs = share.samples, share.views.astype(np.int32)
+        if not self._with_size:
+            return inputs
+        return *inputs, np.tile(np.array(share.size, np.int32), (len(share.samples), 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fixed:
+    """The same shape for every batch."""
+
+    batch_size: int
+    size: tuple[int, int]
+
+    def __call__(self, epoch: int, begin: int) -> Shape:
+        return Shape(self.batch_size, self.size)
+
+
+def _shapes(size: Sizes, batch_size: int, seed: int) -> tuple[Shapes, int]:
+    """The shapes of batches, and the largest batch."""
+    if callable(size):
+        return Progressive(batch_size, size), batch_size
+    if isinstance(size, int):
+        return _Fixed(batch_size, (size, size)), batch_size
+    first, *_ = size
+    if isinstance(first, int):
+        return _Fixed(batch_size, cast(tuple[int, int], tuple(size))), batch_size
+    shapes = tuple(Shape(int(batch), (int(side), int(side))) for side, batch in cast(Sequence[tuple[int, int]], size))
+    return RandomShapes(shapes, seed), max(shape.batch_size for shape in shapes)
+
+
+def _numbers(dataset: Dataset, samples: Any, classes: Sequence[int] | None) -> npt.NDArray[np.int64] | None:
+    """The sample numbers that `samples` and `classes` leave, or None for all."""
+    if samples is None and classes is None:
+        return None
+    numbers = np.arange(len(dataset))
+    if samples is not None:
+        try:
+            numbers = np.array([dataset.find(s) if isinstance(s, str) else int(s) for s in samples], np.int64)
+        except KeyError as error:
+            raise ShardError(f"{dataset.path}: no sample has the key {error.args[0]!r}") from None
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(dataset)):
+            raise ValueError(f"`samples` runs from {numbers.min()} to {numbers.max()}, but there are {len(dataset)}")
+        if len(np.unique(numbers)) != len(numbers):
+            raise ValueError("`samples` names a sample twice")
+    if classes is not None:
+        numbers = numbers[np.isin(dataset.labels[numbers], np.asarray(classes))]
+    if not numbers.size:
+        raise ValueError("`samples` and `classes` leave no sample")
+    return numbers
+
+
+def _order(dataset: Dataset, name: str, seed: int, window: int, numbers: npt.NDArray[np.int64] | None) -> Order:
+    """The order of that name, over all samples or the numbers given."""
+    count = len(dataset) if numbers is None else len(numbers)
+    base: Order
+    if name == "global":
+        base = Global(count, seed)
+    elif name == "sequential":
+        base = Sequential(count)
+    elif name == "windowed":
+        ends = np.cumsum([shard.samples for shard in dataset.manifest.shards])
+        if numbers is not None:
+            numbers = np.sort(numbers)  # so that the subset runs shard by shard too
+            ends = np.searchsorted(numbers, ends)
+        base = Windowed(tuple(int(n) for n in np.diff(ends, prepend=0) if n), seed, window)
+    else:
+        raise ValueError(f'order must be "global", "windowed", "sequential" or an Order, not {name!r}')
+    return base if numbers is None else Subset(base, numbers)
 
 
 def _environment(value: int | None, name: str, default: int) -> int:

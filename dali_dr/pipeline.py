@@ -22,7 +22,7 @@ def replay_pipeline(
     device: Device,
     device_id: int | None,
     num_threads: int,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     stored_size: int,
     interpolation: str,
     dtype: Literal["uint8", "float16", "float32"],
@@ -36,7 +36,8 @@ def replay_pipeline(
     """Builds the pipeline that replays stored views.
 
     Args:
-      source: called with DALI's BatchInfo before each batch; returns (samples int64 (B,), views int32 (B,)).
+      source: called with DALI's BatchInfo before each batch; returns (samples int64 (B,), views int32 (B,) or (B, m)),
+        and, if size is None, sizes int32 (B, 2), the same in all rows.
       index: the data set's index.bin.
       roi_decode: decode only the stored crop ("on"), or the whole image and crop in the replay operator ("off").
         "auto" is "on"; the switch exists because a decoder release may have trouble with regions on the GPU
@@ -59,8 +60,7 @@ def replay_pipeline(
         "adjust_orientation": False,
     }  # boxes are in file pixels
     decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
-    replay = {
-        "size": size,
+    replay: dict[str, Any] = {
         "stored_size": stored_size,
         "interpolation": interpolation,
         "mean": mean,
@@ -72,7 +72,9 @@ def replay_pipeline(
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
     )
     def graph() -> tuple[Any, ...]:
-        samples, views = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32])
+        inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
+        samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
+        replay["size"] = size or sizes[0]
         encoded, label, start, shape, params, soft_ids, soft_probs = dr.read(samples, views, index=index)
         if roi_decode == "off":
             images = fn.decoders.image(encoded, **decoder)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.sampling.choice import Curriculum
 from dali_dr.shards.writer import image_info
 
 SIZE, CLASSES, VIEWS = 96, 20, 5
@@ -165,9 +168,148 @@ def test_state_continues_exactly_at_every_step(dataset: dali_dr.Dataset) -> None
             assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("worlds", [(1, 2, 4, 3), (3, 1)])
+def test_another_world_size_goes_on_with_the_epoch(dataset: dali_dr.Dataset, worlds: tuple[int, ...]) -> None:
+    """One global batch with each world size in turn, the rest of the epoch with the last one: an exact cover."""
+    seen: list[int] = []
+    state: dict[str, int] | None = None
+    for world_size in worlds:
+        ranks = [loader(dataset, batch_size=2, rank=r, world_size=world_size) for r in range(world_size)]
+        for rank in ranks:
+            if state:
+                rank.load_state_dict(state)
+        if world_size == worlds[-1]:
+            batches = [b for rank in ranks for b in epoch_of(rank)]
+        else:
+            batches = [next(rank)[0] for rank in ranks]
+            states = [rank.state_dict() for rank in ranks]
+            assert all(s == states[0] for s in states)
+            state = states[0]
+        seen += torch.cat([b["index"] for b in batches]).tolist()
+    assert sorted(seen) == list(range(23))
+
+
+def test_state_is_small_and_quick(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset)
+    next(iterator)
+    times = []
+    for _ in range(50):
+        begin = time.perf_counter()
+        state = iterator.state_dict()
+        times.append(time.perf_counter() - begin)
+    assert sorted(times)[25] < 1e-3 and len(json.dumps(state)) < 1024
+
+
+def test_state_continues_with_every_option(dataset: dali_dr.Dataset) -> None:
+    options: dict[str, Any] = {
+        "size": [(96, 3), (64, 6), (48, 9)],
+        "repeats": 3,
+        "order": "windowed",
+        "window": 4,
+        "curriculum": Curriculum("easy", "all", 4),
+        "last_batch": "drop",
+    }
+    iterator = loader(dataset, **options)
+    batches, states = [], []
+    for _ in range(3):
+        for (batch,) in iterator:
+            batches.append(batch)
+            states.append(iterator.state_dict())
+    for step in range(0, len(states) - 1, 3):
+        restored = loader(dataset, **options)
+        restored.load_state_dict(states[step])
+        rest: list[dict[str, torch.Tensor]] = []
+        while len(rest) < len(batches) - step - 1:
+            rest += epoch_of(restored)
+        for mine, theirs in zip(rest, batches[step + 1 :], strict=False):
+            assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_several_views_of_one_decode(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset, views_per_image=3, batch_size=4, dtype="uint8", layout="HWC")
+    for epoch in range(2):
+        batches = epoch_of(iterator)
+        assert [len(b["data"]) for b in batches] == [12, 12, 12, 12, 12, 9]
+        for batch in batches:
+            assert {n: len(t) for n, t in batch.items()} == dict.fromkeys(batch, len(batch["data"]))
+            for row, (number, view) in enumerate(zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)):
+                assert np.array_equal(batch["data"][row].numpy(), reference(dataset, number, view))
+                assert np.array_equal(batch["soft_ids"][row].numpy(), dataset.reinforcements(number).soft_ids[view])
+            views = batch["view"].reshape(-1, 3)
+            assert (
+                all(len(set(v)) == 3 for v in views.tolist()) or epoch == 1
+            )  # 5 views: the second visit starts a new cycle
+
+
+@pytest.mark.parametrize("size", [48, 160])
+def test_other_sizes_than_the_stored_one(dataset: dali_dr.Dataset, size: int) -> None:
+    (batch,) = next(loader(dataset, size=size, dtype="uint8", layout="HWC"))
+    for row, (number, view) in enumerate(zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)):
+        image = Image.open(io.BytesIO(dataset.image(number))).convert("RGB")
+        expected = replay_pillow(image, dataset.reinforcements(number), view, dataset.spec, size=size)
+        assert np.array_equal(batch["data"][row].numpy(), expected)
+
+
+def test_sizes_may_vary_from_batch_to_batch(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset, size=[(96, 2), (48, 5)], dtype="uint8", layout="HWC")
+    seen = set()
+    for _ in range(3):
+        length, batches = len(iterator), epoch_of(iterator)
+        assert length == len(batches)
+        assert sorted(torch.cat([b["index"] for b in batches]).tolist()) == list(range(23))
+        for batch in batches:
+            size = batch["data"].shape[1]
+            seen.add(size)
+            assert len(batch["data"]) <= {96: 2, 48: 5}[size]
+            number, view = int(batch["index"][0]), int(batch["view"][0])
+            image = Image.open(io.BytesIO(dataset.image(number))).convert("RGB")
+            expected = replay_pillow(image, dataset.reinforcements(number), view, dataset.spec, size=size)
+            assert np.array_equal(batch["data"][0].numpy(), expected)
+    assert seen == {96, 48}
+
+
+def test_progressive_sizes(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset, size=lambda epoch: 32 + 16 * epoch)
+    assert [{b["data"].shape[-1] for b in epoch_of(iterator)} for _ in range(3)] == [{32}, {48}, {64}]
+
+
+def test_curriculum_replays_its_window(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset, curriculum=Curriculum("easy", "hard", epochs=2, part=0.4))
+    views = [torch.cat([b["view"] for b in epoch_of(iterator)]) for _ in range(2)]
+    assert views[0].max() < 2 and views[1].min() >= 3
+
+
+def test_repeats_pairs_and_subsets(dataset: dali_dr.Dataset) -> None:
+    batches = epoch_of(loader(dataset, repeats=3, batch_size=6))
+    assert all(
+        torch.equal(b["index"][::3], b["index"][1::3]) and (b["view"][::3] != b["view"][1::3]).all() for b in batches
+    )
+    batches = epoch_of(loader(dataset, class_mates=1, batch_size=6))
+    assert all(torch.equal(b["label"][::2], b["label"][1::2]) for b in batches)
+    some = torch.cat([b["index"] for b in epoch_of(loader(dataset, samples=["image003", "image011", "image020"]))])
+    assert sorted(some.tolist()) == [3, 11, 20]
+    labels = torch.cat([b["label"] for b in epoch_of(loader(dataset, classes=[0, 2]))])
+    assert sorted(labels.tolist()) == [0, 0, 2, 2]
+    with pytest.raises(dali_dr.ShardError, match="nobody"):
+        loader(dataset, samples=["nobody"])
+    with pytest.raises(ValueError, match="no sample"):
+        loader(dataset, classes=[19, 21], samples=[1])
+
+
+def test_sequential_order_is_that_of_the_shards(dataset: dali_dr.Dataset) -> None:
+    assert torch.cat([b["index"] for b in epoch_of(loader(dataset, order="sequential"))]).tolist() == list(range(23))
+
+
+def test_top1_targets(dataset: dali_dr.Dataset) -> None:
+    (batch,) = next(loader(dataset, targets="top1"))
+    (sparse,) = next(loader(dataset))
+    assert torch.equal(batch["targets"], sparse["soft_ids"][:, 0].long()) and batch["targets"].dtype == torch.int64
+    assert "soft_ids" not in batch
+
+
 def test_state_of_something_else_is_refused(dataset: dali_dr.Dataset) -> None:
     iterator = loader(dataset)
-    for change in ({"seed": 8}, {"num_samples": 24}, {"version": 99}):
+    for change in ({"seed": 8}, {"length": 24}, {"version": 99}):
         with pytest.raises(ValueError, match=next(iter(change))):
             iterator.load_state_dict({**iterator.state_dict(), **change})
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dali_dr.sampling.choice import choose_views
-from dali_dr.sampling.order import keyed_permutation, mix
-from dali_dr.sampling.sampler import LastBatch, Sampler
+from dali_dr.sampling.choice import Choice, Curriculum
+from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed
+from dali_dr.sampling.permutation import keyed_permutation, mix
+from dali_dr.sampling.sampler import LastBatch, Progressive, RandomShapes, Sampler, Shape, Share
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,8 +65,8 @@ def test_order_looks_random() -> None:
 
 @pytest.mark.parametrize("num_views", [1, 2, 7, 32, 400])
 def test_no_view_repeats_before_all_were_seen(num_views: int) -> None:
-    samples = np.arange(20)
-    epochs = np.stack([choose_views(samples, e, num_views, 1) for e in range(2 * num_views)])
+    samples, choice = np.arange(20), Choice(num_views, seed=1)
+    epochs = np.stack([choice.views(samples, e, e) for e in range(2 * num_views)])
     for cycle in (epochs[:num_views], epochs[num_views:]):
         assert np.array_equal(np.sort(cycle, axis=0), np.broadcast_to(np.arange(num_views)[:, None], cycle.shape))
     if num_views >= 32:
@@ -71,9 +74,137 @@ def test_no_view_repeats_before_all_were_seen(num_views: int) -> None:
         assert (epochs[:, :1] != epochs).any(axis=0)[1:].all()  # images are not in step
 
 
+@pytest.mark.parametrize("m", [2, 4, 5])
+def test_several_views_per_image_run_through_all(m: int) -> None:
+    choice = Choice(20, seed=1, views_per_image=m)
+    seen = np.concatenate([choice.views(np.arange(9), e, e) for e in range(20 // m)], axis=1)
+    assert seen.shape == (9, 20)
+    assert np.array_equal(np.sort(seen, axis=1), np.broadcast_to(np.arange(20), seen.shape))
+
+
 def test_views_in_one_epoch_are_spread_evenly() -> None:
-    counts = np.bincount(choose_views(np.arange(40_000), 3, 400, 0), minlength=400)
+    counts = np.bincount(Choice(400).views(np.arange(40_000), 3, 3), minlength=400)
     assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_mixture_with_fresh_views() -> None:
+    samples, stored = np.arange(20_000), Choice(50, seed=3)
+    mixed = Choice(50, seed=3, p_reinforced=0.9)
+    views = mixed.views(samples, 7, 7)
+    fresh = views < 0
+    assert stats.binomtest(int(fresh.sum()), len(samples), 0.1).pvalue > 1e-4
+    assert (views[fresh] == -8).all() and np.array_equal(views[~fresh], stored.views(samples, 7, 7)[~fresh])
+    again = mixed.views(samples, 8, 8) < 0
+    assert stats.binomtest(int((again & fresh).sum()), len(samples), 0.01).pvalue > 1e-4  # drawn anew each time
+    assert (Choice(0).views(samples, 2, 2) == -3).all() and (
+        Choice(50, p_reinforced=0).views(samples, 2, 2) == -3
+    ).all()
+
+
+def test_curriculum_follows_the_cosine() -> None:
+    curriculum = Curriculum("easy", "hard", epochs=11, part=0.25)
+    assert curriculum(0) == (0.0, 0.25) and curriculum(10) == curriculum(99) == (0.75, 1.0)
+    for epoch in range(11):
+        shift = 0.75 * 0.5 * (1 - np.cos(np.pi * epoch / 10))
+        np.testing.assert_allclose(curriculum(epoch), (shift, 0.25 + shift))
+    choice = Choice(40, window=Curriculum("easy", "all", epochs=3))
+    for epoch, end in ((0, 20), (1, 30), (2, 40)):
+        views = np.unique(np.concatenate([choice.views(np.arange(50), visit, epoch) for visit in range(5)]))
+        assert views.min() >= 0 and views.max() < end and len(views) == end
+
+
+@pytest.mark.parametrize("window", [(0.5, 0.5), (-0.1, 1), (0, 1.1)])
+def test_windows_outside_the_views_are_refused(window: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="window of epoch 4"):
+        Choice(10, window=lambda epoch: window).views(np.arange(3), 0, 4)
+
+
+# ---- orders
+
+
+def epoch_order(order: Order, epoch: int) -> Any:
+    return order.samples(epoch, np.arange(order.length))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Global(103, 5),
+        Sequential(103),
+        Windowed((40, 40, 23), 5, 10),
+        Windowed((40, 40, 23), 5, 1),
+        Windowed((1,) * 103, 5, 1000),
+        Windowed((103,), 5, 103),
+    ],
+    ids=repr,
+)
+def test_an_epoch_has_every_sample_once(order: Order) -> None:
+    for epoch in range(3):
+        assert np.array_equal(np.sort(epoch_order(order, epoch)), np.arange(103))
+        assert np.array_equal(epoch_order(order, epoch)[[5, 77]], order.samples(epoch, np.array([5, 77])))
+    if not isinstance(order, Sequential):
+        assert (epoch_order(order, 0) != epoch_order(order, 1)).any()
+
+
+def test_windows_stay_near_the_stream_of_shards() -> None:
+    order = Windowed((1000,) * 50, seed=2, window=300)
+    samples = epoch_order(order, 0)
+    shards = samples // 1000
+    assert len(np.unique(np.concatenate([shards[i : i + 300] for i in range(0, 300, 300)]))) <= 2
+    for begin in range(0, 50_000, 300):  # a window's samples are those of a run of the stream
+        assert len(np.unique(shards[begin : begin + 300])) <= 2
+    first_seen = shards[np.sort(np.unique(shards, return_index=True)[1])]
+    assert not np.array_equal(first_seen, np.arange(50))  # shards are shuffled
+    assert (np.diff(samples[:300]) != 1).mean() > 0.9  # and so are windows
+
+
+def test_repeated_augmentation_has_different_views_side_by_side() -> None:
+    sampler = Sampler(Repeated(Global(100, 1), 3), Choice(30, 1), fixed(12))
+    samples, views = together(list(itertools.islice(sampler.run(), 8)))
+    assert np.array_equal(samples.reshape(-1, 3), np.repeat(samples[::3, None], 3, axis=1))
+    assert len(np.unique(samples)) == 32  # 8 batches of 4 samples
+    assert all(len(set(row)) == 3 for row in views.reshape(-1, 3).tolist())
+
+
+def test_pairs_are_of_one_class() -> None:
+    labels = np.random.default_rng(0).integers(0, 12, 200)
+    labels[17] = 99  # alone in its class
+    order = ClassPaired(Global(200, 3), labels, seed=3, mates=2)
+    groups = epoch_order(order, 0).reshape(-1, 3)
+    assert np.array_equal(np.sort(groups[:, 0]), np.arange(200))
+    assert (labels[groups] == labels[groups[:, :1]]).all()
+    assert all(len(set(g)) == 3 for g in groups.tolist() if g[0] != 17)
+    assert groups[groups[:, 0] == 17].tolist() == [[17, 17, 17]]
+    assert (
+        epoch_order(order, 1).reshape(-1, 3)[np.argsort(epoch_order(order, 1)[::3]), 1]
+        != groups[np.argsort(groups[:, 0]), 1]
+    ).mean() > 0.7
+    partners = np.concatenate([epoch_order(order, e).reshape(-1, 3)[:, 1] for e in range(60)])
+    members = np.nonzero(labels == 4)[0]
+    counts = np.bincount(partners, minlength=200)[members]
+    assert stats.chisquare(counts).pvalue > 1e-4  # every mate is as likely
+
+
+def test_subset_of_samples() -> None:
+    numbers = np.array([90, 3, 41, 7, 8, 60])
+    assert sorted(epoch_order(Subset(Global(6, 1), numbers), 0).tolist()) == sorted(numbers.tolist())
+    paired = epoch_order(ClassPaired(Subset(Global(6, 1), numbers), np.arange(100) % 2, seed=1), 0)
+    assert set(paired.tolist()) == set(numbers.tolist())
+
+
+# ---- the sampler
+
+
+def fixed(batch_size: int) -> Any:
+    return lambda epoch, begin: Shape(batch_size, (8, 8))
+
+
+def shares_of(sampler: Sampler, epoch: int, consumed: int = 0) -> list[Share]:
+    return list(itertools.takewhile(lambda s: s.epoch == epoch, sampler.run(epoch, consumed)))
+
+
+def together(shares: Sequence[Share]) -> tuple[Any, Any]:
+    return np.concatenate([s.samples for s in shares]), np.concatenate([s.views for s in shares])
 
 
 @settings(max_examples=80, deadline=None)
@@ -87,21 +218,20 @@ def test_views_in_one_epoch_are_spread_evenly() -> None:
 def test_ranks_are_disjoint_and_complete(
     num_samples: int, batch_size: int, world_size: int, last_batch: LastBatch, shuffle: bool
 ) -> None:
+    order = Global(num_samples, 1) if shuffle else Sequential(num_samples)
     try:
-        ranks = [Sampler(num_samples, 3, batch_size, 1, r, world_size, shuffle, last_batch) for r in range(world_size)]
+        ranks = [Sampler(order, Choice(3), fixed(batch_size), r, world_size, last_batch) for r in range(world_size)]
     except ValueError:
         assert num_samples < world_size * batch_size
         return
     for epoch in range(2):
         seen: list[int] = []
         for sampler in ranks:
-            steps = sampler.steps_in_epoch()
-            shares = sampler.shares(epoch * steps, steps)
-            assert all(s.epoch == epoch for s in shares)
+            shares = shares_of(sampler, epoch)
             if last_batch != "partial":
                 assert all(len(s.samples) == batch_size for s in shares)
             assert all(len(s.samples) > 0 for s in shares)
-            seen += np.concatenate([s.samples for s in shares]).tolist()
+            seen += together(shares)[0].tolist()
         if last_batch == "partial":
             assert sorted(seen) == list(range(num_samples))
         elif last_batch == "drop":
@@ -113,23 +243,22 @@ def test_ranks_are_disjoint_and_complete(
 
 
 def test_epochs_and_seeds_differ() -> None:
-    sampler = Sampler(1000, 10, 1000, seed=1)
-    first, second = sampler.shares(0, 2)
+    first, second = itertools.islice(Sampler(Global(1000, 1), Choice(10), fixed(1000)).run(), 2)
     assert (first.samples != second.samples).mean() > 0.9
-    assert (Sampler(1000, 10, 1000, seed=2).shares(0, 1)[0].samples != first.samples).mean() > 0.9
+    other = next(Sampler(Global(1000, 2), Choice(10), fixed(1000)).run())
+    assert (other.samples != first.samples).mean() > 0.9
 
 
 def test_shares_do_not_depend_on_how_many_are_computed_at_once() -> None:
-    sampler = Sampler(101, 5, 8, seed=3, rank=1, world_size=2)
-    together = sampler.shares(0, 30)
-    for step, share in enumerate(together):
-        alone = sampler.shares(step, 1)[0]
-        assert np.array_equal(alone.samples, share.samples) and np.array_equal(alone.views, share.views)
-        assert (alone.epoch, alone.consumed) == (share.epoch, share.consumed)
+    sampler = Sampler(Global(101, 3), Choice(5, 3), fixed(8), rank=1, world_size=2)
+    for some, single in zip(itertools.islice(sampler.run(block=7), 30), sampler.run(block=1), strict=False):
+        assert np.array_equal(some.samples, single.samples) and np.array_equal(some.views, single.views)
+        assert (some.epoch, some.consumed) == (single.epoch, single.consumed)
 
 
 @pytest.mark.parametrize("worlds", [(1, 2, 4, 3), (4, 1), (3, 5, 2)])
-def test_another_world_size_continues_the_epoch_exactly(worlds: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shapes", [fixed(8), RandomShapes((Shape(4, (8, 8)), Shape(8, (6, 6)), Shape(2, (9, 9))), 1)])
+def test_another_world_size_continues_the_epoch_exactly(worlds: tuple[int, ...], shapes: Any) -> None:
     """Two global batches with each world size in turn, the rest with the last one: every sample exactly once."""
     seen: list[int] = []
     consumed = 0
@@ -137,24 +266,52 @@ def test_another_world_size_continues_the_epoch_exactly(worlds: tuple[int, ...])
         last = number == len(worlds) - 1
         ends = set()
         for rank in range(world_size):
-            sampler = Sampler(200, 4, 8, 5, rank, world_size, start_consumed=consumed)
-            shares = sampler.shares(0, sampler.steps_in_epoch(consumed) if last else 2)
-            assert all(s.epoch == 0 for s in shares)
-            seen += np.concatenate([s.samples for s in shares]).tolist()
+            sampler = Sampler(Global(200, 5), Choice(4), shapes, rank, world_size)
+            shares = shares_of(sampler, 0, consumed)[: None if last else 2]
+            seen += together(shares)[0].tolist()
             ends.add(shares[-1].consumed)
         (consumed,) = ends
     assert consumed == 200 and sorted(seen) == list(range(200))
 
 
-def test_bad_arguments_are_refused() -> None:
-    good = Sampler(10, 2, 4)
-    for change in (
-        {"rank": 1},
-        {"batch_size": 0},
-        {"last_batch": "pad"},
-        {"batch_size": 11, "last_batch": "drop"},
-        {"start_consumed": 11},
-        {"world_size": 11, "rank": 0, "batch_size": 1},
-    ):
-        with pytest.raises(ValueError, match=r"\w"):
-            dataclasses.replace(good, **change)  # type: ignore[arg-type]
+def test_random_shapes_are_the_same_on_every_rank_and_even() -> None:
+    shapes = RandomShapes((Shape(2, (8, 8)), Shape(4, (6, 6)), Shape(8, (4, 4))), 1)
+    ranks = [shares_of(Sampler(Global(6000, 1), Choice(4), shapes, r, 2, "drop"), 0) for r in range(2)]
+    assert [(s.size, len(s.samples)) for s in ranks[0]] == [(s.size, len(s.samples)) for s in ranks[1]]
+    counts = np.bincount([s.size[0] for s in ranks[0]], minlength=9)[[8, 6, 4]]
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_progressive_resizing() -> None:
+    sampler = Sampler(Global(10, 1), Choice(4), Progressive(5, lambda epoch: 100 + 20 * epoch))
+    assert [s.size for s in itertools.islice(sampler.run(), 6)] == [(n, n) for n in (100, 100, 120, 120, 140, 140)]
+
+
+def test_groups_are_not_torn_apart() -> None:
+    order = Repeated(Global(101, 1), 3)
+    for world_size in (1, 2, 3):
+        for rank in range(world_size):
+            for share in shares_of(Sampler(order, Choice(9), fixed(6), rank, world_size), 0):
+                assert all(len(set(g)) == 1 for g in share.samples.reshape(-1, 3).tolist())
+    with pytest.raises(ValueError, match="multiple of 3"):
+        Sampler(order, Choice(9), fixed(8))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Sampler(Global(10, 0), Choice(2), fixed(4), rank=1),
+        lambda: Sampler(Global(10, 0), Choice(2), fixed(0)),
+        lambda: Sampler(Global(10, 0), Choice(2), fixed(4), last_batch="pad"),  # type: ignore[arg-type]
+        lambda: Sampler(Global(10, 0), Choice(2), fixed(11), last_batch="drop"),
+        lambda: Sampler(Global(10, 0), Choice(2), fixed(1), rank=0, world_size=11),
+        lambda: Choice(2, p_reinforced=1.1),
+        lambda: Choice(2, views_per_image=3),
+        lambda: Curriculum("easy", "harder", 3),
+        lambda: Windowed((3,), 0, 0),
+        lambda: Repeated(Global(3, 0), 0),
+    ],
+)
+def test_bad_arguments_are_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        make()

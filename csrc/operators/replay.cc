@@ -47,8 +47,10 @@ by its own ratio. A translation keeps its sign. A stored magnitude is truncated 
     .InputDevice(1, dali::InputDevice::CPU)
     .NumOutput(1)
     .AddArg("size",
-            "Output size in pixels: an int for square views, or (height, width). At most 8192 per side.",
-            DALI_INT_VEC)
+            "Output size in pixels: an int for square views, or (height, width). At most 8192 per side. As a "
+            "tensor "
+            "argument it must be (height, width), the same for all samples of a batch.",
+            DALI_INT_VEC, true)
     .AddOptionalArg(
         "stored_size",
         "The view size at which erase boxes and translations were stored: an int or (height, width). 0 means "
@@ -76,19 +78,9 @@ by its own ratio. A translation keeps its sign. A stored magnitude is truncated 
 
 template <typename Backend>
 ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
-    : dali::StatelessOperator<Backend>(spec), origin_("origin", spec) {
-  out_ = SizeArgument(spec, "size");
-  stored_ = SizeArgument(spec, "stored_size");
-  DALI_ENFORCE(
-      std::min(out_.height, out_.width) >= 1 && std::max(out_.height, out_.width) <= image::kMaxViewSize,
-      make_string("`size` is ", out_.height, "x", out_.width, ": each side must be 1 to ",
-                  image::kMaxViewSize, "."));
-  if (stored_.height == 0 && stored_.width == 0) stored_ = out_;
-  DALI_ENFORCE(
-      std::min(stored_.height, stored_.width) >= 1 &&
-          std::max(stored_.height, stored_.width) <= image::kMaxViewSize,
-      make_string("`stored_size` is ", stored_.height, "x", stored_.width, ": each side must be 1 to ",
-                  image::kMaxViewSize, ", or the argument 0 for `size`."));
+    : dali::StatelessOperator<Backend>(spec), origin_("origin", spec), size_("size", spec) {
+  stored_argument_ = SizeArgument(spec, "stored_size");
+  if (!size_.HasArgumentInput()) SetSize(SizeArgument(spec, "size"));
 
   const auto interpolation = spec.GetArgument<std::string>("interpolation");
   DALI_ENFORCE(interpolation == "bilinear" || interpolation == "bicubic",
@@ -119,6 +111,22 @@ ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
 }
 
 template <typename Backend>
+void ReplayBase<Backend>::SetSize(image::Size size) {
+  out_ = size;
+  stored_ = stored_argument_;
+  DALI_ENFORCE(
+      std::min(out_.height, out_.width) >= 1 && std::max(out_.height, out_.width) <= image::kMaxViewSize,
+      make_string("`size` is ", out_.height, "x", out_.width, ": each side must be 1 to ",
+                  image::kMaxViewSize, "."));
+  if (stored_.height == 0 && stored_.width == 0) stored_ = out_;
+  DALI_ENFORCE(
+      std::min(stored_.height, stored_.width) >= 1 &&
+          std::max(stored_.height, stored_.width) <= image::kMaxViewSize,
+      make_string("`stored_size` is ", stored_.height, "x", stored_.width, ": each side must be 1 to ",
+                  image::kMaxViewSize, ", or the argument 0 for `size`."));
+}
+
+template <typename Backend>
 bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) {
   const auto& images = ws.Input<Backend>(0);
   const auto& params = ws.Input<dali::CPUBackend>(1);
@@ -133,6 +141,16 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
       dim == 1 || dim == 2,
       make_string("`params` have ", dim, " dimensions: pass [P] for one view per image or [m, P] for m."));
   origin_.Acquire(this->spec_, ws, samples, dali::TensorShape<1>{2});
+  if (size_.HasArgumentInput()) {
+    size_.Acquire(this->spec_, ws, samples, dali::TensorShape<1>{2});
+    const image::Size size{size_[0].data[0], size_[0].data[1]};
+    for (int i = 1; i < samples; ++i)
+      DALI_ENFORCE(
+          size_[i].data[0] == size.height && size_[i].data[1] == size.width,
+          make_string("Sample ", i, " of the batch: `size` is ", size_[i].data[0], "x", size_[i].data[1],
+                      ", but that of sample 0 is ", size.height, "x", size.width, ": a batch has one size."));
+    SetSize(size);
+  }
 
   plans_.clear();
   first_.assign(1, 0);

@@ -31,7 +31,10 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
   std::vector<int64_t> first_;
 
  private:
-  dali::ArgValue<int, 1> origin_;
+  void SetSize(image::Size size);  // checks, and resolves a stored size of 0
+
+  dali::ArgValue<int, 1> origin_, size_;
+  image::Size stored_argument_;
 };
 
 class ReplayCpu : public ReplayBase<dali::CPUBackend> {

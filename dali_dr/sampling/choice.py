@@ -1,29 +1,125 @@
-"""Which stored view of an image an epoch replays: over N epochs every one of its N views exactly once."""
+"""Which stored view of an image an epoch replays, and when it is drawn afresh instead."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Final
+
 import numpy as np
 
-from dali_dr.sampling.order import Int64, keyed_permutation, mix
+from dali_dr.sampling.permutation import Int64, keyed_permutation, mix
 
-_STREAM = 0x56494557  # "VIEW": keeps these hashes apart from those of the sample order
+Window = Callable[[int], tuple[float, float]]
+"""Epoch -> (a, b), 0 <= a < b <= 1: the part of the views, in order of falling confidence, that it may replay."""
+
+# Streams of hashes, apart from each other and from those of the orders.
+_VIEW, _FRESH = 0x56494557, 0x46524553
 
 
-def choose_views(samples: Int64, epoch: int, num_views: int, seed: int) -> Int64:
-    """The view (row of the record) of each sample in an epoch.
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The choice of views: every image walks through a permutation of its own of its views.
 
-    Every image walks through a permutation of its own of 0 … num_views-1, one step an epoch, and through a new one once
-    all views were seen; so no view repeats before all were seen, and images are not in step with each other.
+    So no view repeats before all were seen, and images are not in step with each other.
 
-    Args:
-      samples: (B,) sample numbers.
-      epoch: epoch number, from 0.
-      num_views: N, stored views per image.
+    Attributes:
+      num_views: N, stored views per image; 0: none are stored, every view is fresh.
       seed: seed of the run.
-
-    Returns:
-      (B,) int64, in 0 … num_views-1.
+      views_per_image: m, views of an image in one visit.
+      window: a curriculum, or None for all views. While a window changes, a view may come again before all were seen.
+      p_reinforced: probability that a stored view is replayed; else a fresh one is drawn.
     """
-    cycle, step = divmod(epoch, num_views)
-    keys = mix(seed, _STREAM, cycle, np.asarray(samples, np.uint64))
-    return keyed_permutation(np.full(len(samples), step), num_views, keys)
+
+    num_views: int
+    seed: int = 0
+    views_per_image: int = 1
+    window: Window | None = None
+    p_reinforced: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p_reinforced <= 1:
+            raise ValueError(f"p_reinforced is {self.p_reinforced}, want a probability")
+        if self.views_per_image < 1:
+            raise ValueError(f"views_per_image is {self.views_per_image}, want at least 1")
+        if self.num_views and self.views_per_image > self.num_views:
+            raise ValueError(f"views_per_image is {self.views_per_image}, but only {self.num_views} views are stored")
+
+    def views(self, samples: Int64, visits: Int64 | int, epoch: int) -> Int64:
+        """The views of each sample on its visit.
+
+        Args:
+          samples: (B,) sample numbers.
+          visits: (B,) or one for all: how often the sample was due before, over all epochs.
+          epoch: selects the window of a curriculum.
+
+        Returns:
+          (B,) int64, or (B, m) with views_per_image > 1: rows of the record; v < 0 asks for a fresh view number -v - 1.
+        """
+        m = self.views_per_image
+        visits = np.broadcast_to(np.asarray(visits, np.int64), samples.shape)
+        numbers = visits[:, None] * m + np.arange(m)  # of the view, counted over the whole run
+        keyed = np.broadcast_to(samples.astype(np.uint64)[:, None], numbers.shape)
+        fresh = -1 - numbers
+        if self.num_views == 0 or self.p_reinforced == 0:
+            views = fresh
+        else:
+            low, high = self.rows(epoch)
+            cycles, steps = np.divmod(numbers, high - low)
+            keys = mix(self.seed, _VIEW, cycles.astype(np.uint64), keyed)
+            views = low + keyed_permutation(steps, high - low, keys)
+            if self.p_reinforced < 1:
+                draw = mix(self.seed, _FRESH, numbers.astype(np.uint64), keyed) >> np.uint64(11)
+                views = np.where(draw < np.uint64(self.p_reinforced * 2**53), views, fresh)
+        return views if m > 1 else views[:, 0]
+
+    def rows(self, epoch: int) -> tuple[int, int]:
+        """First row and the row after the last of an epoch's window; at least views_per_image rows.
+
+        Raises:
+          ValueError: the window is no part of 0 … 1.
+        """
+        if self.window is None:
+            return 0, self.num_views
+        a, b = self.window(epoch)
+        if not 0 <= a < b <= 1:
+            raise ValueError(f"the curriculum's window of epoch {epoch} is ({a}, {b}), want 0 <= a < b <= 1")
+        low = min(math.floor(a * self.num_views), self.num_views - self.views_per_image)
+        return low, max(math.ceil(b * self.num_views), low + self.views_per_image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """A window that moves from one part of the confidence order to another by half a cosine (arXiv 2303.08983, C.4).
+
+    Attributes:
+      start, end: "easy" (the most confident part), "hard" (the least confident) or "all".
+      epochs: length of the change; afterwards the window stays.
+      part: size of "easy" and "hard" as a part of all views.
+    """
+
+    start: str
+    end: str
+    epochs: int
+    part: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in (self.start, self.end):
+            if name not in _WINDOWS:
+                raise ValueError(f"a curriculum goes between {', '.join(_WINDOWS)}, not {name!r}")
+        if self.epochs < 1 or not 0 < self.part <= 1:
+            raise ValueError(f"a curriculum needs epochs >= 1 ({self.epochs}) and 0 < part <= 1 ({self.part})")
+
+    def __call__(self, epoch: int) -> tuple[float, float]:
+        progress = (1 - math.cos(math.pi * min(epoch / max(self.epochs - 1, 1), 1.0))) / 2
+        start, end = (_WINDOWS[name](self.part) for name in (self.start, self.end))
+        a, b = (s + progress * (e - s) for s, e in zip(start, end, strict=True))
+        return a, b
+
+
+_WINDOWS: Final[dict[str, Callable[[float], tuple[float, float]]]] = {
+    "easy": lambda part: (0.0, part),
+    "hard": lambda part: (1.0 - part, 1.0),
+    "all": lambda part: (0.0, 1.0),
+}

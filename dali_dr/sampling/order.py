@@ -1,85 +1,231 @@
-"""The order of samples in an epoch: a keyed permutation of 0 … size-1 that is computed per position, never stored.
-
-Method: a generalised Feistel network on Z_a × Z_b with a·b barely above `size`, and cycle walking for the few numbers
-that fall outside (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 3 and 2). Unlike a
-binary Feistel network, whose domain is a power of four, hardly any number has to walk: fewer than one in √size.
-"""
+"""Orders: which sample stands at each position of an epoch. Each is a pure function, computed per position."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
+import functools
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
+from dali_dr.sampling.permutation import Int64, keyed_permutation, mix
 
-ROUNDS, SMALL, ROUNDS_SMALL = 8, 64, 16
-"""Half rounds of the network. Four make a pseudo-random permutation of a large domain (Luby & Rackoff 1988); a domain of
-a few numbers needs more before pairs of values come out evenly (tests/test_sampling.py measures it)."""
-
-# Odd multipliers and increment of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014).
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_MASK = (1 << 64) - 1
-_32 = np.uint64(32)
+# Streams of hashes, one per purpose, so that no two of them are alike.
+_GLOBAL, _SHARDS, _WINDOW, _PAIR = 0x4F524452, 0x53485244, 0x57494E44, 0x50414952
 
 
-def mix(*words: int | UInt64) -> UInt64:
-    """Hashes 64-bit words (integers or broadcastable uint64 arrays) into one uint64 array by chained SplitMix64 steps."""
-    state = np.zeros((), np.uint64)
-    for number, word in enumerate(words):
-        step = np.uint64((_GOLDEN * (number + 1)) & _MASK)
-        with np.errstate(over="ignore"):
-            state = (state ^ np.asarray(word if isinstance(word, np.ndarray) else word & _MASK, np.uint64)) + step
-            state = (state ^ (state >> np.uint64(30))) * _MIX_1
-            state = (state ^ (state >> np.uint64(27))) * _MIX_2
-            state = state ^ (state >> np.uint64(31))
-    return state
+class Order(Protocol):
+    """What stands at each position of an epoch.
 
-
-def keyed_permutation(positions: npt.ArrayLike, size: int, key: int | UInt64) -> Int64:
-    """Maps positions to numbers by the permutation of 0 … size-1 that `key` selects.
-
-    Args:
-      positions: integers in 0 … size-1, any shape.
-      size: length of the permutation, 1 … 2^62.
-      key: one key for all positions, or a uint64 array of the positions' shape: then each position is looked up in a
-        permutation of its own.
-
-    Returns:
-      int64 array of the positions' shape. For one key the results of all positions are exactly 0 … size-1.
+    Attributes:
+      length: positions of an epoch.
+      group: positions that belong together (repetitions of a sample, members of a pair); batches hold whole groups.
     """
-    shape = np.shape(positions)
-    x = np.array(positions, np.uint64).reshape(-1)
-    if size == 1:
-        return np.zeros(shape, np.int64)
-    keys = np.asarray(key, np.uint64).reshape(-1) if isinstance(key, np.ndarray) else mix(key).reshape(1)
-    # Round keys (rounds, 1 or positions): one hash for all of them.
-    rounds = ROUNDS_SMALL if size < SMALL else ROUNDS
-    round_keys = mix(keys[None, :], np.arange(rounds, dtype=np.uint64)[:, None])
-    rows = math.isqrt(size - 1) + 1
-    columns = -(-size // rows)
-    y = _network(x, rows, columns, round_keys)
-    while (outside := np.nonzero(y >= size)[0]).size:  # cycle walking: the orbit of an inner number comes back inside
-        own = round_keys if round_keys.shape[1] == 1 else round_keys[:, outside]
-        y[outside] = _network(y[outside], rows, columns, own)
-    return y.astype(np.int64).reshape(shape)
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def group(self) -> int: ...
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        """Sample numbers at positions (B,) of an epoch: int64 (B,)."""
+        ...
+
+    @property
+    def repeats(self) -> int:
+        """How many repetitions of each sample stand side by side; position p is repetition p modulo this."""
+        ...
 
 
-def _network(x: UInt64, rows: int, columns: int, round_keys: UInt64) -> UInt64:
-    """One pass of the generalised Feistel network over Z_rows × Z_columns."""
-    left, right = np.divmod(x, np.uint64(columns))
-    for number in range(0, len(round_keys), 2):
-        left = (left + _round(right, round_keys[number])) % np.uint64(rows)
-        right = (right + _round(left, round_keys[number + 1])) % np.uint64(columns)
-    return left * np.uint64(columns) + right
+class _Single:
+    """Orders in which every position stands for itself."""
+
+    group = 1
+    repeats = 1
 
 
-def _round(half: UInt64, key: UInt64) -> UInt64:
-    """A keyed 31-bit hash of one half: multiply and fold twice, which is all a Feistel round has to be."""
-    h = (half ^ key) * _MIX_1
-    h = (h ^ (h >> _32)) * _MIX_2
-    return h >> np.uint64(33)
+@dataclasses.dataclass(frozen=True)
+class Sequential(_Single):
+    """The order of the shards, for evaluation."""
+
+    length: int
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        return positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Global(_Single):
+    """A new permutation of all samples in every epoch."""
+
+    length: int
+    seed: int
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        return keyed_permutation(positions, self.length, int(mix(self.seed, _GLOBAL, epoch)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Windowed(_Single):
+    """Shard after shard in a new order every epoch, shuffled within windows: nearly sequential reads.
+
+    For network disks and archives where a random read is dear. Samples move by less than `window` positions, so a
+    window of a few shards mixes classes that were stored apart.
+
+    Attributes:
+      shards: samples per shard, in the data set's order.
+      seed: of both shuffles.
+      window: positions that are permuted together.
+    """
+
+    shards: tuple[int, ...]
+    seed: int
+    window: int
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window is {self.window}, want at least 1")
+
+    @functools.cached_property
+    def length(self) -> int:
+        return sum(self.shards)
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        number, offset = np.divmod(positions, self.window)
+        whole = number < self.length // self.window
+        keys = mix(self.seed, _WINDOW, epoch, number.astype(np.uint64))
+        stream = np.empty_like(positions)
+        for part, size in ((whole, self.window), (~whole, self.length % self.window)):
+            if part.any():
+                stream[part] = number[part] * self.window + keyed_permutation(offset[part], size, keys[part])
+        ends, starts = _shard_stream(self.shards, self.seed, epoch)
+        place = np.searchsorted(ends, stream, side="right")
+        return stream - ends[place] + starts[place]
+
+
+@functools.lru_cache(maxsize=4)
+def _shard_stream(shards: tuple[int, ...], seed: int, epoch: int) -> tuple[Int64, Int64]:
+    """Of an epoch's shards in order: where each ends in the stream, and the sample number just after its last."""
+    order = keyed_permutation(np.arange(len(shards)), len(shards), int(mix(seed, _SHARDS, epoch)))
+    sizes = np.array(shards, np.int64)
+    return np.cumsum(sizes[order]), np.cumsum(sizes)[order]
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """Repeated augmentation: every sample `times` times in a row, each time with another view (Hoffer et al. 2020; USI).
+
+    An epoch keeps its length, so it shows one in `times` of the samples, others every epoch.
+    """
+
+    base: Order
+    times: int
+
+    def __post_init__(self) -> None:
+        if self.times < 1:
+            raise ValueError(f"repetitions are {self.times}, want at least 1")
+
+    @property
+    def length(self) -> int:
+        return self.base.length // self.times * self.times or self.times
+
+    @property
+    def group(self) -> int:
+        return self.times
+
+    @property
+    def repeats(self) -> int:
+        return self.times
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        return self.base.samples(epoch, positions // self.times)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassPaired:
+    """Every sample followed by `mates` others of its class (BAKE, arXiv 2104.13298, section 3.3).
+
+    An epoch has every sample once as an anchor, so it is mates + 1 times as long. A sample that is alone in its class is
+    its own mate.
+
+    Attributes:
+      base: the order of the anchors.
+      labels: (S,) class of every sample of the data set.
+      seed: of the choice of mates.
+      mates: M.
+    """
+
+    base: Order
+    labels: npt.NDArray[np.integer]
+    seed: int
+    mates: int = 1
+    repeats = 1
+
+    def __post_init__(self) -> None:
+        if self.mates < 1:
+            raise ValueError(f"mates are {self.mates}, want at least 1")
+
+    @property
+    def length(self) -> int:
+        return self.base.length * self.group
+
+    @property
+    def group(self) -> int:
+        return self.mates + 1
+
+    @functools.cached_property
+    def _classes(self) -> tuple[Int64, Int64, Int64, Int64]:
+        """Samples sorted by class; of every sample its place there, and its class's start and size."""
+        members = np.argsort(self.labels, kind="stable")
+        if isinstance(self.base, Subset):
+            members = members[np.isin(members, self.base.numbers)]
+        sorted_labels = self.labels[members]
+        starts = np.searchsorted(sorted_labels, sorted_labels, side="left")
+        sizes = np.searchsorted(sorted_labels, sorted_labels, side="right") - starts
+        place = np.full(len(self.labels), -1, np.int64)
+        place[members] = np.arange(len(members))
+        return members, place, starts, sizes
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        anchors = self.base.samples(epoch, positions // self.group)
+        mate = positions % self.group
+        members, place, starts, sizes = self._classes
+        at = place[anchors]
+        start, others = starts[at], sizes[at] - 1
+        result = anchors.copy()
+        for size in np.unique(others[(mate > 0) & (others > 0)]):  # classes of equal size share one permutation length
+            some = (mate > 0) & (others == size)
+            keys = mix(self.seed, _PAIR, epoch, anchors[some].astype(np.uint64))
+            step = keyed_permutation((mate[some] - 1) % size, int(size), keys) + 1
+            result[some] = members[start[some] + (at[some] - start[some] + step) % (size + 1)]
+        return result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """Some samples only, in the order that `base` gives their places.
+
+    Attributes:
+      base: an order of len(numbers) positions.
+      numbers: (n,) sample numbers, distinct.
+    """
+
+    base: Order
+    numbers: Int64
+
+    @property
+    def length(self) -> int:
+        return self.base.length
+
+    @property
+    def group(self) -> int:
+        return self.base.group
+
+    @property
+    def repeats(self) -> int:
+        return self.base.repeats
+
+    def samples(self, epoch: int, positions: Int64) -> Int64:
+        return self.numbers[self.base.samples(epoch, positions)]

@@ -1,4 +1,4 @@
-"""What each rank reads at each step: positions of a global order, cut into global batches, cut into ranks' shares.
+"""What each rank reads at each step: positions of an order, cut into global batches, cut into ranks' shares.
 
 The whole state of a run is where the epoch's unread positions begin: positions 0 … consumed-1 were given out, by
 however many ranks there were then. So a run can stop after any batch and go on with another world size.
@@ -8,16 +8,53 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 
-from dali_dr.sampling.choice import choose_views
-from dali_dr.sampling.order import Int64, keyed_permutation, mix
+from dali_dr.sampling.choice import Choice
+from dali_dr.sampling.order import Order
+from dali_dr.sampling.permutation import Int64, mix
 
 LastBatch = Literal["partial", "drop", "fill"]
 
-_ORDER_STREAM = 0x4F524452  # "ORDR"
+_SHAPE = 0x53484150  # stream of hashes that choose the shape of a batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Of one batch: samples per rank, and the size of the views in pixels."""
+
+    batch_size: int
+    size: tuple[int, int]
+
+
+Shapes = Callable[[int, int], Shape]
+"""(epoch, first position) -> the shape of the global batch that starts there; the same on every rank."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomShapes:
+    """Every batch has one of several shapes, drawn evenly (the variable batch sampler of CVNets, arXiv 2206.02002)."""
+
+    shapes: tuple[Shape, ...]
+    seed: int = 0
+
+    def __call__(self, epoch: int, begin: int) -> Shape:
+        return self.shapes[int(mix(self.seed, _SHAPE, epoch, begin) % np.uint64(len(self.shapes)))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progressive:
+    """One size per epoch: `size(epoch)`; for progressive resizing."""
+
+    batch_size: int
+    size: Callable[[int], int]
+
+    def __call__(self, epoch: int, begin: int) -> Shape:
+        size = self.size(epoch)
+        return Shape(self.batch_size, (size, size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,124 +64,108 @@ class Share:
     Attributes:
       epoch: epoch number, from 0.
       samples: (B,) int64 sample numbers; B may be smaller than the batch size at the end of an epoch.
-      views: (B,) int64 rows of the samples' records.
+      views: (B,) or (B, m) int64 rows of the samples' records; v < 0 is the fresh view number -v - 1.
+      size: height and width of the views.
       consumed: positions of the epoch that all ranks have been given after this step.
     """
 
     epoch: int
     samples: Int64
     views: Int64
+    size: tuple[int, int]
     consumed: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A pure function from step number to one rank's samples and views.
+    """A pure function from a place in the run to one rank's samples and views.
 
     Attributes:
-      num_samples: S, size of the data set.
-      num_views: N, stored views per image.
-      batch_size: samples per rank and step.
-      seed: of the order and of the choice of views.
+      order: what stands at each position of an epoch.
+      choice: which views.
+      shapes: how large batches are.
       rank, world_size: this process's place; shares of different ranks are disjoint and together complete.
-      shuffle: a global permutation per epoch (True) or the order of the shards (False).
-      last_batch: what to do when S is no multiple of batch_size · world_size. "partial": the ranks share what is left
-        evenly, so some may get one sample fewer (or, with fewer left than ranks, an empty share, which the iterator
-        leaves out); "drop": leave it out; "fill": fill up with samples from the beginning of the same epoch's order.
-      start_epoch, start_consumed: where step 0 begins (from a saved state).
+      last_batch: what to do when an epoch does not fill its last global batch. "partial": the ranks share what is left
+        evenly, so some may get one sample fewer (or, with fewer left than ranks, none, and then end the epoch one step
+        earlier); "drop": leave it out; "fill": fill up with samples from the beginning of the same epoch's order.
     """
 
-    num_samples: int
-    num_views: int
-    batch_size: int
-    seed: int = 0
+    order: Order
+    choice: Choice
+    shapes: Shapes
     rank: int = 0
     world_size: int = 1
-    shuffle: bool = True
     last_batch: LastBatch = "partial"
-    start_epoch: int = 0
-    start_consumed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1 or self.batch_size < 1 or self.num_views < 1:
-            raise ValueError(
-                f"num_samples ({self.num_samples}), batch_size ({self.batch_size}) and num_views ({self.num_views}) "
-                "must be positive"
-            )
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank {self.rank} is not within world_size {self.world_size}")
         if self.last_batch not in ("partial", "drop", "fill"):
             raise ValueError(f'last_batch must be "partial", "drop" or "fill", not {self.last_batch!r}')
-        if self.last_batch == "drop" and self.num_samples < self.global_batch:
+        if self.order.length < 1:
+            raise ValueError("the order holds no samples")
+        if next(self.epoch(0), None) is None:
             raise ValueError(
-                f'last_batch="drop" leaves nothing: {self.num_samples} samples, but a global batch is {self.global_batch} '
-                f"({self.batch_size} × {self.world_size} ranks). Use a smaller batch or another last_batch"
-            )
-        if self.steps_in_epoch() == 0:
-            raise ValueError(
-                f"rank {self.rank} of {self.world_size} gets no sample: the data set has {self.num_samples}. Use fewer ranks"
-            )
-        if not 0 <= self.start_consumed <= self.num_samples or self.start_epoch < 0:
-            raise ValueError(
-                f"cannot start at epoch {self.start_epoch}, position {self.start_consumed} of {self.num_samples}"
+                f"rank {self.rank} of {self.world_size} gets no batch: an epoch has {self.order.length} samples and "
+                f"last_batch is {self.last_batch!r}. Use a smaller batch, fewer ranks or another last_batch"
             )
 
-    @property
-    def global_batch(self) -> int:
-        return self.batch_size * self.world_size
+    def run(self, epoch: int = 0, consumed: int = 0, block: int = 16) -> Iterator[Share]:
+        """This rank's shares from a place on, over all epochs to come.
 
-    def steps_in_epoch(self, consumed: int = 0) -> int:
-        """Steps of this rank from position `consumed` to the end of an epoch.
-
-        The same for every rank, but for last_batch="partial" with fewer samples left over than there are ranks.
+        Args:
+          epoch, consumed: the place: positions 0 … consumed-1 of this epoch are done.
+          block: shares computed at once; the arithmetic of a batch is mostly NumPy's call overhead.
         """
-        whole, left = divmod(self.num_samples - consumed, self.global_batch)
-        if left == 0 or self.last_batch == "drop":
-            return whole
-        if self.last_batch == "fill":
-            return whole + 1
-        begin, end = self._cut(left)
-        return whole + (end > begin)
+        for number in itertools.count(epoch):
+            places = self.epoch(number, consumed)
+            while some := list(itertools.islice(places, block)):
+                yield from self._shares(number, some)
+            consumed = 0
 
-    def locate(self, step: int) -> tuple[int, int]:
-        """(epoch, first position) of the global batch of a step counted from the start."""
-        first = self.steps_in_epoch(self.start_consumed)
-        if step < first:
-            return self.start_epoch, self.start_consumed + step * self.global_batch
-        epochs, in_epoch = divmod(step - first, self.steps_in_epoch())
-        return self.start_epoch + 1 + epochs, in_epoch * self.global_batch
+    def epoch(self, epoch: int, consumed: int = 0) -> Iterator[_Place]:
+        """Where this rank's batches of an epoch lie, from position `consumed` on."""
+        while consumed < self.order.length:
+            shape = self.shapes(epoch, consumed)
+            if shape.batch_size < 1 or shape.batch_size % self.order.group:
+                raise ValueError(
+                    f"batch_size {shape.batch_size} is no positive multiple of {self.order.group}, the number of samples "
+                    "that this order keeps together"
+                )
+            begin, whole = consumed, shape.batch_size * self.world_size
+            consumed = min(begin + whole, self.order.length)
+            if consumed - begin == whole or self.last_batch == "fill":
+                first = begin + self.rank * shape.batch_size
+                own = range(first, first + shape.batch_size)
+            elif self.last_batch == "drop":
+                break
+            else:
+                groups = (consumed - begin) // self.order.group
+                cut = [begin + groups * r // self.world_size * self.order.group for r in (self.rank, self.rank + 1)]
+                own = range(*cut)
+            if len(own):
+                yield _Place(own, shape.size, consumed)
 
-    def shares(self, step: int, count: int) -> list[Share]:
-        """This rank's shares at steps step … step+count-1, counted from the start.
+    def done(self, epoch: int, consumed: int) -> bool:
+        """Whether no rank has a batch of the epoch left after position `consumed`."""
+        left = self.order.length - consumed
+        whole = self.shapes(epoch, consumed).batch_size * self.world_size
+        return left <= 0 or (self.last_batch == "drop" and left < whole)
 
-        Computing several at once is much cheaper than one by one: the arithmetic of a batch is mostly NumPy's call
-        overhead.
-        """
-        places = [self.locate(s) for s in range(step, step + count)]
-        shares: list[Share] = []
-        for epoch, group in itertools.groupby(places, key=lambda place: place[0]):
-            parts = [self._positions(begin) for _, begin in group]
-            samples = self._order(epoch, np.concatenate([positions for positions, _ in parts]))
-            views = choose_views(samples, epoch, self.num_views, self.seed)
-            cuts = np.cumsum([len(positions) for positions, _ in parts])[:-1]
-            for (_, end), s, v in zip(parts, np.split(samples, cuts), np.split(views, cuts), strict=True):
-                shares.append(Share(epoch, s, v, end))
-        return shares
+    def _shares(self, epoch: int, places: list[_Place]) -> Iterator[Share]:
+        positions = np.concatenate([np.arange(p.own.start, p.own.stop) for p in places]) % self.order.length
+        samples = self.order.samples(epoch, positions)
+        visits = epoch * self.order.repeats + positions % self.order.repeats
+        views = self.choice.views(samples, visits, epoch)
+        cuts = np.cumsum([len(p.own) for p in places])[:-1]
+        for place, s, v in zip(places, np.split(samples, cuts), np.split(views, cuts), strict=True):
+            yield Share(epoch, s, v, place.size, place.consumed)
 
-    def _positions(self, begin: int) -> tuple[Int64, int]:
-        """This rank's positions of the global batch that starts at `begin`, and where the next one starts."""
-        end = begin + self.global_batch
-        if end <= self.num_samples or self.last_batch == "fill":
-            first = begin + self.rank * self.batch_size
-            return np.arange(first, first + self.batch_size) % self.num_samples, min(end, self.num_samples)
-        cut_begin, cut_end = self._cut(self.num_samples - begin)
-        return np.arange(begin + cut_begin, begin + cut_end), self.num_samples
 
-    def _cut(self, left: int) -> tuple[int, int]:
-        """This rank's even part of `left` samples."""
-        return left * self.rank // self.world_size, left * (self.rank + 1) // self.world_size
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """One rank's positions of a global batch (they may run past the epoch's end, to wrap around)."""
 
-    def _order(self, epoch: int, positions: Int64) -> Int64:
-        if not self.shuffle:
-            return positions
-        return keyed_permutation(positions, self.num_samples, int(mix(self.seed, _ORDER_STREAM, epoch)))
+    own: range
+    size: tuple[int, int]
+    consumed: int

@@ -1,0 +1,85 @@
+"""The order of samples in an epoch: a keyed permutation of 0 … size-1 that is computed per position, never stored.
+
+Method: a generalised Feistel network on Z_a × Z_b with a·b barely above `size`, and cycle walking for the few numbers
+that fall outside (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 3 and 2). Unlike a
+binary Feistel network, whose domain is a power of four, hardly any number has to walk: fewer than one in √size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+
+ROUNDS, SMALL, ROUNDS_SMALL = 8, 64, 16
+"""Half rounds of the network. Four make a pseudo-random permutation of a large domain (Luby & Rackoff 1988); a domain of
+a few numbers needs more before pairs of values come out evenly (tests/test_sampling.py measures it)."""
+
+# Odd multipliers and increment of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014).
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_MASK = (1 << 64) - 1
+_32 = np.uint64(32)
+
+
+def mix(*words: int | UInt64) -> UInt64:
+    """Hashes 64-bit words (integers or broadcastable uint64 arrays) into one uint64 array by chained SplitMix64 steps."""
+    state = np.zeros((), np.uint64)
+    for number, word in enumerate(words):
+        step = np.uint64((_GOLDEN * (number + 1)) & _MASK)
+        with np.errstate(over="ignore"):
+            state = (state ^ np.asarray(word if isinstance(word, np.ndarray) else word & _MASK, np.uint64)) + step
+            state = (state ^ (state >> np.uint64(30))) * _MIX_1
+            state = (state ^ (state >> np.uint64(27))) * _MIX_2
+            state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def keyed_permutation(positions: npt.ArrayLike, size: int, key: int | UInt64) -> Int64:
+    """Maps positions to numbers by the permutation of 0 … size-1 that `key` selects.
+
+    Args:
+      positions: integers in 0 … size-1, any shape.
+      size: length of the permutation, 1 … 2^62.
+      key: one key for all positions, or a uint64 array of the positions' shape: then each position is looked up in a
+        permutation of its own.
+
+    Returns:
+      int64 array of the positions' shape. For one key the results of all positions are exactly 0 … size-1.
+    """
+    shape = np.shape(positions)
+    x = np.array(positions, np.uint64).reshape(-1)
+    if size == 1:
+        return np.zeros(shape, np.int64)
+    keys = np.asarray(key, np.uint64).reshape(-1) if isinstance(key, np.ndarray) else mix(key).reshape(1)
+    # Round keys (rounds, 1 or positions): one hash for all of them.
+    rounds = ROUNDS_SMALL if size < SMALL else ROUNDS
+    round_keys = mix(keys[None, :], np.arange(rounds, dtype=np.uint64)[:, None])
+    rows = math.isqrt(size - 1) + 1
+    columns = -(-size // rows)
+    y = _network(x, rows, columns, round_keys)
+    while (outside := np.nonzero(y >= size)[0]).size:  # cycle walking: the orbit of an inner number comes back inside
+        own = round_keys if round_keys.shape[1] == 1 else round_keys[:, outside]
+        y[outside] = _network(y[outside], rows, columns, own)
+    return y.astype(np.int64).reshape(shape)
+
+
+def _network(x: UInt64, rows: int, columns: int, round_keys: UInt64) -> UInt64:
+    """One pass of the generalised Feistel network over Z_rows × Z_columns."""
+    left, right = np.divmod(x, np.uint64(columns))
+    for number in range(0, len(round_keys), 2):
+        left = (left + _round(right, round_keys[number])) % np.uint64(rows)
+        right = (right + _round(left, round_keys[number + 1])) % np.uint64(columns)
+    return left * np.uint64(columns) + right
+
+
+def _round(half: UInt64, key: UInt64) -> UInt64:
+    """A keyed 31-bit hash of one half: multiply and fold twice, which is all a Feistel round has to be."""
+    h = (half ^ key) * _MIX_1
+    h = (h ^ (h >> _32)) * _MIX_2
+    return h >> np.uint64(33)

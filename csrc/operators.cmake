@@ -1,6 +1,6 @@
 # The DALI plugin: operators/read.{h,cc}, operators/replay.{h,cc} and, where nvcc is found, operators/replay.cu.
 # A plugin is bound to the exact DALI version it was built against; dali_dr/_plugin.py checks that at import.
-set(plugin_sources operators/read.cc operators/replay.cc)
+set(plugin_sources operators/clock.cc operators/read.cc operators/replay.cc)
 if(NOT DALI_DR_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)

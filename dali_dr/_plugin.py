@@ -6,6 +6,7 @@ version into `_build.json` beside the library and the check happens here, before
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
@@ -52,6 +53,14 @@ def load() -> None:
             f"dali_dr's DALI plugin {library} (built for DALI {built_for or 'unknown'}) does not load into "
             f"DALI {dali.__version__}: {error}. {_REBUILD}"
         ) from error
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded plugin, for its few C functions (csrc/operators/clock.cc)."""
+    load()
+    override = os.environ.get("DALI_DR_PLUGIN")
+    return ctypes.CDLL(override or str(LIBRARY))
 
 
 def build_facts() -> dict[str, str]:

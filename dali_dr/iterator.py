@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import itertools
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +18,7 @@ import numpy.typing as npt
 import torch
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
+from dali_dr import _plugin
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, replay_pipeline
 from dali_dr.record.labels import densify
@@ -122,6 +126,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         if targets not in ("sparse", "dense", "top1"):
             raise ValueError(f'targets must be "sparse", "dense" or "top1", not {targets!r}')
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
+        self._stopwatch = _Stopwatch()
         self._targets = "dense" if as_tuples and targets == "sparse" else targets
         self._as_tuples = as_tuples
         self._with_index = with_index
@@ -164,6 +169,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             roi_decode=roi_decode,
             hw_decoder_load=hw_decoder_load,
             prefetch=prefetch,
+            clock=self._stopwatch.number,
         )
         self._length: tuple[int, int] | None = None
         self._restart(0, 0)
@@ -196,7 +202,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             self._epoch, self._consumed = share.epoch, 0
             raise StopIteration
         try:
-            batch: dict[str, torch.Tensor] = super().__next__()[0]
+            with self._stopwatch:
+                batch: dict[str, torch.Tensor] = super().__next__()[0]
         except RuntimeError as error:
             raise _explained(error, share, self.dataset) from error
         self._source.pop()
@@ -222,6 +229,17 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Does nothing: the epoch after a finished one begins by itself. For loops written for other DALI iterators."""
+
+    def stats(self) -> dict[str, float | int | bool]:
+        """Where the time went since the iterator was made or `stats` was last called.
+
+        Returns:
+          batches: given out. wait, other: seconds per batch that the consumer spent waiting in the iterator, and outside of it.
+          read, decode, replay: seconds per batch of the pipeline's stages, which run one after another while the consumer
+          works (device "cpu"; with "gpu" they are the host's part, and decode and replay run on in the background).
+          loading_is_the_bottleneck: whether waiting takes more than a tenth of the time.
+        """
+        return self._stopwatch.stats()
 
     def state_dict(self) -> dict[str, int]:
         """Where the run stands after the last batch that was given out: a few integers, the same on every rank."""
@@ -280,6 +298,46 @@ class _Source:
         if not self._with_size:
             return inputs
         return *inputs, np.tile(np.array(share.size, np.int32), (len(share.samples), 1))
+
+
+class _Stopwatch:
+    """Times the consumer (a context manager around each wait) and, by a clock of the plugin, the pipeline's stages."""
+
+    _numbers = itertools.count()
+
+    def __init__(self) -> None:
+        self.number = next(self._numbers)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._batches = 0
+        self._wait = 0.0
+        self._start = time.perf_counter()
+        _plugin.library().dali_dr_clock_reset(self.number)
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self._batches += 1
+        self._wait += time.perf_counter() - self._entered
+
+    def stats(self) -> dict[str, float | int | bool]:
+        sums = (ctypes.c_double * 4)()
+        _plugin.library().dali_dr_clock_sums(self.number, sums)
+        read, decode, replay, replayed = sums
+        total, given = time.perf_counter() - self._start, max(self._batches, 1)
+        result: dict[str, float | int | bool] = {
+            "batches": self._batches,
+            "wait": self._wait / given,
+            "other": (total - self._wait) / given,
+            "read": read / max(replayed, 1),
+            "decode": decode / max(replayed, 1),
+            "replay": replay / max(replayed, 1),
+            "loading_is_the_bottleneck": self._wait > 0.1 * total,
+        }
+        self._reset()
+        return result
 
 
 @dataclasses.dataclass(frozen=True)

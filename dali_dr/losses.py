@@ -13,6 +13,7 @@ the dense computation on `densify(...)`, but only the student's log-softmax is o
 
 Sources: soft cross-entropy as in FKD (Shen & Xing, arXiv 2112.01528); KL divergence with T = 1 as in Dataset
 Reinforcement (Faghri et al., arXiv 2303.08983). They differ by the targets' entropy, which has no gradient.
+`usi_loss` adds hard labels; `bake_loss` needs no teacher at all.
 """
 
 from __future__ import annotations
@@ -86,6 +87,88 @@ def kl_divergence(
         target.soften(temperature)
     losses = target.cross_entropy(_log_softmax(logits, temperature)) - target.entropy()
     return _reduce(losses * temperature**2, reduction, "batchmean")
+
+
+def usi_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    soft_ids: torch.Tensor | None,
+    soft_probs: torch.Tensor,
+    *,
+    alpha: float = 5.0,
+    temperature: float = 1.0,
+    rest: Rest = "spread",
+) -> torch.Tensor:
+    """CE(labels) + alpha · KL(teacher ‖ student): the loss of USI (Ridnik et al., arXiv 2204.03475; alpha = 5, T = 1).
+
+    Args:
+        logits: floating (B, C).
+        labels: int64 (B,), or floating (B, C) after mixup.
+        soft_ids, soft_probs, rest: the teacher's targets; see the module's text.
+        alpha: weight of the divergence ("batchmean").
+        temperature: see `kl_divergence`.
+    """
+    hard = torch.nn.functional.cross_entropy(logits.to(_compute_dtype(logits)), labels)
+    return hard + alpha * kl_divergence(logits, soft_ids, soft_probs, temperature=temperature, rest=rest)
+
+
+@torch.no_grad()
+def bake_targets(
+    features: torch.Tensor, logits: torch.Tensor, *, omega: float = 0.5, temperature: float = 4.0
+) -> torch.Tensor:
+    """Targets that a batch gives itself: predictions propagated to similar images (BAKE, arXiv 2104.13298, eq. 3-5).
+
+    (1-ω) (I - ωW)⁻¹ softmax(logits/τ), where W is the row-wise softmax of the cosine similarity of features with
+    the diagonal left out.
+
+    Args:
+        features: floating (B, D), of the layer before the classifier.
+        logits: floating (B, C).
+        omega: ω, 0 <= ω < 1.
+        temperature: τ.
+
+    Returns:
+        (B, C) float32 (float64 for float64 logits), without gradient; rows sum to 1.
+    """
+    if not 0 <= omega < 1:
+        raise ValueError(f"omega is {omega}, want 0 <= omega < 1")
+    if len(features) < 2:
+        raise ValueError("BAKE needs at least two images in a batch: each learns from the others")
+    dtype = _compute_dtype(logits)
+    unit = torch.nn.functional.normalize(features.to(dtype), dim=1)
+    eye = torch.eye(len(unit), dtype=dtype, device=unit.device)
+    similarity = (unit @ unit.T).masked_fill(eye.bool(), -torch.inf)
+    weights = similarity.softmax(dim=1)
+    predictions = (logits.to(dtype) / temperature).softmax(dim=1)
+    targets: torch.Tensor = (1 - omega) * torch.linalg.solve(eye - omega * weights, predictions)
+    return targets
+
+
+def bake_loss(
+    logits: torch.Tensor,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    omega: float = 0.5,
+    temperature: float = 4.0,
+    weight: float = 1.0,
+) -> torch.Tensor:
+    """CE(labels) + λτ² · KL(targets ‖ softmax(logits/τ)) with `bake_targets` (arXiv 2104.13298, eq. 6; λ = 1, τ = 4).
+
+    For batches with images of one class side by side: `ReinforcedIterator(..., class_mates=1)`.
+
+    Args:
+        logits: floating (B, C).
+        features: floating (B, D).
+        labels: int64 (B,).
+        omega, temperature: see `bake_targets`.
+        weight: λ.
+    """
+    logits = logits.to(_compute_dtype(logits))
+    targets = bake_targets(features, logits, omega=omega, temperature=temperature)
+    student = torch.nn.functional.log_softmax(logits / temperature, dim=1)
+    divergence = torch.nn.functional.kl_div(student, targets, reduction="batchmean")
+    return torch.nn.functional.cross_entropy(logits, labels) + weight * temperature**2 * divergence
 
 
 class _Target:

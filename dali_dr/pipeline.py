@@ -32,6 +32,7 @@ def replay_pipeline(
     roi_decode: RoiDecode = "auto",
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
+    clock: int = -1,
 ) -> Any:
     """Builds the pipeline that replays stored views.
 
@@ -44,6 +45,7 @@ def replay_pipeline(
         (NVIDIA/nvImageCodec#55).
       hw_decoder_load: share of the images for the GPU's JPEG engine (device "gpu" only).
       prefetch: batches prepared ahead.
+      clock: number of the plugin's clock that times read, decode and replay; -1: none.
       The others are those of `dali_dr.ReinforcedIterator`.
 
     Returns:
@@ -61,6 +63,7 @@ def replay_pipeline(
     }  # boxes are in file pixels
     decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
     replay: dict[str, Any] = {
+        "clock": clock,
         "stored_size": stored_size,
         "interpolation": interpolation,
         "mean": mean,
@@ -75,7 +78,7 @@ def replay_pipeline(
         inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
         replay["size"] = size or sizes[0]
-        encoded, label, start, shape, params, soft_ids, soft_probs = dr.read(samples, views, index=index)
+        encoded, label, start, shape, params, soft_ids, soft_probs = dr.read(samples, views, index=index, clock=clock)
         if roi_decode == "off":
             images = fn.decoders.image(encoded, **decoder)
             data = dr.replay(images, params, **replay)

@@ -314,6 +314,21 @@ def test_state_of_something_else_is_refused(dataset: dali_dr.Dataset) -> None:
             iterator.load_state_dict({**iterator.state_dict(), **change})
 
 
+def test_stats_tell_who_waits_for_whom(dataset: dali_dr.Dataset) -> None:
+    iterator = loader(dataset, batch_size=23, prefetch=1)
+    for _ in range(6):  # a consumer that does nothing waits for the loader
+        epoch_of(iterator)
+    idle = iterator.stats()
+    assert idle["batches"] == 6 and idle["loading_is_the_bottleneck"] and idle["wait"] > idle["other"]
+    stages = [idle[name] for name in ("read", "decode", "replay")]
+    assert min(stages) > 0 and sum(stages) < 1.5 * (idle["wait"] + idle["other"])
+    for _ in range(4):  # one that takes its time does not
+        epoch_of(iterator)
+        time.sleep(4 * idle["wait"] + 0.02)
+    busy = iterator.stats()
+    assert busy["batches"] == 4 and busy["wait"] < busy["other"]
+
+
 def test_gpu_without_a_gpu_is_said_plainly(dataset: dali_dr.Dataset) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dali_dr import losses
 from dali_dr.losses import KLReduction, Reduction, kl_divergence, soft_cross_entropy
 from dali_dr.record.labels import Rest
 
@@ -144,3 +145,57 @@ def test_wrong_arguments_are_named(change: dict[str, object], message: str) -> N
     arguments = {"soft_ids": ids, "soft_probs": probs, **change}
     with pytest.raises(ValueError, match=message):
         kl_divergence(logits, **arguments)  # type: ignore[arg-type]
+
+
+def test_usi_is_ce_plus_alpha_kl() -> None:
+    """Written out in float64, with T: KL(softened teacher ‖ softened student) · T², batch mean."""
+    torch.manual_seed(0)
+    logits = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    labels, teacher = torch.randint(0, 7, (5,)), torch.rand(5, 7, dtype=torch.float64).softmax(1)
+    probs, ids = teacher.sort(1, descending=True)
+    for temperature in (1.0, 2.0):
+        student = torch.log_softmax(logits / temperature, 1)
+        soft = (teacher ** (1 / temperature)) / (teacher ** (1 / temperature)).sum(1, keepdim=True)
+        expected = -torch.log_softmax(logits, 1)[torch.arange(5), labels].mean()
+        expected = expected + 5 * temperature**2 * (soft * (soft.log() - student)).sum(1).mean()
+        actual = losses.usi_loss(logits, labels, ids, probs, temperature=temperature)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            torch.autograd.grad(actual, logits, retain_graph=True)[0], torch.autograd.grad(expected, logits)[0]
+        )
+
+
+def test_bake_targets_are_the_limit_of_propagation() -> None:
+    """Eq. 3 of the paper iterated: Q_t = ω W Q_(t-1) + (1-ω) Q_0, whose limit is the closed form."""
+    torch.manual_seed(1)
+    features, logits = torch.randn(6, 9, dtype=torch.float64), 3 * torch.randn(6, 4, dtype=torch.float64)
+    weights = torch.empty(6, 6, dtype=torch.float64)
+    for i in range(6):
+        similarity = [torch.exp(torch.cosine_similarity(features[i], features[j], dim=0)) for j in range(6)]
+        total = sum(similarity[j] for j in range(6) if j != i)
+        for j in range(6):
+            weights[i, j] = 0 if i == j else similarity[j] / total
+    first = torch.softmax(logits / 4, 1)
+    q = first
+    for _ in range(200):
+        q = 0.5 * weights @ q + 0.5 * first
+    targets = losses.bake_targets(features, logits)
+    torch.testing.assert_close(targets, q, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(targets.sum(1), torch.ones(6, dtype=torch.float64))
+
+
+def test_bake_loss_has_no_gradient_through_its_targets() -> None:
+    torch.manual_seed(2)
+    features = torch.randn(6, 9, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 4, (6,))
+    targets = losses.bake_targets(features, logits)
+    student = torch.log_softmax(logits / 4, 1)
+    expected = torch.nn.functional.nll_loss(torch.log_softmax(logits, 1), labels)
+    expected = expected + 16 * (targets * (targets.log() - student)).sum(1).mean()
+    actual = losses.bake_loss(logits, features, labels)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    actual.backward()
+    assert features.grad is None
+    with pytest.raises(ValueError, match="two images"):
+        losses.bake_targets(features[:1], logits[:1])

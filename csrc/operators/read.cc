@@ -65,12 +65,14 @@ which names its number, key, shard and offset.)")
     .AddArg(
         "index",
         "Path of the data set's index.bin. Shards lie at the paths that it gives, relative to its folder.",
-        DALI_STRING);
+        DALI_STRING)
+    .AddOptionalArg("clock", "Number of the clock that times this pipeline's stages; -1: none.", -1);
 
 Read::Read(const dali::OpSpec& spec)
     : StatelessOperator(spec),
       shards_(std::make_shared<shards::ShardSet>(spec.GetArgument<std::string>("index"))),
-      with_views_(spec.NumRegularInput() == 2) {}
+      with_views_(spec.NumRegularInput() == 2),
+      clock_(Clock::Get(spec.GetArgument<int>("clock"))) {}
 
 void Read::Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const {
   shards_->Load(slot->sample);
@@ -144,6 +146,12 @@ void Read::FillSlots(const dali::Workspace& ws, int count) {
 }
 
 void Read::RunImpl(dali::Workspace& ws) {
+  if (clock_) clock_->ReadBegins();
+  Batch(ws);
+  if (clock_) clock_->ReadEnds();
+}
+
+void Read::Batch(dali::Workspace& ws) {
   const auto& samples = ws.Input<dali::CPUBackend>(0);
   DALI_ENFORCE(samples.type() == DALI_INT64 && samples.sample_dim() == 0,
                make_string("`samples` are ", samples.type(), " with ", samples.sample_dim(),

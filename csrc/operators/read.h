@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
+#include "operators/clock.h"
 #include "record/record.h"
 #include "shards/shards.h"
 
@@ -36,6 +37,9 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
     std::vector<float> probs;
   };
 
+  // Makes the outputs of a batch.
+  void Batch(dali::Workspace& ws);
+
   // Brings one sample into memory and unpacks the given rows of its record. Throws ShardError, RecordError.
   void Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const;
 
@@ -46,6 +50,7 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   std::shared_ptr<const shards::ShardSet>
       shards_;  // shared with the images given out, which lie in its mappings
   bool with_views_;
+  Clock* clock_;  // or null
   std::vector<Slot> slots_;
   std::vector<record::Decompressor> decompressors_;  // one per thread
 };

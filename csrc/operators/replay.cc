@@ -74,11 +74,13 @@ by its own ratio. A translation keeps its sign. A stored magnitude is truncated 
                         "float32 value rounded to "
                         "nearest even) or ``FLOAT``. Without ``mean`` and ``std`` values stay in 0..255.",
                         DALI_UINT8)
-    .AddOptionalArg("output_layout", "``\"CHW\"`` or ``\"HWC\"``.", dali::TensorLayout("CHW"));
+    .AddOptionalArg("output_layout", "``\"CHW\"`` or ``\"HWC\"``.", dali::TensorLayout("CHW"))
+    .AddOptionalArg("clock", "Number of the clock that times this pipeline's stages; -1: none.", -1);
 
 template <typename Backend>
 ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
     : dali::StatelessOperator<Backend>(spec), origin_("origin", spec), size_("size", spec) {
+  clock_ = Clock::Get(spec.GetArgument<int>("clock"));
   stored_argument_ = SizeArgument(spec, "stored_size");
   if (!size_.HasArgumentInput()) SetSize(SizeArgument(spec, "size"));
 
@@ -128,6 +130,7 @@ void ReplayBase<Backend>::SetSize(image::Size size) {
 
 template <typename Backend>
 bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) {
+  if (clock_) clock_->ReplayBegins();
   const auto& images = ws.Input<Backend>(0);
   const auto& params = ws.Input<dali::CPUBackend>(1);
   const int samples = images.num_samples();
@@ -210,6 +213,7 @@ void ReplayCpu::RunImpl(dali::Workspace& ws) {
     }
   }
   pool.RunAll();
+  if (clock_) clock_->ReplayEnds();
 }
 
 template class ReplayBase<dali::CPUBackend>;

@@ -11,6 +11,7 @@
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
 #include "image/plan.h"
 #include "image/replay.h"
+#include "operators/clock.h"
 
 namespace dali_dr {
 
@@ -29,6 +30,7 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
   // Of the current batch: the plans of sample i are plans_[first_[i] .. first_[i + 1]).
   std::vector<image::Plan> plans_;
   std::vector<int64_t> first_;
+  Clock* clock_;  // or null; RunImpl tells it when it has done
 
  private:
   void SetSize(image::Size size);  // checks, and resolves a stored size of 0

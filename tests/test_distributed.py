@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import torch
 from test_iterator import make_dataset
 
 WORKER = """
-import sys, json, torch, torch.distributed as dist
+import json, sys, torch, torch.distributed as dist
 from dali_dr import ReinforcedIterator, losses
 dist.init_process_group("gloo")
 torch.manual_seed(0)
-model = torch.nn.parallel.DistributedDataParallel(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 20)))
+net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 20))
+model = torch.nn.parallel.DistributedDataParallel(net)
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
 loader = ReinforcedIterator(sys.argv[1], batch_size=4, device="cpu", num_threads=1, seed=5, last_batch="fill", with_index=True)
 seen, norms = [], []
@@ -26,14 +28,13 @@ for epoch in range(2):
         optimizer.zero_grad(); loss.backward(); optimizer.step()
         seen.append(batch["index"].tolist())
         norms.append(float(model.module[2].weight.norm()))
-print(json.dumps({"rank": dist.get_rank(), "seen": seen, "norms": norms, "state": loader.state_dict()}), file=open(f"{sys.argv[2]}/{dist.get_rank()}.json", "w"))
+with open(f"{sys.argv[2]}/{dist.get_rank()}.json", "w") as file:
+    json.dump({"seen": seen, "norms": norms, "state": loader.state_dict()}, file)
 dist.destroy_process_group()
 """
 
 
 def test_two_processes_train_together(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
-    import json
-
     if not torch.distributed.is_available():
         pytest.skip("this torch has no torch.distributed")
     dataset = make_dataset(tmp_path / "set", jpeg_bytes)

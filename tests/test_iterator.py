@@ -21,6 +21,7 @@ from PIL import Image
 import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import normalise, replay_pillow
+from dali_dr.cli import main
 from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.sampling.choice import Curriculum
 from dali_dr.shards.writer import image_info
@@ -327,6 +328,15 @@ def test_stats_tell_who_waits_for_whom(dataset: dali_dr.Dataset) -> None:
         time.sleep(4 * idle["wait"] + 0.02)
     busy = iterator.stats()
     assert busy["batches"] == 4 and busy["wait"] < busy["other"]
+
+
+def test_tune_tries_every_setting(dataset: dali_dr.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tune", str(dataset.path), "--seconds", "0.1", "--threads", "1", "2", "--prefetch", "1", "2", "--quiet"]
+    assert main([*command, "--json", "--batch-size", "8"]) == 0
+    trials = json.loads(capsys.readouterr().out)
+    assert {(t["num_threads"], t["prefetch"]) for t in trials} == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    rates = [t["rate"] for t in trials]
+    assert rates == sorted(rates, reverse=True) and min(rates) > 0
 
 
 def test_gpu_without_a_gpu_is_said_plainly(dataset: dali_dr.Dataset) -> None:

@@ -7,6 +7,7 @@ binary Feistel network, whose domain is a power of four, hardly any number has t
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -57,29 +58,33 @@ def keyed_permutation(positions: npt.ArrayLike, size: int, key: int | UInt64) ->
     if size == 1:
         return np.zeros(shape, np.int64)
     keys = np.asarray(key, np.uint64).reshape(-1) if isinstance(key, np.ndarray) else mix(key).reshape(1)
-    # Round keys (rounds, 1 or positions): one hash for all of them.
     rounds = ROUNDS_SMALL if size < SMALL else ROUNDS
-    round_keys = mix(keys[None, :], np.arange(rounds, dtype=np.uint64)[:, None])
-    rows = math.isqrt(size - 1) + 1
-    columns = -(-size // rows)
-    y = _network(x, rows, columns, round_keys)
+    rows, columns = _sides(size)
+    y = _network(x, rows, columns, rounds, keys)
     while (outside := np.nonzero(y >= size)[0]).size:  # cycle walking: the orbit of an inner number comes back inside
-        own = round_keys if round_keys.shape[1] == 1 else round_keys[:, outside]
-        y[outside] = _network(y[outside], rows, columns, own)
+        own = keys if len(keys) == 1 else keys[outside]
+        y[outside] = _network(y[outside], rows, columns, rounds, own)
     return y.astype(np.int64).reshape(shape)
 
 
-def _network(x: UInt64, rows: int, columns: int, round_keys: UInt64) -> UInt64:
+@functools.lru_cache(maxsize=64)
+def _sides(size: int) -> tuple[int, int]:
+    """The sides of the domain, nearly equal, whose product exceeds `size` least: what exceeds has to walk."""
+    root = math.isqrt(size - 1) + 1
+    return min(((rows, -(-size // rows)) for rows in range(root, max(root // 2, root - 64), -1)), key=math.prod)
+
+
+def _network(x: UInt64, rows: int, columns: int, rounds: int, keys: UInt64) -> UInt64:
     """One pass of the generalised Feistel network over Z_rows × Z_columns."""
     left, right = np.divmod(x, np.uint64(columns))
-    for number in range(0, len(round_keys), 2):
-        left = (left + _round(right, round_keys[number])) % np.uint64(rows)
-        right = (right + _round(left, round_keys[number + 1])) % np.uint64(columns)
+    for number in range(0, rounds, 2):
+        left = (left + _round(right, keys, number)) % np.uint64(rows)
+        right = (right + _round(left, keys, number + 1)) % np.uint64(columns)
     return left * np.uint64(columns) + right
 
 
-def _round(half: UInt64, key: UInt64) -> UInt64:
+def _round(half: UInt64, keys: UInt64, number: int) -> UInt64:
     """A keyed 31-bit hash of one half: multiply and fold twice, which is all a Feistel round has to be."""
-    h = (half ^ key) * _MIX_1
+    h = (half + (keys + np.uint64(_GOLDEN * (number + 1) & _MASK))) * _MIX_1
     h = (h ^ (h >> _32)) * _MIX_2
     return h >> np.uint64(33)

@@ -70,7 +70,8 @@ def main() -> int:
     for name, ratio in report["ratios"].items():
         print(f"{name:34} {ratio:6.3f} of the default's rate")
     print(f"state_dict: {state['us']:.1f} us, {state['bytes']} bytes")
-    print(f"order and choice of a batch of 256 of 1,281,167 images: {report['sampler_us_per_batch_of_256']} us (by views per image)")
+    sampler = report["sampler_us_per_batch_of_256"]
+    print(f"order and choice of a batch of 256 of 1,281,167 images: {sampler} us (by views per image)")
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0

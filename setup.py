@@ -2,7 +2,7 @@
 
 The plugin is bound to the exact DALI version found here, which is recorded in dali_dr/_build.json.
 Environment: DALI_DR_DALI=cuda120|cuda130 is the DALI flavour that an isolated build fetches (default cuda120; a build
-without isolation takes whatever is installed). DALI_DR_CUDA=AUTO|ON|OFF and DALI_DR_CUDA_ARCHITECTURES pass to CMake.
+without isolation takes whatever is installed, and the package then depends on that). DALI_DR_CUDA=AUTO|ON|OFF and DALI_DR_CUDA_ARCHITECTURES pass to CMake.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -127,9 +128,28 @@ class CopySchemas(build_py):
                 shutil.copy2(schema, target)
 
 
-flavour = os.environ.get("DALI_DR_DALI", "cuda120")
+def dali_flavour() -> str:
+    """cuda120 or cuda130: what the environment asks for, else what is installed, else the default."""
+    if asked := os.environ.get("DALI_DR_DALI"):
+        return asked
+    found = [f for f in ("cuda120", "cuda130") if any(metadata.distributions(name=f"nvidia-dali-{f}"))]
+    return found[0] if found else "cuda120"
+
+
+DALI = f"nvidia-dali-{dali_flavour()}=={DALI_PIN}"
 setup(
     ext_modules=[Extension("dali_dr.libdali_dr_ops", sources=[])],
     cmdclass={"build_ext": BuildPlugin, "build_py": CopySchemas},
-    setup_requires=[] if installed_dali() else [f"nvidia-dali-{flavour}=={DALI_PIN}"],
+    setup_requires=[] if installed_dali() else [DALI],
+    install_requires=[
+        DALI,
+        "torch>=2.4",
+        "timm>=1.0",
+        "numpy>=1.26",
+        "webdataset>=1.0",
+        "zstandard>=0.22",
+        "pillow>=13",  # the reference arithmetic: 13 changed the order of the passes of a resize (docs/design.md)
+        "tqdm>=4.66",
+        "jsonschema>=4.20",
+    ],
 )

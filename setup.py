@@ -2,7 +2,8 @@
 
 The plugin is bound to the exact DALI version found here, which is recorded in dali_dr/_build.json.
 Environment: DALI_DR_DALI=cuda120|cuda130 is the DALI flavour that an isolated build fetches (default cuda120; a build
-without isolation takes whatever is installed, and the package then depends on that). DALI_DR_CUDA=AUTO|ON|OFF and DALI_DR_CUDA_ARCHITECTURES pass to CMake.
+without isolation takes whatever is installed, and the package then depends on that). DALI_DR_CUDA=AUTO|ON|OFF and
+DALI_DR_CUDA_ARCHITECTURES pass to CMake.
 """
 
 from __future__ import annotations

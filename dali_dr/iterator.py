@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import itertools
+import logging
 import os
 import re
 import time
@@ -26,12 +27,14 @@ from dali_dr.sampling.choice import Choice, Window
 from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed
 from dali_dr.sampling.sampler import LastBatch, Progressive, RandomShapes, Sampler, Shape, Shapes, Share
 from dali_dr.shards.dataset import Dataset
+from dali_dr.shards.writer import image_info
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Channel means of ImageNet in 0 … 1, as torchvision and timm use them."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _STATE_VERSION = 1
+_log = logging.getLogger(__name__)
 
 OrderName = Literal["global", "windowed", "sequential"]
 Targets = Literal["sparse", "dense", "top1"]
@@ -82,6 +85,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         `CrossEntropyLoss` takes.
       with_index: add "index" and "view" to the batches.
       layout: "CHW" or "HWC".
+      on_error: "raise", or "skip": a sample that cannot be read or decoded is logged once, counted in `skipped`, and from
+        then on replaced by the next good one of the order. Finding it costs a moment: the pipeline starts anew.
       roi_decode, hw_decoder_load, prefetch: see `dali_dr.pipeline.replay_pipeline`.
       device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
 
@@ -118,14 +123,20 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         as_tuples: bool = False,
         with_index: bool = False,
         layout: Literal["CHW", "HWC"] = "CHW",
+        on_error: Literal["raise", "skip"] = "raise",
         roi_decode: RoiDecode = "auto",
         hw_decoder_load: float = 0.65,
         prefetch: int = 2,
         device_id: int | None = None,
     ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
         if targets not in ("sparse", "dense", "top1"):
             raise ValueError(f'targets must be "sparse", "dense" or "top1", not {targets!r}')
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
+        self._on_error = on_error
+        self.skipped: dict[str, str] = {}
+        """Keys of the samples that were found bad (with on_error="skip"), and what is wrong with them."""
         self._stopwatch = _Stopwatch()
         self._targets = "dense" if as_tuples and targets == "sparse" else targets
         self._as_tuples = as_tuples
@@ -205,12 +216,33 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             with self._stopwatch:
                 batch: dict[str, torch.Tensor] = super().__next__()[0]
         except RuntimeError as error:
+            if self._on_error == "skip" and self._skip_bad():
+                return self.__next__()
             raise _explained(error, share, self.dataset) from error
         self._source.pop()
         self._consumed = share.consumed
         return self._presented(batch)
 
     next = __next__
+
+    def _skip_bad(self) -> bool:
+        """Looks for bad samples among those in work and starts anew without them; False if there are none."""
+        found = {}
+        for number in self._source.in_work():
+            try:
+                if self.dataset.has_record(number):
+                    self.dataset.record(number)
+                image_info(self.dataset.image(number), full=True)
+            except (ShardError, ValueError) as error:
+                found[number] = str(error)
+        for number, why in found.items():
+            key = self.dataset.keys[number]
+            self.skipped[key] = why
+            _log.warning("left out from now on: sample %d (%s): %s", number, key, why)
+        self._sampler = dataclasses.replace(self._sampler, bad=self._sampler.bad | found.keys())
+        if found:
+            self._restart(self._epoch, self._consumed)
+        return bool(found)
 
     def _presented(self, batch: dict[str, torch.Tensor]) -> Any:
         """The batch in the form that was asked for."""
@@ -285,6 +317,10 @@ class _Source:
     def peek(self) -> Share:
         """The share that the consumer gets next."""
         return self._at(0)
+
+    def in_work(self) -> set[int]:
+        """Samples that the pipeline has been given and the consumer has not."""
+        return {int(n) for share in itertools.islice(self._shares, self._fed) for n in share.samples}
 
     def pop(self) -> None:
         """The consumer has got it."""

@@ -357,6 +357,29 @@ def test_damaged_record_names_shard_and_key(tmp_path: Path, jpeg_bytes: list[byt
         epoch_of(loader(dataset))
 
 
+def test_bad_samples_are_skipped_by_choice(
+    tmp_path: Path, jpeg_bytes: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged record and a damaged image: every batch stays full, every good sample comes, each bad key is logged once."""
+    dataset = make_dataset(tmp_path / "set", jpeg_bytes)
+    shard = tmp_path / "set" / dataset.manifest.shards[0].name
+    with shard.open("r+b") as file:
+        file.seek(int(dataset.index.entry(1)["record_block"]) * 512)
+        file.write(b"damaged!")
+        file.seek(int(dataset.index.entry(6)["image_block"]) * 512 + 2)
+        file.write(bytes(600))
+    iterator = loader(dataset, batch_size=3, on_error="skip")
+    for _ in range(3):
+        batches = epoch_of(iterator)
+        assert [len(b["data"]) for b in batches] == [3, 3, 2]
+        assert set(torch.cat([b["index"] for b in batches]).tolist()) == {0, 2, 3, 4, 5, 7}
+    assert set(iterator.skipped) == {"image001", "image006"}
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2 and any("image001" in m for m in messages) and any("image006" in m for m in messages)
+    with pytest.raises(dali_dr.ShardError):
+        epoch_of(loader(dataset, batch_size=3))
+
+
 def test_missing_dataset_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(dali_dr.ShardError, match=str(tmp_path)):
         dali_dr.ReinforcedIterator(tmp_path, batch_size=2, device="cpu")

@@ -88,6 +88,7 @@ class Sampler:
       last_batch: what to do when an epoch does not fill its last global batch. "partial": the ranks share what is left
         evenly, so some may get one sample fewer (or, with fewer left than ranks, none, and then end the epoch one step
         earlier); "drop": leave it out; "fill": fill up with samples from the beginning of the same epoch's order.
+      bad: samples that cannot be read; the next good one of the order stands in for each.
     """
 
     order: Order
@@ -96,6 +97,7 @@ class Sampler:
     rank: int = 0
     world_size: int = 1
     last_batch: LastBatch = "partial"
+    bad: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -154,12 +156,24 @@ class Sampler:
 
     def _shares(self, epoch: int, places: list[_Place]) -> Iterator[Share]:
         positions = np.concatenate([np.arange(p.own.start, p.own.stop) for p in places]) % self.order.length
-        samples = self.order.samples(epoch, positions)
+        samples = self._good(epoch, positions)
         visits = epoch * self.order.repeats + positions % self.order.repeats
         views = self.choice.views(samples, visits, epoch)
         cuts = np.cumsum([len(p.own) for p in places])[:-1]
         for place, s, v in zip(places, np.split(samples, cuts), np.split(views, cuts), strict=True):
             yield Share(epoch, s, v, place.size, place.consumed)
+
+    def _good(self, epoch: int, positions: Int64) -> Int64:
+        """The samples at positions, good ones in place of bad."""
+        samples = self.order.samples(epoch, positions)
+        bad = np.array(sorted(self.bad), np.int64)
+        ahead = 0
+        while bad.size and (which := np.nonzero(np.isin(samples, bad))[0]).size:
+            ahead += self.order.group
+            if ahead >= self.order.length:
+                raise ValueError(f"none of the {self.order.length} samples of an epoch is good")
+            samples[which] = self.order.samples(epoch, (positions[which] + ahead) % self.order.length)
+        return samples
 
 
 @dataclasses.dataclass(frozen=True)

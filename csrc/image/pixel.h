@@ -86,6 +86,8 @@ DR_HD double RawWeight(const Axis& axis, double center, int32_t i) {
   return 0.0;
 }
 
+DR_HD double ShareOfSum(double raw, double sum) { return sum != 0.0 ? raw / sum : raw; }
+
 // Fixed-point form of a normalised weight.
 DR_HD int32_t FixedWeight(double weight) {
   const double scaled = Mul(weight, double(1 << kWeightBits));
@@ -102,7 +104,7 @@ DR_HD int32_t FixedWeights(const Axis& axis, int32_t x, double* raw, int32_t* be
     raw[i] = RawWeight(axis, center, *begin + i);
     sum = Add(sum, raw[i]);
   }
-  for (int32_t i = 0; i < count; ++i) weights[i] = FixedWeight(sum != 0.0 ? raw[i] / sum : raw[i]);
+  for (int32_t i = 0; i < count; ++i) weights[i] = FixedWeight(ShareOfSum(raw[i], sum));
   return count;
 }
 
@@ -180,6 +182,8 @@ DR_HD uint8_t Equalize(uint32_t below, uint32_t step) {
 
 // ---- Output (torchvision's ToTensor + Normalize)
 // ---------------------------------------------------------------
+
+enum class OutputType : int32_t { kUint8, kFloat16, kFloat32 };
 
 DR_HD float Normalise(int32_t v, float mean, float std) { return Add(float(v) / 255.0f, -mean) / std; }
 

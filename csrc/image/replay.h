@@ -19,8 +19,6 @@ struct Image {
   Size size;
 };
 
-enum class OutputType : int32_t { kUint8, kFloat16, kFloat32 };
-
 // The map from uint8 pixels to output values: ((v / 255) - mean) / std in float32 per channel if mean and std
 // are given (3 values each), else a plain cast. Build once, share between threads.
 class Finish {

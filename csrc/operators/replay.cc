@@ -3,6 +3,12 @@
 
 #include <algorithm>
 
+#ifdef DALI_DR_CUDA
+#include "dali/core/cuda_error.h"
+#include "dali/core/device_guard.h"
+#include "dali/kernels/dynamic_scratchpad.h"
+#endif
+
 namespace dali_dr {
 namespace {
 
@@ -191,34 +197,72 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
   return true;
 }
 
-void ReplayCpu::RunImpl(dali::Workspace& ws) {
-  const auto& images = ws.Input<dali::CPUBackend>(0);
-  auto& output = ws.Output<dali::CPUBackend>(0);
+template <typename Backend>
+template <typename Make>
+void ReplayBase<Backend>::ForEachView(dali::Workspace& ws, Make make) {
+  const auto& images = ws.Input<Backend>(0);
+  auto& output = ws.Output<Backend>(0);
   const char* layout = finish_->channels_last() ? "HWC" : "CHW";
   output.SetLayout(output.sample_dim() == 3 ? dali::TensorLayout(layout)
                                             : dali::TensorLayout(make_string("F", layout)));
-  auto& pool = ws.GetThreadPool();
-  scratch_.resize(std::max<size_t>(scratch_.size(), pool.NumThreads()));
   const int64_t view_bytes = 3 * int64_t{out_.height} * out_.width * finish_->value_bytes();
   for (int i = 0; i < images.num_samples(); ++i) {
     const auto pixels = images.tensor_shape_span(i);
-    const image::Image source{images.tensor<uint8_t>(i), {int32_t(pixels[0]), int32_t(pixels[1])}};
+    const image::Image source{images.template tensor<uint8_t>(i), {int32_t(pixels[0]), int32_t(pixels[1])}};
     auto* out = static_cast<uint8_t*>(output.raw_mutable_tensor(i));
-    for (int64_t k = first_[i]; k < first_[i + 1]; ++k, out += view_bytes) {
-      const image::Plan& plan = plans_[k];
-      // Largest first: the cost grows with the pixels that the horizontal pass reads.
-      pool.AddWork(
-          [=, this, &plan](int thread) { Replay(plan, source, filter_, *finish_, &scratch_[thread], out); },
-          int64_t{plan.crop.height} * plan.crop.width);
-    }
+    for (int64_t k = first_[i]; k < first_[i + 1]; ++k, out += view_bytes) make(plans_[k], source, out);
   }
+}
+
+void ReplayCpu::RunImpl(dali::Workspace& ws) {
+  auto& pool = ws.GetThreadPool();
+  scratch_.resize(std::max<size_t>(scratch_.size(), pool.NumThreads()));
+  ForEachView(ws, [&](const image::Plan& plan, const image::Image& source, uint8_t* out) {
+    // Largest first: the cost grows with the pixels that the horizontal pass reads.
+    pool.AddWork(
+        [=, this, &plan](int thread) { Replay(plan, source, filter_, *finish_, &scratch_[thread], out); },
+        int64_t{plan.crop.height} * plan.crop.width);
+  });
   pool.RunAll();
   if (clock_) clock_->ReplayEnds();
 }
 
 template class ReplayBase<dali::CPUBackend>;
-template class ReplayBase<dali::GPUBackend>;  // for replay.cu
 
 DALI_REGISTER_OPERATOR(dr__Replay, ReplayCpu, dali::CPU);
+
+#ifdef DALI_DR_CUDA
+
+ReplayGpu::ReplayGpu(const dali::OpSpec& spec) : ReplayBase(spec) {
+  int device = 0;
+  spec.TryGetArgument(device, "device_id");
+  const dali::DeviceGuard guard(device);
+  const std::string problem = image::OpenDevice(&limits_);
+  DALI_ENFORCE(problem.empty(), make_string("fn.dr.replay on the GPU: ", problem, "."));
+  batch_.emplace(out_, filter_, *finish_, limits_.shared_bytes);
+}
+
+void ReplayGpu::RunImpl(dali::Workspace& ws) {
+  tasks_.clear();
+  ForEachView(ws, [&](const image::Plan& plan, const image::Image& source, uint8_t* out) {
+    tasks_.push_back({&plan, source, out});
+  });
+  batch_->Assign(tasks_);
+  // Pinned memory is given back in the order of the stream, so nothing here waits for the GPU.
+  dali::kernels::DynamicScratchpad scratchpad(dali::AccessOrder(ws.stream()));
+  auto* host = scratchpad.AllocatePinned<uint8_t>(batch_->bytes(), 16);
+  auto* data = scratchpad.AllocateGPU<uint8_t>(batch_->bytes(), 16);
+  auto* slots = scratchpad.AllocateGPU<uint8_t>(ScratchBytes(*batch_, limits_), 256);
+  batch_->Write(host);
+  CUDA_CALL(cudaMemcpyAsync(data, host, batch_->bytes(), cudaMemcpyHostToDevice, ws.stream()));
+  const std::string problem = Launch(*batch_, limits_, data, slots, ws.stream());
+  DALI_ENFORCE(problem.empty(), make_string(problem, "."));
+}
+
+template class ReplayBase<dali::GPUBackend>;
+
+DALI_REGISTER_OPERATOR(dr__Replay, ReplayGpu, dali::GPU);
+
+#endif  // DALI_DR_CUDA
 
 }  // namespace dali_dr

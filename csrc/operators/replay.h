@@ -1,5 +1,5 @@
-// fn.dr.replay: shows stored views of decoded images. CPU operator; the GPU operator derives from the same
-// base.
+// fn.dr.replay: shows stored views of decoded images. The CPU operator, the GPU operator where the plugin is
+// built with CUDA, and the base of both.
 #ifndef DALI_DR_CSRC_OPERATORS_REPLAY_H_
 #define DALI_DR_CSRC_OPERATORS_REPLAY_H_
 
@@ -9,6 +9,8 @@
 
 #include "dali/pipeline/operator/arg_helper.h"
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
+#include "image/batch.h"
+#include "image/device.h"
 #include "image/plan.h"
 #include "image/replay.h"
 #include "operators/clock.h"
@@ -23,6 +25,9 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
 
  protected:
   bool SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) override;
+  // Calls make(plan, image, out) for every view of the batch; images and views may lie in device memory.
+  template <typename Make>
+  void ForEachView(dali::Workspace& ws, Make make);
 
   image::Size out_, stored_;
   image::Filter filter_;
@@ -48,6 +53,19 @@ class ReplayCpu : public ReplayBase<dali::CPUBackend> {
 
  private:
   std::vector<image::Scratch> scratch_;  // one per thread
+};
+
+class ReplayGpu : public ReplayBase<dali::GPUBackend> {
+ public:
+  explicit ReplayGpu(const dali::OpSpec& spec);
+
+ protected:
+  void RunImpl(dali::Workspace& ws) override;
+
+ private:
+  image::DeviceLimits limits_{};
+  std::optional<image::Batch> batch_;
+  std::vector<image::Task> tasks_;
 };
 
 }  // namespace dali_dr

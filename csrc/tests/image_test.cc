@@ -17,30 +17,10 @@
 #include "image/plan.h"
 #include "image/replay.h"
 #include "image/view.h"
+#include "tests/random_view.h"
 
 namespace dali_dr::image {
 namespace {
-
-int failures = 0;
-
-#define CHECK(condition, ...)                                     \
-  do {                                                            \
-    if (!(condition) && ++failures <= 20) {                       \
-      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-      std::printf(__VA_ARGS__);                                   \
-      std::printf("\n");                                          \
-    }                                                             \
-  } while (0)
-
-std::mt19937 random_bits(1);
-
-int Uniform(int lo, int hi) { return std::uniform_int_distribution<int>(lo, hi)(random_bits); }
-
-std::vector<uint8_t> RandomBytes(size_t n) {
-  std::vector<uint8_t> bytes(n);
-  for (auto& b : bytes) b = uint8_t(random_bits());
-  return bytes;
-}
 
 // Against the compiler's own conversion: all halves' neighbourhoods and random floats.
 void TestHalfBits() {
@@ -157,49 +137,12 @@ void TestHostileWords() {
 // Images are heap blocks of the exact size, so that AddressSanitizer sees reads past them.
 void TestKernels(const Kernels& kernels) {
   Scratch scratch(kernels), portable(kPortableKernels);
-  const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
-  const float odd_mean[3] = {0.0f, 0.3f, 2.0f}, odd_std[3] = {1.0f, 1e-3f, 7.7f};
-  std::vector<Finish> finishes;
-  for (OutputType type : {OutputType::kUint8, OutputType::kFloat16, OutputType::kFloat32}) {
-    for (bool last : {false, true}) {
-      finishes.emplace_back(type, last, std::span<const float>{}, std::span<const float>{});
-      if (type == OutputType::kUint8) continue;
-      finishes.emplace_back(type, last, mean, std);
-      finishes.emplace_back(type, last, odd_mean, odd_std);
-    }
-  }
+  const std::vector<Finish> finishes = AllFinishes();
   for (int round = 0; round < 4000; ++round) {
     const int most = round % 50 ? 90 : 700;
     const Size size{Uniform(1, most), Uniform(1, most)}, out{Uniform(1, 70), Uniform(1, 70)};
-    const size_t n = size_t(size.height) * size.width * 3;
-    std::unique_ptr<uint8_t[]> pixels(new uint8_t[n]);
-    const auto bytes = RandomBytes(n);
-    const int kind = Uniform(0, 3);  // noise, two values, extremes, narrow
-    for (size_t i = 0; i < n; ++i) {
-      pixels[i] = kind == 0   ? bytes[i]
-                  : kind == 1 ? bytes[i] % 2 * 201
-                  : kind == 2 ? bytes[i] % 2 * 255
-                              : 90 + bytes[i] % 8;
-    }
-    View view{};
-    view.crop.height = Uniform(1, size.height);
-    view.crop.width = Uniform(1, size.width);
-    view.crop.top = Uniform(0, 1) * (size.height - view.crop.height);
-    view.crop.left = Uniform(0, 1) * (size.width - view.crop.width);
-    if (Uniform(0, 7) == 0) view.crop.width = std::min(out.width, size.width - view.crop.left);
-    if (Uniform(0, 7) == 0) view.crop.height = std::min(out.height, size.height - view.crop.top);
-    view.flip = Uniform(0, 1);
-    view.num_ops = Uniform(0, 3);
-    const float scale[kNumOpIds] = {0, .4f, .4f, 30, 30, 200, 1.2f, 1.2f, 1.2f, 1.2f, 0, 0, 0, 0};
-    for (int i = 0; i < view.num_ops; ++i) {
-      const int id = Uniform(0, kNumOpIds - 1);
-      const float unit = float(Uniform(-1000, 1000)) / 1000;
-      view.ops[i] = {id, id == kPosterize  ? float(Uniform(1, 8))
-                         : id == kSolarize ? float(Uniform(0, 256))
-                                           : unit * scale[id]};
-    }
-    view.erase.height = Uniform(0, out.height);
-    view.erase.width = Uniform(0, out.width);
+    const auto pixels = RandomPixels(size);
+    const View view = RandomView(size, out);
     Plan plan;
     const std::string problem = MakePlan(view, size, 0, 0, out, out, &plan);
     CHECK(problem.empty(), "%s", problem.c_str());

@@ -1,0 +1,54 @@
+// Sorts the views of a batch into jobs for blocks of threads: which fit shared memory, how the memory is laid
+// out, and in what order they run. Plain C++; the launch is in device.h, the algorithm in block.h.
+#ifndef DALI_DR_CSRC_IMAGE_BATCH_H_
+#define DALI_DR_CSRC_IMAGE_BATCH_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "image/block.h"
+#include "image/plan.h"
+#include "image/replay.h"
+
+namespace dali_dr::image {
+
+// One view to make. The image and the output may lie in device memory: neither is touched here.
+struct Task {
+  const Plan* plan;
+  Image image;
+  void* out;
+};
+
+// The views of a batch in two parts: [0] keep everything in shared memory, [1] keep pixels and weights in
+// global memory (a slot of slot_bytes() per block): large views, crops so large that their weights do not
+// fit, chips with little shared memory.
+class Batch {
+ public:
+  // `shared_limit`: bytes of shared memory that a block may have.
+  Batch(Size out, Filter filter, const Finish& finish, int64_t shared_limit);
+
+  void Assign(std::span<const Task> tasks);
+
+  // Counters, jobs and steps, to be copied to where the blocks can read and write them. 16-byte aligned.
+  size_t bytes() const;
+  void Write(uint8_t* to) const;
+
+  // The kernel argument of a part whose bytes were copied to `data`. Write() again before every use.
+  BlockBatch Argument(int part, uint8_t* data) const;
+  uint32_t num_jobs(int part) const { return uint32_t(jobs_[part].size()); }
+  int64_t shared_bytes(int part) const;
+  int64_t slot_bytes() const;
+
+ private:
+  Size out_;
+  Filter filter_;
+  const Finish* finish_;
+  BlockLayout layout_[2];  // plane_bytes 0: nothing fits shared memory
+  std::vector<Job> jobs_[2];
+  std::vector<Step> steps_;
+};
+
+}  // namespace dali_dr::image
+
+#endif  // DALI_DR_CSRC_IMAGE_BATCH_H_

@@ -1,0 +1,116 @@
+// See device.h: the threads of a CUDA block for block.h, and the launches.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "image/block.h"
+#include "image/device.h"
+
+namespace dali_dr::image {
+namespace {
+
+constexpr int kThreads = 1024;
+constexpr int64_t kMostScratchBytes = int64_t{1} << 30;  // fewer blocks rather than more memory than this
+
+class DeviceBlock {
+ public:
+  template <typename F>
+  __device__ __forceinline__ void ForEach(int32_t n, F f) {
+    for (int32_t i = int32_t(threadIdx.x); i < n; i += kThreads) f(i);
+  }
+  __device__ __forceinline__ void Sync() { __syncthreads(); }
+  __device__ __forceinline__ bool Leader() const { return threadIdx.x == 0; }
+  __device__ __forceinline__ int32_t Replica() const { return int32_t(threadIdx.x / 32); }
+  __device__ __forceinline__ void Count(uint32_t* p, uint32_t n) { atomicAdd(p, n); }
+  __device__ __forceinline__ void Lower(int32_t* p, int32_t v) { atomicMin(p, v); }
+  __device__ __forceinline__ void Raise(int32_t* p, int32_t v) { atomicMax(p, v); }
+  __device__ __forceinline__ void Sum(uint64_t* p, uint32_t n) {
+    const uint32_t warp = __reduce_add_sync(0xffffffffu, n);
+    if (threadIdx.x % 32 == 0) atomicAdd(reinterpret_cast<unsigned long long*>(p), warp);
+  }
+  __device__ __forceinline__ uint32_t Take(uint32_t* p) { return atomicAdd(p, 1u); }
+};
+
+extern __shared__ __align__(16) uint8_t shared_memory[];
+
+__global__ void __launch_bounds__(kThreads, 1) ReplayInShared(const __grid_constant__ BlockBatch batch) {
+  DeviceBlock block;
+  BlockReplay<DeviceBlock>(block, batch, DivideShared(batch.layout, shared_memory)).Run();
+}
+
+__global__ void __launch_bounds__(kThreads, 1)
+    ReplayInGlobal(const __grid_constant__ BlockBatch batch, uint8_t* slots, int64_t slot_bytes) {
+  DeviceBlock block;
+  BlockReplay<DeviceBlock>(block, batch,
+                           DivideGlobal(batch.layout, shared_memory, slots + blockIdx.x * slot_bytes))
+      .Run();
+}
+
+std::string Text(const char* what, cudaError_t error) {
+  return std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
+}
+
+int64_t SlotBytes(const Batch& batch) { return (batch.slot_bytes() + 255) / 256 * 256; }
+
+int Blocks(const Batch& batch, int part, const DeviceLimits& limits) {
+  int64_t most = limits.multiprocessors;
+  if (part == 1) most = std::clamp<int64_t>(kMostScratchBytes / SlotBytes(batch), 1, most);
+  return int(std::min<int64_t>(batch.num_jobs(part), most));
+}
+
+}  // namespace
+
+std::string OpenDevice(DeviceLimits* limits) {
+  int driver = 0, device = 0;
+  const cudaError_t asked = cudaDriverGetVersion(&driver);
+  if (asked != cudaSuccess || driver == 0)
+    return "no CUDA driver is loaded on this machine; the GPU operator needs one";
+  const auto version = [](int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); };
+  // Within a major version any driver runs code of any toolkit; across, the driver must be the newer.
+  if (driver / 1000 < CUDART_VERSION / 1000) {
+    return "this plugin was built with CUDA " + version(CUDART_VERSION) + ", but the driver supports CUDA " +
+           version(driver) + " at most: update the NVIDIA driver" +
+           (CUDART_VERSION / 1000 == 13 ? " to 580 or newer" : "") + ", or rebuild with an nvcc of CUDA " +
+           std::to_string(driver / 1000) + " (CUDACXX=/path/to/nvcc pip install --no-build-isolation -e .)";
+  }
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&limits->multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&limits->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess) {
+    cudaFuncAttributes facts;
+    error = cudaFuncGetAttributes(&facts, ReplayInShared);
+    if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
+      return "this plugin holds no code for this GPU: it was built for chips of compute capability 8.0 and "
+             "newer, or "
+             "for those that DALI_DR_CUDA_ARCHITECTURES named";
+    }
+    if (error == cudaSuccess) {
+      limits->shared_bytes -= int(facts.sharedSizeBytes);
+      error = cudaFuncSetAttribute(ReplayInShared, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   limits->shared_bytes);
+    }
+  }
+  return error == cudaSuccess ? std::string() : Text("the GPU cannot be prepared", error);
+}
+
+int64_t ScratchBytes(const Batch& batch, const DeviceLimits& limits) {
+  return batch.num_jobs(1) == 0 ? 0 : Blocks(batch, 1, limits) * SlotBytes(batch);
+}
+
+std::string Launch(const Batch& batch, const DeviceLimits& limits, uint8_t* data, uint8_t* scratch,
+                   CUstream_st* stream) {
+  if (batch.num_jobs(0) > 0) {
+    ReplayInShared<<<Blocks(batch, 0, limits), kThreads, batch.shared_bytes(0), stream>>>(
+        batch.Argument(0, data));
+  }
+  if (batch.num_jobs(1) > 0) {
+    ReplayInGlobal<<<Blocks(batch, 1, limits), kThreads, batch.shared_bytes(1), stream>>>(
+        batch.Argument(1, data), scratch, SlotBytes(batch));
+  }
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? std::string() : Text("replay cannot be started on the GPU", error);
+}
+
+}  // namespace dali_dr::image

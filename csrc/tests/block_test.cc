@@ -1,0 +1,230 @@
+// The GPU's algorithm (image/block.h) without a GPU: host threads stand for the threads of a block, and every
+// view must equal the CPU path in every byte. test_block runs it under AddressSanitizer with memory of the
+// exact size, test_block_threads under ThreadSanitizer, which sees a missing barrier as compute-sanitizer's
+// racecheck would.
+//   test_block [ROUNDS]
+#include "image/block.h"
+
+#include <atomic>
+#include <barrier>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "image/batch.h"
+#include "image/plan.h"
+#include "image/replay.h"
+#include "tests/random_view.h"
+
+namespace dali_dr::image {
+namespace {
+
+// One thread of an emulated block. `backward` runs a thread's share from its end, to show what depends on
+// order.
+class HostBlock {
+ public:
+  HostBlock(int thread, int threads, bool backward, std::barrier<>* barrier)
+      : thread_(thread), threads_(threads), backward_(backward), barrier_(barrier) {}
+
+  template <typename F>
+  void ForEach(int32_t n, F f) {
+    if (backward_) {
+      const int32_t last = thread_ + (n - 1 - thread_) / threads_ * threads_;
+      if (thread_ < n) {
+        for (int32_t i = last; i >= 0; i -= threads_) f(i);
+      }
+    } else {
+      for (int32_t i = thread_; i < n; i += threads_) f(i);
+    }
+  }
+  void Sync() { barrier_->arrive_and_wait(); }
+  bool Leader() const { return thread_ == 0; }
+  int32_t Replica() const { return thread_; }
+  void Count(uint32_t* p, uint32_t n) { std::atomic_ref(*p).fetch_add(n, std::memory_order_relaxed); }
+  void Lower(int32_t* p, int32_t v) {
+    int32_t old = std::atomic_ref(*p).load(std::memory_order_relaxed);
+    while (v < old && !std::atomic_ref(*p).compare_exchange_weak(old, v, std::memory_order_relaxed)) {
+    }
+  }
+  void Raise(int32_t* p, int32_t v) {
+    int32_t old = std::atomic_ref(*p).load(std::memory_order_relaxed);
+    while (v > old && !std::atomic_ref(*p).compare_exchange_weak(old, v, std::memory_order_relaxed)) {
+    }
+  }
+  void Sum(uint64_t* p, uint32_t n) { std::atomic_ref(*p).fetch_add(n, std::memory_order_relaxed); }
+  uint32_t Take(uint32_t* p) { return std::atomic_ref(*p).fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  int thread_, threads_;
+  bool backward_;
+  std::barrier<>* barrier_;
+};
+
+using Bytes = std::unique_ptr<uint8_t[]>;
+
+Bytes Garbage(size_t n) {  // as shared memory is at the start
+  Bytes bytes(new uint8_t[n]);
+  std::memset(bytes.get(), 0xa5, n);
+  return bytes;
+}
+
+// Runs a batch as Launch() of device.h does: `blocks` blocks of `threads` threads for each part.
+void Emulate(const Batch& batch, int blocks, int threads, bool backward) {
+  const Bytes data = Garbage(batch.bytes());
+  batch.Write(data.get());
+  for (int part = 0; part < 2; ++part) {
+    if (batch.num_jobs(part) == 0) continue;
+    const BlockBatch argument = batch.Argument(part, data.get());
+    std::vector<Bytes> memory;
+    std::vector<std::unique_ptr<std::barrier<>>> barriers;
+    std::vector<std::thread> running;
+    for (int b = 0; b < blocks; ++b) {
+      uint8_t* const shared = memory.emplace_back(Garbage(batch.shared_bytes(part))).get();
+      uint8_t* const slot = part == 0 ? nullptr : memory.emplace_back(Garbage(batch.slot_bytes())).get();
+      std::barrier<>* barrier = barriers.emplace_back(std::make_unique<std::barrier<>>(threads)).get();
+      for (int t = 0; t < threads; ++t) {
+        running.emplace_back([=, &argument] {
+          HostBlock block(t, threads, backward, barrier);
+          const BlockLayout& layout = argument.layout;
+          BlockReplay<HostBlock>(
+              block, argument, part == 0 ? DivideShared(layout, shared) : DivideGlobal(layout, shared, slot))
+              .Run();
+        });
+      }
+    }
+    for (auto& thread : running) thread.join();
+  }
+}
+
+struct Case {
+  View view;
+  Size image;
+  std::unique_ptr<uint8_t[]> pixels;
+};
+
+uint32_t parts_seen[2];
+
+// Replays the cases both ways and compares.
+void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Finish& finish,
+             int64_t shared_limit, int blocks, int threads, bool backward, const std::string& label) {
+  const size_t bytes = size_t(out.height) * out.width * 3 * finish.value_bytes();
+  std::vector<Plan> plans(cases.size());
+  std::vector<Task> tasks;
+  std::vector<std::unique_ptr<uint8_t[]>> got;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const std::string problem = MakePlan(cases[i].view, cases[i].image, 0, 0, out, out, &plans[i]);
+    CHECK(problem.empty(), "%s", problem.c_str());
+    got.push_back(Garbage(bytes));
+    tasks.push_back({&plans[i], {cases[i].pixels.get(), cases[i].image}, got.back().get()});
+  }
+  Batch batch(out, filter, finish, shared_limit);
+  batch.Assign(tasks);
+  CHECK(batch.num_jobs(0) + batch.num_jobs(1) == cases.size(), "%s: jobs lost", label.c_str());
+  for (int part = 0; part < 2; ++part) parts_seen[part] += batch.num_jobs(part);
+  CHECK(batch.num_jobs(0) == 0 || batch.shared_bytes(0) <= shared_limit, "%s: too much shared memory",
+        label.c_str());
+  CHECK(batch.shared_bytes(1) <= 48 << 10, "%s: more than every chip has", label.c_str());
+  Emulate(batch, blocks, threads, backward);
+  static Scratch scratch;
+  const auto want = Garbage(bytes);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    Replay(plans[i], {cases[i].pixels.get(), cases[i].image}, filter, finish, &scratch, want.get());
+    size_t wrong = 0;
+    for (size_t k = 0; k < bytes; ++k) wrong += got[i][k] != want[k];
+    const Box& crop = cases[i].view.crop;
+    CHECK(wrong == 0, "%s, case %zu: %zu of %zu bytes differ: %dx%d of %dx%d -> %dx%d, %d steps, first %d",
+          label.c_str(), i, wrong, bytes, crop.height, crop.width, cases[i].image.height,
+          cases[i].image.width, out.height, out.width, plans[i].num_steps,
+          plans[i].num_steps ? int(plans[i].steps[0].kind) : -1);
+  }
+}
+
+constexpr int64_t kHopper = 227 << 10, kAmpere = 163 << 10, kNothing = 0;
+
+Case WholeImage(Size size, std::vector<Op> ops) {
+  Case c{View{}, size, RandomPixels(size)};
+  c.view.crop = {0, 0, size.height, size.width};
+  c.view.num_ops = int32_t(ops.size());
+  std::copy(ops.begin(), ops.end(), c.view.ops);
+  return c;
+}
+
+void TestRandomBatches(int rounds) {
+  const std::vector<Finish> finishes = AllFinishes();
+  for (int round = 0; round < rounds; ++round) {
+    const Size out{Uniform(1, 70), Uniform(1, 70)};
+    std::vector<Case> cases(Uniform(1, 12));
+    for (Case& c : cases) {
+      const int most = Uniform(0, 20) ? 90 : 600;
+      c.image = {Uniform(1, most), Uniform(1, most)};
+      c.pixels = RandomPixels(c.image);
+      c.view = RandomView(c.image, out);
+      if (Uniform(0, 9) == 0) c.view.crop = {c.image.height - 1, c.image.width - 1, 1, 1};
+    }
+    const int64_t limit = round % 3 == 0 ? kHopper : round % 3 == 1 ? kNothing : Uniform(8 << 10, 64 << 10);
+    Compare(cases, out, round % 2 ? Filter::kBilinear : Filter::kBicubic, finishes[round % finishes.size()],
+            limit, 1 + round % 2, 1 + round % 4, round % 5 > 1, "round " + std::to_string(round));
+  }
+}
+
+// Every operation and pairs of them at the size that counts, on both chips' paths.
+void TestOperations() {
+  const Size out{224, 224};
+  const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
+  const float magnitude[kNumOpIds] = {0,     .3f, -.3f, 30.45f, -30.45f, 9, .27f,
+                                      -.27f, .9f, .27f, 4,      178.5f,  0, 0};
+  for (int64_t limit : {kHopper, kAmpere}) {
+    std::vector<Case> cases;
+    for (int32_t first = 0; first < kNumOpIds; ++first) {
+      const int32_t second = Uniform(0, kNumOpIds - 1), third = Uniform(0, kNumOpIds - 1);
+      cases.push_back(WholeImage({300, 260}, {{first, magnitude[first]}}));
+      cases.push_back(WholeImage({160, 230}, {{second, magnitude[second]},
+                                              {first, magnitude[first]},
+                                              {third, magnitude[third]},
+                                              {kSharpness, -2.0f}}));
+    }
+    const Finish finish(OutputType::kFloat16, limit == kAmpere, mean, std);
+    Compare(cases, out, Filter::kBilinear, finish, limit, 1, 2, false, "operations");
+  }
+}
+
+// Sizes at the limits of the layouts: large crops need other memory for weights and rows, large views for
+// planes.
+void TestSizes() {
+  const Finish finish(OutputType::kUint8, false, {}, {});
+  const std::vector<Op> ops = {{kRotate, 33.0f}, {kEqualize, 0}};
+  for (Filter filter : {Filter::kBilinear, Filter::kBicubic}) {
+    for (int side : {160, 224, 288, 384}) {
+      std::vector<Case> cases;
+      for (Size size : {Size{1, 1}, Size{2000, 1999}, Size{2000, 3}, Size{2, 2000}, Size{900, 300},
+                        Size{side, 700}, Size{700, side}, Size{side, side}}) {
+        cases.push_back(WholeImage(size, ops));
+      }
+      Compare(cases, {side, side}, filter, finish, kHopper, 1, 2, false, "side " + std::to_string(side));
+    }
+    std::vector<Case> narrow;
+    for (Size size : {Size{9000, 2}, Size{9000, 40}, Size{2, 9000}, Size{40, 9000}, Size{1500, 1500}})
+      narrow.push_back(WholeImage(size, ops));
+    for (int64_t limit : {kHopper, kNothing})
+      Compare(narrow, {5, 3}, filter, finish, limit, 1, 3, true, "narrow");
+  }
+}
+
+}  // namespace
+}  // namespace dali_dr::image
+
+int main(int argc, char** argv) {
+  using namespace dali_dr::image;
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 1500;
+  TestRandomBatches(rounds);
+  TestOperations();
+  if (rounds >= 1000) TestSizes();
+  CHECK(parts_seen[0] > 100 && parts_seen[1] > 100, "%u views in shared, %u in global memory", parts_seen[0],
+        parts_seen[1]);
+  std::printf("block: %u views in shared memory, %u in global, %d failures\n", parts_seen[0], parts_seen[1],
+              failures);
+  return failures != 0;
+}

@@ -63,6 +63,41 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(override or str(LIBRARY))
 
 
+def require_gpu() -> None:
+    """Checks what `device="gpu"` needs of the plugin and of the driver, where DALI would fail with less to go by.
+
+    Raises:
+      PluginError: the plugin was built without CUDA, or with a newer CUDA than the driver supports.
+    """
+    if os.environ.get("DALI_DR_PLUGIN"):
+        return  # a library whose build is not on record
+    cuda = build_facts().get("cuda", "")
+    if not cuda:
+        raise PluginError(
+            'device="gpu", but dali_dr\'s plugin was built without CUDA: no nvcc was found then. Put nvcc on the PATH '
+            f'(or name it in CUDACXX), or use device="cpu". {_REBUILD}'
+        )
+    driver = driver_cuda()
+    if driver is not None and driver < int(cuda.split(".")[0]):
+        raise PluginError(
+            f"dali_dr's plugin was built with CUDA {cuda}, but this machine's NVIDIA driver supports CUDA {driver}.x at "
+            f"most (CUDA 13 needs driver 580, CUDA 12 needs 525). Update the driver, or rebuild with an nvcc of CUDA "
+            f"{driver} (CUDACXX=/path/to/nvcc). {_REBUILD}"
+        )
+
+
+def driver_cuda() -> int | None:
+    """The newest CUDA major version that the NVIDIA driver supports; None where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int(0)
+    if driver.cuDriverGetVersion(ctypes.byref(version)) != 0 or version.value == 0:
+        return None
+    return version.value // 1000
+
+
 def build_facts() -> dict[str, str]:
     """What the build recorded: dali_version, cuda (compiler version or empty), cuda_architectures. Empty if unknown."""
     if not BUILD_FACTS.is_file():

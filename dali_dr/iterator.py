@@ -93,6 +93,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     Raises:
       ShardError: the data set is missing or damaged; while iterating, the message names shard, key and offset.
       DaliDrError: device="gpu" without a GPU.
+      PluginError: the plugin is not built, or device="gpu" and it was built without CUDA or for a newer driver.
       ValueError: an argument out of range.
     """
 
@@ -445,6 +446,7 @@ def _environment(value: int | None, name: str, default: int) -> int:
 
 
 def _cuda_device(device_id: int | None) -> int:
+    _plugin.require_gpu()
     if not torch.cuda.is_available():
         raise DaliDrError(
             'device="gpu", but torch sees no CUDA device on this machine. Use device="cpu", '

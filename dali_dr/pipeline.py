@@ -52,6 +52,8 @@ def replay_pipeline(
       nvidia.dali.Pipeline with the outputs OUTPUTS.
     """
     _plugin.load()
+    if device == "gpu":
+        _plugin.require_gpu()
     from nvidia.dali import fn, pipeline_def, types
 
     dr: Any = fn.dr  # type: ignore[attr-defined]  # registered by the plugin
@@ -116,6 +118,8 @@ def view_pipeline(
       nvidia.dali.Pipeline with one output: (m, 3, height, width) uint8 per image.
     """
     _plugin.load()
+    if device == "gpu":
+        _plugin.require_gpu()
     from nvidia.dali import fn, pipeline_def, types
 
     dr: Any = fn.dr  # type: ignore[attr-defined]  # registered by the plugin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 from pathlib import Path
@@ -33,6 +34,16 @@ def photos_dir() -> Path:
 def test_data() -> object:
     """A function NAME -> path under the real test data; the test skips where it is absent."""
     return _data
+
+
+def visible_gpus() -> int:
+    """CUDA devices that the driver shows, whatever build of torch is installed."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from conftest import encode_jpeg, picture
 from PIL import Image
 
 import dali_dr
+from dali_dr import _plugin
 from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.cli import main
@@ -343,6 +344,14 @@ def test_gpu_without_a_gpu_is_said_plainly(dataset: dali_dr.Dataset) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(dali_dr.DaliDrError, match='device="cpu"'):
+        loader(dataset, device="gpu")
+
+
+def test_gpu_with_a_plugin_without_cuda_is_said_plainly(
+    dataset: dali_dr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_plugin, "build_facts", lambda: {"dali_version": "2.4.0", "cuda": ""})
+    with pytest.raises(dali_dr.DaliDrError, match="built without CUDA"):
         loader(dataset, device="gpu")
 
 

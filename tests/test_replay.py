@@ -42,18 +42,19 @@ CHAINS = int(os.environ.get("DALI_DR_TEST_CHAINS", "10000"))
 
 
 @functools.cache
-def _pipeline(**arguments: Any) -> tuple[Any, dict[str, Any]]:
-    """A CPU pipeline of one replay operator, and the dictionary that its inputs are taken from."""
+def _pipeline(device: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """A pipeline of one replay operator, and the dictionary that its inputs are taken from."""
     feed: dict[str, Any] = {}
 
-    @dali.pipeline_def(batch_size=512, num_threads=2, device_id=None, prefetch_queue_depth=1)
+    @dali.pipeline_def(batch_size=512, num_threads=2, device_id=0 if device == "gpu" else None, prefetch_queue_depth=1)
     def graph() -> Any:
         def source(name: str, dim: int) -> Any:
             return fn.external_source(lambda: feed[name], batch=True, ndim=dim, name=name)
 
         words = fn.external_source(lambda: feed["params"], batch=True)
         origin = source("origin", 1)
-        return fn.dr.replay(source("images", 3), words, origin=origin, **arguments)
+        images = source("images", 3)
+        return fn.dr.replay(images.gpu() if device == "gpu" else images, words, origin=origin, **arguments)
 
     pipeline = graph()
     pipeline.build()
@@ -64,11 +65,12 @@ def run(
     images: Sequence[Pixels],
     params: Sequence[Words],
     origins: Sequence[tuple[int, int]] | None = None,
+    device: str = "cpu",
     **arguments: Any,
 ) -> list[npt.NDArray[Any]]:
-    """Replays params[i] (P or m x P words) on images[i]; arguments as for fn.dr.replay."""
+    """Replays params[i] (P or m x P words) on images[i], 512 at a time; arguments as for fn.dr.replay."""
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-    pipeline, feed = _pipeline(**arguments)
+    pipeline, feed = _pipeline(device, **arguments)
     out: list[npt.NDArray[Any]] = []
     for begin in range(0, len(images), 512):
         part = slice(begin, begin + 512)
@@ -80,6 +82,7 @@ def run(
         except RuntimeError:
             _pipeline.cache_clear()  # DALI pipelines do not survive an error
             raise
+        batch = batch.as_cpu() if device == "gpu" else batch
         out += [np.array(batch[i]) for i in range(len(batch))]
     return out
 

@@ -218,8 +218,7 @@ class BlockReplay {
       for (int32_t c = 0; c < 4; ++c) plane_[c] = c * batch_.layout.plane_bytes;
       CropResizeFlip(job);
       for (int32_t s = 0; s < job.num_steps; ++s) Apply(batch_.steps[job.first_step + s]);
-      Finish(job);
-      block_.Sync();
+      Finish(job);  // the next barrier is that of the next job, before anything is written that Finish reads
     }
   }
 

@@ -1,0 +1,209 @@
+"""The GPU path against the CPU path, byte for byte, from the same decoded pixels; all of it needs a CUDA device.
+
+The CPU path is compared with Pillow in test_replay.py, and the GPU's algorithm with the CPU's, on host threads, in
+csrc/tests/block_test.cc: what is left to be shown here is the device itself.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import picture, visible_gpus
+from PIL import Image
+
+pytest.importorskip("nvidia.dali")
+import nvidia.dali.types as types
+
+from dali_dr import _plugin
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(visible_gpus() == 0, reason="no CUDA device is visible (libcuda.so.1, cuDeviceGetCount)"),
+    pytest.mark.skipif(not _plugin.build_facts().get("cuda"), reason="the plugin was built without CUDA"),
+]
+
+from test_iterator import loader, make_dataset  # noqa: E402
+from test_replay import (  # noqa: E402
+    FILTERS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NAMES,
+    Pixels,
+    Words,
+    assert_same,
+    grey_like,
+    magnitudes,
+    pack,
+    random_view,
+    run,
+    test_images,
+)
+
+CHAINS = int(os.environ.get("DALI_DR_TEST_CHAINS", "10000"))
+
+
+def both(images: Sequence[Pixels], params: Sequence[Words], labels: Sequence[Any], **arguments: Any) -> None:
+    """Replays on both devices and compares."""
+    want = run(images, params, **arguments)
+    assert_same(run(images, params, device="gpu", **arguments), want, labels)
+
+
+@pytest.mark.parametrize("index", range(14), ids=NAMES)
+@pytest.mark.parametrize("size", [(224, 224), (45, 67), (7, 1), (3, 3)], ids=str)
+def test_every_operation_over_its_whole_range(index: int, size: tuple[int, int]) -> None:
+    cases = [(n, i, m) for n, i in test_images().items() for m in magnitudes(index, size)[:: 1 if index < 6 else 3]]
+    params = [pack((0, 0, *image.shape[:2]), [(index, m)]) for _, image, m in cases]
+    both([image for _, image, _ in cases], params, [(name, m) for name, _, m in cases], size=size)
+
+
+OUTPUTS: list[dict[str, Any]] = [
+    {"dtype": types.FLOAT16, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    {"dtype": types.FLOAT, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "output_layout": "HWC"},
+    {"dtype": types.UINT8},
+    {"dtype": types.FLOAT16, "output_layout": "HWC", "mean": (0.0, 0.3, 2.0), "std": (1.0, 1e-3, 7.7)},
+    {"dtype": types.FLOAT},
+    {"dtype": types.UINT8, "output_layout": "HWC"},
+]
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("size", [(32, 32), (48, 31), (17, 64), (96, 160), (224, 224)], ids=str)
+def test_random_chains(size: tuple[int, int], interpolation: str) -> None:
+    rng = np.random.default_rng([*size, len(interpolation)])
+    pictures = [picture(int(h), int(w), i) for i, (h, w) in enumerate(rng.integers(1, 400, (60, 2)))]
+    pictures += list(test_images().values())
+    for output in OUTPUTS:
+        count = CHAINS // (10 * len(OUTPUTS)) + 1
+        images = [pictures[i] for i in rng.integers(0, len(pictures), count)]
+        views = [random_view(rng, image, size) for image in images]
+        both(images, [pack(**v) for v in views], views, size=size, interpolation=interpolation, **output)
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("side", [160, 224, 288, 384])
+def test_sizes_and_extreme_crops(side: int, interpolation: str) -> None:
+    rng = np.random.default_rng(side)
+    large = picture(2000, 1999, 1)
+    images = [
+        large,
+        large[:, :3].copy(),
+        large[:2].copy(),
+        grey_like(300, 500),
+        picture(side, 700, 2),
+        picture(700, side, 3),
+    ]
+    images += [picture(side, side, 4), rng.integers(0, 256, (3000, 40, 3)).astype(np.uint8)]
+    crops = [(0, 0, *image.shape[:2]) for image in images]
+    images += [large, large]
+    crops += [(1999, 1998, 1, 1), (3, 5, 1, 900)]
+    params = [pack(c, [(5, 33.0), (13, 0.0)], flip=i % 2 == 1) for i, c in enumerate(crops)]
+    both(images, params, crops, size=side, interpolation=interpolation, **OUTPUTS[0])
+
+
+@pytest.mark.parametrize("batch", [1, 512])
+def test_batches(batch: int) -> None:
+    rng = np.random.default_rng(batch)
+    pictures = [picture(300 + 10 * i, 500 - 20 * i, i) for i in range(8)]
+    images = [pictures[i % 8] for i in range(batch)]
+    views = [random_view(rng, image, (224, 224)) for image in images]
+    params = [pack(**v) for v in views]
+    both(images, params, views, size=224, **OUTPUTS[0])
+    first = run(images, params, device="gpu", size=224, **OUTPUTS[0])
+    for _ in range(5):
+        assert_same(run(images, params, device="gpu", size=224, **OUTPUTS[0]), first, views)
+
+
+def test_many_views_per_image_and_parts_with_an_origin() -> None:
+    rng = np.random.default_rng(0)
+    images = [picture(80, 90, 0), picture(140, 70, 1)]
+    views = [[random_view(rng, image, (32, 40)) for _ in range(5)] for image in images]
+    for rows in views:
+        for view in rows:
+            view["ops"] = (view["ops"] + [(0, 0.0)] * 5)[:5]
+    both(images, [np.stack([pack(**v) for v in rows]) for rows in views], views, size=(32, 40))
+    view = {"crop": (30, 20, 40, 31), "ops": [(9, 0.3)], "flip": True}
+    part = np.ascontiguousarray(images[0][25:75, 11:60])
+    got = run([part], [pack(**view)], [(25, 11)], device="gpu", size=64)
+    assert_same(got, run(images[:1], [pack(**view)], size=64), [view])
+
+
+def test_bad_parameters_are_named_as_on_the_cpu() -> None:
+    good = pack((0, 0, 20, 20), [(10, 4.0)])
+    bad = good.copy()
+    bad[2] = 21
+    with pytest.raises(
+        RuntimeError, match=r"(?s)Sample 2 of the batch, view 0: crop box .* not inside the given 20x30"
+    ):
+        run([picture(20, 30, 0)] * 3, [good, good, bad], device="gpu", size=16)
+
+
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("roi_decode", ["auto", "on", "off"])
+def test_iterator_yields_the_cpus_batches(tmp_path: Path, roi_decode: str) -> None:
+    """With PNG, which every decoder decodes alike, down to the last bit."""
+    dataset = make_dataset(tmp_path / "set", [png(picture(90 + 7 * i, 130 - 3 * i, i)) for i in range(11)])
+    for options in ({"dtype": "float16"}, {"dtype": "uint8", "layout": "HWC"}):
+        cpu = loader(dataset, **options)
+        gpu = loader(dataset, device="gpu", device_id=0, roi_decode=roi_decode, **options)
+        for _ in range(2):
+            for (want,), (got,) in zip(cpu, gpu, strict=True):
+                assert all(got[name].is_cuda for name in got)
+                for name in want:
+                    assert (got[name].cpu() == want[name]).all(), name
+
+
+@pytest.mark.parametrize("load", [0.0, 0.65, 1.0])
+def test_iterator_on_jpegs_is_near_the_cpus(tmp_path: Path, jpeg_bytes: list[bytes], load: float) -> None:
+    """nvJPEG upsamples chroma and transforms otherwise than libjpeg-turbo: close, and nothing more is promised."""
+    dataset = make_dataset(tmp_path / "set", jpeg_bytes, preset="rrc")
+    cpu = loader(dataset, dtype="uint8")
+    gpu = loader(dataset, device="gpu", device_id=0, dtype="uint8", hw_decoder_load=load)
+    for (want,), (got,) in zip(cpu, gpu, strict=True):
+        gap = (got["data"].cpu().int() - want["data"].int()).abs().float()
+        assert gap.mean() < 4 and (got["soft_probs"].cpu() == want["soft_probs"]).all()
+
+
+SANITIZED = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from conftest import picture
+from test_replay import pack, random_view, run
+rng = np.random.default_rng(0)
+for size in ((64, 64), (33, 31), (400, 400)):
+    images = [picture(90, 120, i) for i in range(14)] + [picture(700, 20, 1)]
+    views = [random_view(rng, image, size) for image in images]
+    for op, view in enumerate(views[:14]):
+        view["ops"] = [(op, 2.0)] + view["ops"][:1]
+    run(images, [pack(**v) for v in views], device="gpu", size=size)
+"""
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer_finds_nothing(tool: str) -> None:
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "77", "--kernel-name", "kernel_substring=Replay"]
+    script = SANITIZED.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([*command, sys.executable, "-c", script], capture_output=True, text=True)
+    report = done.stdout + done.stderr
+    if "not supported" in report:
+        pytest.skip(f"compute-sanitizer does not run on this machine: {report.strip().splitlines()[-1]}")
+    assert done.returncode == 0 and re.search(r"SUMMARY: 0 (errors|hazards)", report), report[-3000:]

@@ -292,53 +292,58 @@ def ours(variant: str) -> Loader:
     return build
 
 
+def stock_iterator(rand_augment: bool, scratch: Path, options: argparse.Namespace) -> Any:
+    """DALI's own pipeline over the same photos as a torch iterator; "label" is ASCII text, padded with spaces."""
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.auto_aug import rand_augment as stock_rand_augment
+    from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+    gpu = options.device == "gpu"
+    tars = sorted(str(p) for p in (scratch / "rrc").glob("*.tar"))
+
+    @pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=options.batch_size,
+        num_threads=options.threads,
+        device_id=0 if gpu else None,
+        enable_conditionals=True,
+    )
+    def graph() -> Any:
+        encoded, label = fn.readers.webdataset(
+            paths=tars,
+            index_paths=[t.removesuffix(".tar") + ".idx" for t in tars],
+            ext=["jpg", "cls"],
+            random_shuffle=True,
+            initial_fill=256,
+            name="reader",
+            missing_component_behavior="error",
+        )
+        decoder = {"device": "mixed", "hw_decoder_load": options.hw_decoder_load} if gpu else {"device": "cpu"}
+        images = fn.decoders.image_random_crop(
+            encoded, random_area=(0.08, 1), random_aspect_ratio=(3 / 4, 4 / 3), output_type=types.RGB, **decoder
+        )
+        images = fn.resize(images, size=(SIZE, SIZE))
+        flip = fn.random.coin_flip()
+        if rand_augment:
+            images = fn.flip(images, horizontal=flip)
+            images = stock_rand_augment.rand_augment(images, n=2, m=9, shape=(SIZE, SIZE))
+        images = fn.crop_mirror_normalize(
+            images,
+            mean=[255 * m for m in MEAN],
+            std=[255 * s for s in STD],
+            dtype=types.FLOAT,
+            output_layout="CHW",
+            **({} if rand_augment else {"mirror": flip}),
+        )
+        label = fn.pad(label, fill_value=32)  # class ids are ASCII text of different lengths; 32 is a space
+        return images, label.gpu() if gpu else label
+
+    return DALIGenericIterator([graph()], ["data", "label"], reader_name="reader", auto_reset=True)
+
+
 def stock(rand_augment: bool) -> Loader:
     def build(scratch: Path, options: argparse.Namespace) -> Any:
-        from nvidia.dali import fn, pipeline_def, types
-        from nvidia.dali.auto_aug import rand_augment as stock_rand_augment
-        from nvidia.dali.plugin.pytorch import DALIGenericIterator
-
-        gpu = options.device == "gpu"
-        tars = sorted(str(p) for p in (scratch / "rrc").glob("*.tar"))
-
-        @pipeline_def(  # type: ignore[untyped-decorator]
-            batch_size=options.batch_size,
-            num_threads=options.threads,
-            device_id=0 if gpu else None,
-            enable_conditionals=True,
-        )
-        def graph() -> Any:
-            encoded, label = fn.readers.webdataset(
-                paths=tars,
-                index_paths=[t.removesuffix(".tar") + ".idx" for t in tars],
-                ext=["jpg", "cls"],
-                random_shuffle=True,
-                initial_fill=256,
-                name="reader",
-                missing_component_behavior="error",
-            )
-            decoder = {"device": "mixed", "hw_decoder_load": options.hw_decoder_load} if gpu else {"device": "cpu"}
-            images = fn.decoders.image_random_crop(
-                encoded, random_area=(0.08, 1), random_aspect_ratio=(3 / 4, 4 / 3), output_type=types.RGB, **decoder
-            )
-            images = fn.resize(images, size=(SIZE, SIZE))
-            flip = fn.random.coin_flip()
-            if rand_augment:
-                images = fn.flip(images, horizontal=flip)
-                images = stock_rand_augment.rand_augment(images, n=2, m=9, shape=(SIZE, SIZE))
-            images = fn.crop_mirror_normalize(
-                images,
-                mean=[255 * m for m in MEAN],
-                std=[255 * s for s in STD],
-                dtype=types.FLOAT,
-                output_layout="CHW",
-                **({} if rand_augment else {"mirror": flip}),
-            )
-            label = fn.pad(label, fill_value=32)  # class ids are ASCII text of different lengths; 32 is a space
-            return images, label.gpu() if gpu else label
-
-        iterator = DALIGenericIterator([graph()], ["data", "label"], reader_name="reader", auto_reset=True)
-        return endless(iterator, lambda batch: batch[0]["data"], gpu)
+        iterator = stock_iterator(rand_augment, scratch, options)
+        return endless(iterator, lambda batch: batch[0]["data"], options.device == "gpu")
 
     return build
 

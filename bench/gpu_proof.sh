@@ -29,8 +29,10 @@ if [[ -n $parts ]]; then
     mkdir -p "$site"
     cat "$parts"/part-* | tar -x --zstd -C "$site"
   fi
-  # Last, so that what the machine has itself comes first.
   export PYTHONPATH=$PYTHONPATH:$site
+  # Some wheels make `nvidia` a package of its own, which hides that of DALI.
+  "$python" -c "import nvidia.dali" 2>/dev/null ||
+    echo '__path__ = __import__("pkgutil").extend_path(__path__, __name__)' >"$site/nvidia/__init__.py"
   export ZSTD_INCLUDE_DIR=${ZSTD_INCLUDE_DIR:-$site/zstd/include}
   export ZSTD_LIBRARY=${ZSTD_LIBRARY:-$site/zstd/lib/libzstd.so}
   export LD_LIBRARY_PATH=$(dirname "$ZSTD_LIBRARY")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

@@ -66,7 +66,9 @@ def main() -> int:
         "state": state,
         "sampler_us_per_batch_of_256": {str(views): round(time_sampler(views), 1) for views in (32, 400)},
     }
-    print(f"\n{report['machine']['cpu']}, {report['machine']['cores']} cores; {facts['images']} images ({facts['source']})")
+    print(
+        f"\n{report['machine']['cpu']}, {report['machine']['cores']} cores; {facts['images']} images ({facts['source']})"
+    )
     for name, ratio in report["ratios"].items():
         print(f"{name:34} {ratio:6.3f} of the default's rate")
     print(f"state_dict: {state['us']:.1f} us, {state['bytes']} bytes")

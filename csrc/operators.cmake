@@ -21,8 +21,6 @@ endif()
 # GCC 12 takes a placement of DALI's small vectors for a free of a non-heap object.
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wno-free-nonheap-object>")
 add_library(dali_dr_ops SHARED ${plugin_sources})
-# GCC 12 takes the inline buffer of DALI's SmallVector for something that is freed.
-set_source_files_properties(operators/replay.cc PROPERTIES COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU>:-Wno-free-nonheap-object>")
 target_link_libraries(dali_dr_ops PRIVATE dr_image dr_record dr_shards Threads::Threads)
 target_include_directories(dali_dr_ops SYSTEM PRIVATE ${DALI_DR_DALI_INCLUDE})
 if(DALI_DR_CUDA_FOUND)

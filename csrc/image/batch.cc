@@ -38,12 +38,13 @@ int64_t Cost(const Job& job, int64_t out_pixels) {
 
 }  // namespace
 
-Batch::Batch(Size out, Filter filter, const Finish& finish, int64_t shared_limit)
-    : out_(out), filter_(filter), finish_(&finish), layout_{} {
+void Batch::SetSize(Size out) {
+  out_ = out;
+  layout_[0] = {};
   const int64_t plane = RoundUp(int64_t{out.height} * out.width);
   layout_[1] = {int32_t(plane), int32_t(plane), 0, kMaxReplicas};
   for (int64_t band : {std::max(plane, kBandBytes), plane}) {
-    const int64_t left = shared_limit - int64_t{sizeof(BlockTables)} - 3 * plane - band;
+    const int64_t left = shared_limit_ - int64_t{sizeof(BlockTables)} - 3 * plane - band;
     const int64_t work = RoundDown(std::min(left, kMostTapsBytes));
     const int64_t replicas = std::min<int64_t>(kMaxReplicas, work / kHistogramBytes - 1);
     if (replicas < 1) continue;
@@ -52,7 +53,8 @@ Batch::Batch(Size out, Filter filter, const Finish& finish, int64_t shared_limit
   }
 }
 
-void Batch::Assign(std::span<const Task> tasks) {
+void Batch::Assign(Size out, std::span<const Task> tasks) {
+  if (out.height != out_.height || out.width != out_.width) SetSize(out);
   steps_.clear();
   for (auto& jobs : jobs_) jobs.clear();
   Need most{};

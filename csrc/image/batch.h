@@ -26,9 +26,11 @@ struct Task {
 class Batch {
  public:
   // `shared_limit`: bytes of shared memory that a block may have.
-  Batch(Size out, Filter filter, const Finish& finish, int64_t shared_limit);
+  Batch(Filter filter, const Finish& finish, int64_t shared_limit)
+      : filter_(filter), finish_(&finish), shared_limit_(shared_limit) {}
 
-  void Assign(std::span<const Task> tasks);
+  // Takes the views of a batch, all of size `out`.
+  void Assign(Size out, std::span<const Task> tasks);
 
   // Counters, jobs and steps, to be copied to where the blocks can read and write them. 16-byte aligned.
   size_t bytes() const;
@@ -41,10 +43,13 @@ class Batch {
   int64_t slot_bytes() const;
 
  private:
-  Size out_;
+  void SetSize(Size out);
+
   Filter filter_;
   const Finish* finish_;
-  BlockLayout layout_[2];  // plane_bytes 0: nothing fits shared memory
+  int64_t shared_limit_;
+  Size out_{};
+  BlockLayout layout_[2] = {};  // [0].plane_bytes 0: nothing fits shared memory
   std::vector<Job> jobs_[2];
   std::vector<Step> steps_;
 };

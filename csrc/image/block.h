@@ -440,6 +440,13 @@ class BlockReplay {
   // Pixels of a quad that belong to the view; the last may hang over.
   DR_BLOCK int32_t QuadPixels(int32_t quad) const { return count_ - 4 * quad < 4 ? count_ - 4 * quad : 4; }
 
+  // To the next pixel in the order of rows.
+  DR_BLOCK void Advance(int32_t* y, int32_t* x) const {
+    if (++*x < width_) return;
+    *x = 0;
+    ++*y;
+  }
+
   // Composes map(c, level) onto the pending table. A thread reads and writes only its own entries.
   template <typename Map>
   DR_BLOCK void Compose(Map map) {
@@ -508,10 +515,7 @@ class BlockReplay {
           const int32_t sx = FixedX(map, x, y) >> 16, sy = FixedY(map, x, y) >> 16;
           if (uint32_t(sx) < uint32_t(width_) && uint32_t(sy) < uint32_t(height_))
             word |= uint32_t(Current(c, from[sy * width_ + sx])) << (8 * k);
-          if (++x == width_) {
-            x = 0;
-            ++y;
-          }
+          Advance(&y, &x);
         }
         StoreWord(to + 4 * quad, word);
       });
@@ -595,10 +599,7 @@ class BlockReplay {
               v = Blend(Smooth(sum), p[0], factor);
             }
             word |= v << (8 * k);
-            if (++x == width_) {
-              x = 0;
-              ++y;
-            }
+            Advance(&y, &x);
           }
         }
         StoreWord(to + 4 * quad, word);
@@ -701,10 +702,7 @@ class BlockReplay {
       if (uint32_t(y - erase.top) < uint32_t(erase.height) &&
           uint32_t(x - erase.left) < uint32_t(erase.width))
         bits |= 1u << k;
-      if (++x == width_) {
-        x = 0;
-        ++y;
-      }
+      Advance(&y, &x);
     }
     return bits;
   }

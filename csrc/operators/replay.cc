@@ -234,12 +234,10 @@ DALI_REGISTER_OPERATOR(dr__Replay, ReplayCpu, dali::CPU);
 #ifdef DALI_DR_CUDA
 
 ReplayGpu::ReplayGpu(const dali::OpSpec& spec) : ReplayBase(spec) {
-  int device = 0;
-  spec.TryGetArgument(device, "device_id");
-  const dali::DeviceGuard guard(device);
+  const dali::DeviceGuard guard(spec.GetArgument<int>("device_id"));
   const std::string problem = image::OpenDevice(&limits_);
   DALI_ENFORCE(problem.empty(), make_string("fn.dr.replay on the GPU: ", problem, "."));
-  batch_.emplace(out_, filter_, *finish_, limits_.shared_bytes);
+  batch_.emplace(filter_, *finish_, limits_.shared_bytes);
 }
 
 void ReplayGpu::RunImpl(dali::Workspace& ws) {
@@ -247,7 +245,7 @@ void ReplayGpu::RunImpl(dali::Workspace& ws) {
   ForEachView(ws, [&](const image::Plan& plan, const image::Image& source, uint8_t* out) {
     tasks_.push_back({&plan, source, out});
   });
-  batch_->Assign(tasks_);
+  batch_->Assign(out_, tasks_);
   // Pinned memory is given back in the order of the stream, so nothing here waits for the GPU.
   dali::kernels::DynamicScratchpad scratchpad(dali::AccessOrder(ws.stream()));
   auto* host = scratchpad.AllocatePinned<uint8_t>(batch_->bytes(), 16);
@@ -257,6 +255,7 @@ void ReplayGpu::RunImpl(dali::Workspace& ws) {
   CUDA_CALL(cudaMemcpyAsync(data, host, batch_->bytes(), cudaMemcpyHostToDevice, ws.stream()));
   const std::string problem = Launch(*batch_, limits_, data, slots, ws.stream());
   DALI_ENFORCE(problem.empty(), make_string(problem, "."));
+  if (clock_) clock_->ReplayEnds();  // the host's share: the kernels have only been started
 }
 
 template class ReplayBase<dali::GPUBackend>;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds, tests and measures the GPU path on a bare CUDA machine without a network: one command, under ten minutes.
 #   bench/gpu_proof.sh [PARTS_DIR]
-# The machine needs Python 3.12 with torch, torchvision, timm, Pillow, pytest and hypothesis, nvcc, CMake, and a GPU.
+# The machine needs Python 3.12 with torch, torchvision, timm, Pillow, pytest and setuptools 77, nvcc, CMake, and a GPU.
 # PARTS_DIR holds part-00, part-01 …, a zstd-compressed tar in pieces, of what the machine lacks: nvidia.dali and its
 # dependencies, webdataset, zstandard, jsonschema, and zstd/include and zstd/lib with libzstd. Without it, what is
 # installed is used. Environment:
@@ -21,7 +21,7 @@ total=${PROOF_SECONDS:-570}
 json=${PROOF_JSON:-bench/results/gpu-$(date +%Y-%m-%d).json}
 left() { echo $((begin + total - $(date +%s))); }
 wants() { [[ " $steps " == *" $1 "* ]]; }
-export PATH=$PATH:/usr/local/cuda/bin
+export PATH=$("$python" -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$PATH:/usr/local/cuda/bin
 export PYTHONPATH=$PWD
 
 if [[ -n $parts ]]; then
@@ -39,6 +39,10 @@ if [[ -n $parts ]]; then
 fi
 
 if wants build; then
+  for tool in nvcc cmake nvidia-smi; do
+    command -v "$tool" >/dev/null || { echo "$tool is not on the PATH" >&2 && exit 1; }
+  done
+  "$python" -c 'import setuptools as s; assert int(s.__version__.split(".")[0]) >= 77, f"setuptools {s.__version__} is too old: carry 77"'
   capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
   DALI_DR_CUDA=ON DALI_DR_CUDA_ARCHITECTURES=$capability "$python" setup.py -q build_ext --inplace 2>&1 | tail -n 5
   echo "built for sm_$capability after $(($(date +%s) - begin)) s" >&2

@@ -158,7 +158,8 @@ def png(pixels: npt.NDArray[np.uint8]) -> bytes:
 def test_iterator_yields_the_cpus_batches(tmp_path: Path, roi_decode: str) -> None:
     """With PNG, which every decoder decodes alike, down to the last bit."""
     dataset = make_dataset(tmp_path / "set", [png(picture(90 + 7 * i, 130 - 3 * i, i)) for i in range(11)])
-    for options in ({"dtype": "float16"}, {"dtype": "uint8", "layout": "HWC"}):
+    several = {"dtype": "float32", "size": [(96, 2), (64, 5), (400, 1)], "views_per_image": 2, "batch_size": 4}
+    for options in ({"dtype": "float16"}, {"dtype": "uint8", "layout": "HWC"}, several):
         cpu = loader(dataset, **options)
         gpu = loader(dataset, device="gpu", device_id=0, roi_decode=roi_decode, **options)
         for _ in range(2):

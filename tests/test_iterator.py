@@ -24,6 +24,7 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.cli import main
 from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.pipeline import replay_pipeline
 from dali_dr.sampling.choice import Curriculum
 from dali_dr.shards.writer import image_info
 
@@ -345,6 +346,48 @@ def test_gpu_without_a_gpu_is_said_plainly(dataset: dali_dr.Dataset) -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(dali_dr.DaliDrError, match='device="cpu"'):
         loader(dataset, device="gpu")
+
+
+@pytest.mark.parametrize("roi_decode", ["on", "off"])
+def test_gpu_graph_is_drawn_without_a_gpu(roi_decode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as DALI goes without one: replay runs on the GPU, its parameters and origins stay on the CPU."""
+    if not _plugin.build_facts()["cuda"]:
+        pytest.skip("this plugin was built without CUDA: no nvcc was found then")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, and tests/test_gpu.py runs the whole")
+    _plugin.load()
+    from nvidia.dali import fn
+
+    seen: dict[str, str] = {}
+
+    def replay(images: Any, params: Any, **arguments: Any) -> Any:
+        out = real(images, params, **arguments)
+        nodes = {"images": images, "params": params, "out": out, **arguments}
+        seen.update((name, node.device) for name, node in nodes.items() if hasattr(node, "device"))
+        return out
+
+    real = fn.dr.replay
+    monkeypatch.setattr(fn.dr, "replay", replay)
+    pipeline = replay_pipeline(
+        lambda info: None,
+        index="index.bin",
+        batch_size=4,
+        device="gpu",
+        device_id=0,
+        num_threads=1,
+        size=None,
+        stored_size=96,
+        interpolation="bilinear",
+        dtype="float16",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        layout="CHW",
+        roi_decode=roi_decode,
+    )
+    with pytest.raises(RuntimeError, match="CUDA is not available"):
+        pipeline.build()
+    origin = {"origin": "cpu"} if roi_decode == "on" else {}
+    assert seen == {"images": "gpu", "params": "cpu", "size": "cpu", "out": "gpu", **origin}
 
 
 def test_gpu_with_a_plugin_without_cuda_is_said_plainly(

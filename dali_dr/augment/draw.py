@@ -26,6 +26,7 @@ _ERASE_STREAM: Final = (1, 24)  # tries: 2i area, 2i+1 ratio; then top, left, ga
 _OPS_STREAM: Final = (2, 2 * MAX_OPS)  # 2i operation, 2i+1 sign
 _PARTNER: Final = 3  # added to the three numbers above: the partner's own view
 _MIX_STREAM: Final = (6, 8)  # partner; gates of MixUp and CutMix; their lam; centre row, column; 7 is unused
+_POOL_STREAM: Final = (7, 4)  # of "view" j: 0 the j-th image of the pool; 1 to 3 are unused
 _LAM_STEPS: Final = 1 << 16  # a drawn lam is a multiple of 1 / this, so that records hold it exactly in two bytes
 _TOP, _LEFT, _FLIP, _GATE = 2 * _TRIES, 2 * _TRIES + 1, 2 * _TRIES + 2, 2 * _TRIES + 2
 _MAX_GAP: Final = 32  # views skipped within a run: drawing their words costs less than another generator (30 us)
@@ -65,9 +66,9 @@ def draw(
       Flip: u[22] < p. Erase: where u[22] < p, likewise on the view, but ratio = height/width, and a box must
       be smaller than the view both ways; without one in ten tries nothing is erased.
       RandAugment, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
-      Mixing: partner floor(u[0]*images), or image floor((j + 1/2)*images/L) with j = floor(u[0]*L) for a library
-      of L; MixUp where u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the
-      inverse of the distribution function, beta = q/2^16 with the largest q whose F(q/2^16) <= u, F of
+      Mixing: partner floor(w*images), or image floor((j + 1/2)*images/L) with j = floor(w*L) for a library of L;
+      w = u[0], or with a pool of M word 0 of "view" floor(M*u[0]) of stream 7, which has 4 words a view. MixUp
+      where u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the inverse of the distribution function, beta = q/2^16 with the largest q whose F(q/2^16) <= u, F of
       Beta(alpha, alpha), u = u[3] for MixUp and u[4] for CutMix. lam = min(floor(2^16*lerp(lam, beta)), 2^16 - 1)
       / 2^16. CutMix as torchvision's: centre floor(size*u[5]), floor(size*u[6]), half an edge
       floor(size*sqrt(1 - beta)/2), cut off at the border; an empty box is no CutMix. With double, view v is drawn
@@ -115,7 +116,14 @@ def draw(
             "of images in the data set and a function that gives the size of one"
         )
     u = _uniforms(philox_key, _MIX_STREAM, numbers)
-    partner, lam, cut = _draw_mix(spec.mixing, u, spec.size, population)
+    places = u[:, 0]
+    if spec.mixing.pool is not None:
+        slots = np.floor(places * spec.mixing.pool).astype(np.int64)
+        places = _uniforms(philox_key, _POOL_STREAM, slots)[:, 0]
+    partner = _draw_partner(spec.mixing, places, population)
+    lam, cut = _draw_mix(spec.mixing, u, spec.size)
+    if not spec.mixing.double:
+        partner[(lam == 1) & ~cut.any(axis=1)] = NO_PARTNER
     mixed = np.flatnonzero(partner != NO_PARTNER)
     known = {number: partner_size(number) for number in np.unique(partner[mixed]).tolist()}
     heights, widths = np.array([known[number] for number in partner[mixed].tolist()], np.int64).reshape(-1, 2).T
@@ -155,16 +163,16 @@ def _draw_views(
     return Views(crop=crop, flip=flip, ops=ops, magnitudes=magnitudes, erase=erase)
 
 
-def _draw_mix(
-    spec: Mixing, u: _Floats, size: int, population: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Partner, lam and CutMix box of each view, as `Mix` holds them."""
+def _draw_partner(spec: Mixing, u: _Floats, population: int) -> npt.NDArray[np.int32]:
+    """Numbers of images, by uniforms (N,)."""
     if isinstance(spec.partners, int) and spec.partners < population:
-        place = np.floor(u[:, 0] * spec.partners).astype(np.int64)
-        partner = ((2 * place + 1) * population // (2 * spec.partners)).astype(np.int32)
-    else:
-        partner = np.floor(u[:, 0] * population).astype(np.int32)
+        place = np.floor(u * spec.partners).astype(np.int64)
+        return ((2 * place + 1) * population // (2 * spec.partners)).astype(np.int32)
+    return np.floor(u * population).astype(np.int32)
 
+
+def _draw_mix(spec: Mixing, u: _Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """lam and CutMix box of each view, as `Mix` holds them."""
     low, high = spec.lam
     steps = np.floor(_LAM_STEPS * (low + (high - low) * _beta(spec.mixup_alpha, u[:, 3])))
     lam = (np.minimum(steps, _LAM_STEPS - 1) / _LAM_STEPS).astype(np.float32)
@@ -176,9 +184,7 @@ def _draw_mix(
     extent = np.minimum(centre + half[:, None], size) - start
     cut = np.hstack([start, extent]).astype(np.int32)
     cut[(u[:, 2] >= spec.cutmix_probability) | (half == 0)] = 0
-    if not spec.double:
-        partner[(lam == 1) & ~cut.any(axis=1)] = NO_PARTNER
-    return partner, lam, cut
+    return lam, cut
 
 
 def _beta(alpha: float, u: _Floats) -> _Floats:

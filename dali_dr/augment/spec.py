@@ -68,6 +68,8 @@ class Mixing:
         partners: "any" image of the data set (the image itself included); "self": the image itself, seen in another
             view (one decode); or the size of a library of images spread evenly over the data set, from which all
             partners are taken.
+        pool: the partners of one image are drawn from so many, which are drawn anew for every image (ImageNet+ mixed
+            within small batches); None: no such limit. A pool costs fewer decodes in generation and smaller records.
         double: stored views come in pairs that share all parameters, the second with image and partner exchanged: two
             training views from two decodes. Every pair has a partner, also where nothing is mixed.
     """
@@ -78,6 +80,7 @@ class Mixing:
     cutmix_probability: float = 0.5
     cutmix_alpha: float = 1.0
     partners: Literal["any", "self"] | int = "any"
+    pool: int | None = 32
     double: bool = False
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class Mixing:
             if isinstance(self.partners, str):
                 raise _error("mixing.partners", 'want "any", "self" or the size of a library', self.partners)
             _integer("mixing.partners", self.partners, 1, (1 << 31) - 1)
+        if self.pool is not None:
+            _integer("mixing.pool", self.pool, 1, (1 << 31) - 1)
         if not isinstance(self.double, bool):
             raise _error("mixing.double", "want true or false", self.double)
 

@@ -249,9 +249,8 @@ class Mix:
 
     def take(self, index: Any) -> Mix:
         """The rows ``index`` (an array or slice)."""
-        return Mix(
-            *(getattr(self, f.name)[index] if f.name != "views" else self.views.take(index) for f in fields(self))
-        )
+        columns = (self.lam[index], self.cut[index], self.swapped[index])
+        return Mix(self.partner[index], self.views.take(index), *columns)
 
     def validate(self, image_height: int, image_width: int, view_size: int) -> None:
         """Check every value; a partner's crop only against the limits of the format, unless it is the image itself.

@@ -20,7 +20,7 @@ static_assert(std::endian::native == std::endian::little, "records are little-en
 
 constexpr uint32_t kHeaderBytes = 48;
 constexpr uint32_t kFlip = 1, kErase = 2, kWideClasses = 4, kMixing = 8, kWideWeights = 16, kDouble = 32,
-                   kPlainClasses = 64;
+                   kPartnerClasses = 64;
 constexpr uint32_t kAllFlags = 127;
 constexpr uint32_t kMaxViews = 65536, kMaxSide = 65535, kMaxOps = 16, kNumOperations = 14;
 enum Encoding : uint8_t { kFloat32 = 0, kFloat16 = 1, kLogCode = 2 };
@@ -186,8 +186,8 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
     Fail("record_bytes is ", record_bytes, ", but the record is ", bytes.size(), " bytes long");
   const auto flags = Load<uint32_t>(head + 12);
   if (flags & ~kAllFlags) Fail("flags are ", flags, ": unknown bits are set");
-  if (flags & (kWideWeights | kDouble) && !(flags & kMixing))
-    Fail("flags are ", flags, ": WIDE_WEIGHTS and DOUBLE need MIXING");
+  if (flags & (kWideWeights | kDouble | kPartnerClasses) && !(flags & kMixing))
+    Fail("flags are ", flags, ": bits 4 to 6 need MIXING");
 
   Record r;
   r.views_ = Load<uint32_t>(head + 16);
@@ -208,11 +208,9 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
   CheckRange("view_width", r.view_width_, 1, kMaxSide);
   CheckRange("num_ops", r.num_ops_, 0, kMaxOps);
   CheckTable("op_entries", r.op_entries_, "num_ops", r.num_ops_);
-  r.plain_classes_ = flags & kPlainClasses;
-  if (r.plain_classes_ && r.class_entries_ != 0)
-    Fail("class_entries is ", r.class_entries_, ", want 0 with PLAIN_CLASSES");
-  if (!r.plain_classes_) CheckTable("class_entries", r.class_entries_, "topk", r.topk_);
-  if (!r.plain_classes_ && r.class_entries_ < r.topk_)
+  r.partner_classes_ = flags & kPartnerClasses;
+  CheckTable("class_entries", r.class_entries_, "topk", r.topk_);
+  if (r.class_entries_ < r.topk_)
     Fail("class_entries is ", r.class_entries_, ", fewer than topk = ", r.topk_);
   CheckRange("probability_encoding", r.encoding_, kFloat32, kLogCode);
   r.partner_entries_ = Load<uint16_t>(head + 42);
@@ -227,7 +225,7 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
 
   r.class_bytes_ = flags & kWideClasses ? 4 : 2;
   r.op_index_bytes_ = r.op_entries_ > 256 ? 2 : 1;
-  r.class_index_bytes_ = r.plain_classes_ ? r.class_bytes_ : r.class_entries_ > 256 ? 2 : 1;
+  r.class_index_bytes_ = r.class_entries_ > 256 ? 2 : 1;
   r.erase_bytes_ = r.view_height_ > 255 || r.view_width_ > 255 ? 2 : 1;
   r.crop_bits_height_ = std::bit_width(BoxCount(r.image_height_) - 1);
   r.crop_bits_width_ = std::bit_width(BoxCount(r.image_width_) - 1);
@@ -244,6 +242,19 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
   const auto bit_bytes = [](uint64_t bits) { return (bits + 7) / 8; };
   const uint64_t n = r.drawn_, bit_column = bit_bytes(n);
   const uint64_t crop_bits = n * (r.crop_bits_height_ + r.crop_bits_width_);
+  if (r.partner_classes_) {
+    if (r.topk_ == 0) Fail("flags are ", flags, ": PARTNER_CLASSES needs predictions");
+    r.class_counts_ = column("class counts", 2 * (uint64_t{r.partner_entries_} + 1));
+    uint32_t total = 0, largest = 0;
+    for (uint32_t group = 0; group <= r.partner_entries_; ++group) {
+      const uint32_t count = LoadUint(r.class_counts_, 2, group);
+      total += count;
+      largest = std::max(largest, count);
+    }
+    if (total != r.class_entries_)
+      Fail("class_entries is ", r.class_entries_, ", but the class counts add up to ", total);
+    r.class_index_bytes_ = largest > 256 ? 2 : 1;
+  }
   r.classes_ = column("classes", uint64_t{r.class_bytes_} * r.class_entries_);
   r.op_ids_ = column("op ids", r.op_entries_);
   r.op_magnitudes_ = column("op magnitudes", 4 * uint64_t{r.op_entries_});
@@ -349,15 +360,20 @@ void FillNoPartner(std::span<int32_t> words, int num_ops) {
   view[9] = num_ops;
 }
 
+uint32_t Record::PartnerEntry(uint32_t row, uint32_t entry) const {
+  const uint32_t place = LoadUint(partner_indices_, partner_index_bytes_, entry);
+  if (place >= partner_entries_)
+    Fail("view ", row, ": partner table entry ", place, " is not below ", partner_entries_);
+  return place;
+}
+
 void Record::ReadMix(uint32_t row, std::span<int32_t> words) const {
   FillNoPartner(words, num_ops());
   if (!Bit(partnered_, row)) return;
   const uint32_t entry = CountBits(partnered_, row);
   words[0] = kSelfPartner;
   if (partner_entries_ > 0) {
-    const uint32_t place = LoadUint(partner_indices_, partner_index_bytes_, entry);
-    if (place >= partner_entries_)
-      Fail("view ", row, ": partner table entry ", place, " is not below ", partner_entries_);
+    const uint32_t place = PartnerEntry(row, entry);
     const uint32_t number = LoadUint(partner_table_, 4, place);
     if (number > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
       Fail("view ", row, ": partner ", number, " does not fit int32");
@@ -412,34 +428,37 @@ void Record::ReadOps(const uint8_t* column, uint32_t rows, uint32_t row, int32_t
 }
 
 void Record::ReadClasses(uint32_t row, int32_t* ids) const {
-  if (plain_classes_) {
-    thread_local std::vector<int32_t> sorted;
-    for (uint32_t k = 0; k < topk_; ++k) {
-      uint32_t id = 0;
+  uint32_t first = 0, entries = class_entries_;  // the table that serves this view
+  thread_local std::vector<uint32_t> table;      // its classes, with partner_classes_
+  if (partner_classes_) {
+    uint32_t group = partner_entries_;
+    const uint32_t drawn = drawn_ < views_ ? row / 2 : row;
+    if (partner_entries_ > 0 && Bit(partnered_, drawn))
+      group = PartnerEntry(drawn, CountBits(partnered_, drawn));
+    for (uint32_t g = 0; g < group; ++g) first += LoadUint(class_counts_, 2, g);
+    entries = LoadUint(class_counts_, 2, group);
+    table.resize(entries);
+    uint64_t id = 0;
+    for (uint32_t i = 0; i < entries; ++i) {
+      uint32_t gap = 0;
       for (uint32_t byte = 0; byte < class_bytes_; ++byte)
-        id |= uint32_t{class_indices_[(uint64_t{byte} * topk_ + k) * views_ + row]} << (8 * byte);
-      if (id > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
-        Fail("view ", row, ": class id ", id, " of rank ", k, " does not fit int32");
-      ids[k] = static_cast<int32_t>(id);
+        gap |= uint32_t{classes_[uint64_t{byte} * class_entries_ + first + i]} << (8 * byte);
+      if (gap == 0 && i > 0) Fail("view ", row, ": class gap of table entry ", first + i, " is 0");
+      id += gap;
+      table[i] = static_cast<uint32_t>(std::min<uint64_t>(id, std::numeric_limits<uint32_t>::max()));
     }
-    sorted.assign(ids, ids + topk_);
-    std::sort(sorted.begin(), sorted.end());
-    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-    if (twice != sorted.end()) Fail("view ", row, ": class id ", *twice, " occurs twice");
-    return;
   }
   uint64_t seen[65536 / 64];  // one bit per table entry; only the words in use are cleared
-  std::fill_n(seen, (class_entries_ + 63) / 64, 0);
+  std::fill_n(seen, (entries + 63) / 64, 0);
   for (uint32_t k = 0; k < topk_; ++k) {
     const uint32_t entry = LoadUint(class_indices_, class_index_bytes_, uint64_t{k} * views_ + row);
-    if (entry >= class_entries_)
-      Fail("view ", row, ": class entry ", entry, " of rank ", k,
-           " is not below class_entries = ", class_entries_);
+    if (entry >= entries)
+      Fail("view ", row, ": class entry ", entry, " of rank ", k, " is not below class_entries = ", entries);
     uint64_t& word = seen[entry / 64];
     const uint64_t bit = uint64_t{1} << (entry % 64);
     if (word & bit) Fail("view ", row, ": class entry ", entry, " of rank ", k, " occurs twice");
     word |= bit;
-    const uint32_t id = LoadUint(classes_, class_bytes_, entry);
+    const uint32_t id = partner_classes_ ? table[entry] : LoadUint(classes_, class_bytes_, entry);
     if (id > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
       Fail("class id ", id, " of table entry ", entry, " does not fit int32");
     ids[k] = static_cast<int32_t>(id);

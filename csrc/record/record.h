@@ -84,12 +84,14 @@ class Record {
   void ReadCrop(uint32_t row, int32_t* box) const;
   void ReadErase(uint32_t row, int32_t* box) const;
   void ReadOps(const uint8_t* column, uint32_t rows, uint32_t row, int32_t* words) const;
+  uint32_t PartnerEntry(uint32_t row, uint32_t entry) const;
   void ReadMix(uint32_t row, std::span<int32_t> words) const;
   void CheckBox(const char* name, uint32_t row, const uint32_t edge[4], int32_t* box) const;
   void ReadClasses(uint32_t row, int32_t* ids) const;
   void ReadProbabilities(uint32_t row, float* probs) const;
 
   // Columns, in file order; null where the record has none.
+  const uint8_t* class_counts_ = nullptr;  // with partner_classes_; then classes_ are byte planes of gaps
   const uint8_t* classes_ = nullptr;
   const uint8_t* op_ids_ = nullptr;
   const uint8_t* op_magnitudes_ = nullptr;
@@ -120,7 +122,7 @@ class Record {
   uint32_t partners_ = 0;   // how many of these have a partner
   uint32_t cut_count_ = 0;  // and a CutMix box
   uint32_t partner_entries_ = 0, partner_index_bytes_ = 0;
-  bool wide_weights_ = false, plain_classes_ = false;
+  bool wide_weights_ = false, partner_classes_ = false;
   uint32_t image_height_ = 0, image_width_ = 0;
   uint32_t view_height_ = 0, view_width_ = 0;
   uint32_t num_ops_ = 0, op_entries_ = 0;

@@ -80,7 +80,7 @@ class Mixing:
     cutmix_probability: float = 0.5
     cutmix_alpha: float = 1.0
     partners: Literal["any", "self"] | int = "any"
-    pool: int | None = 32
+    pool: int | None = 16
     double: bool = False
 
     def __post_init__(self) -> None:

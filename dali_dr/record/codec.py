@@ -26,7 +26,7 @@ Probabilities = Literal["log8", "float16", "float32"]
 MAGIC: Final = b"drrc"
 VERSION: Final = 1
 _HEADER: Final = struct.Struct("<4sHHIIIIIHHHHHHBBHf")
-_FLIP, _ERASE, _WIDE_CLASSES, _MIXING, _WIDE_WEIGHTS, _DOUBLE, _PLAIN_CLASSES = (1 << bit for bit in range(7))
+_FLIP, _ERASE, _WIDE_CLASSES, _MIXING, _WIDE_WEIGHTS, _DOUBLE, _PARTNER_CLASSES = (1 << bit for bit in range(7))
 _ALL_FLAGS: Final = 127
 _ENCODINGS: Final[tuple[Probabilities, ...]] = ("float32", "float16", "log8")  # by their number in the header
 _LOG8: Final = 2
@@ -141,12 +141,20 @@ def encode(
         if len(table) > 65535:
             _refuse(f"number of {name} table entries", len(table), "a record holds 65535: store fewer views")
     wide = bool(classes.size) and int(classes.max()) > 0xFFFF
-    plain = mix is not None and len(classes) > 256  # then a table costs more than it saves
+    class_entries = len(classes)
+    tables, grouped = classes.astype("<u4" if wide else "<u2").tobytes(), None
+    if mix is not None and len(classes) > 256:
+        grouped = _classes_by_partner(mix, predictions.soft_ids)
+    if grouped is not None:
+        counts, gaps, class_index = grouped
+        planes = gaps.astype("<u4").view(np.uint8).reshape(-1, 4).T[: 4 if wide else 2]
+        tables = counts.astype("<u2").tobytes() + planes.tobytes()
+        class_entries = len(gaps)
     flags = _FLIP * bool(reinforcements.flip.any()) | _ERASE * bool(erased.any()) | _WIDE_CLASSES * wide
-    flags |= _DOUBLE * double | _PLAIN_CLASSES * plain
+    flags |= _DOUBLE * double | _PARTNER_CLASSES * (grouped is not None)
     box_type = _narrow(max(view_size), 255)
     op_type = _narrow(len(op_table), 256)
-    class_type = _narrow(len(classes), 256)
+    class_type = _narrow(int(class_index.max(initial=0)) + 1 if grouped else len(classes), 256)
     if encoding == _LOG8:
         codes = _to_codes(predictions.soft_probs, step).T
     else:
@@ -157,21 +165,17 @@ def encode(
         + (_pack_bits(erased) if flags & _ERASE else b"")
         + boxes.astype(box_type).tobytes()
     )
-    ranks = [class_index.T.astype(class_type).tobytes()]
-    if plain:
-        planes = predictions.soft_ids.T.astype("<u4")[..., None].view(np.uint8)
-        ranks = [planes[..., place].tobytes() for place in range(4 if wide else 2)]
-        classes = classes[:0]
-    tables = (
-        classes.astype("<u4" if wide else "<u2").tobytes()
-        + (op_table >> np.uint64(32)).astype(np.uint8).tobytes()
-        + op_table.astype("<u4").tobytes()
-    )
+    tables += (op_table >> np.uint64(32)).astype(np.uint8).tobytes() + op_table.astype("<u4").tobytes()
     # One list entry per zstd block, see _compress: columns of like distribution belong together.
     # More and smaller groups pay where predictions vary more.
     groups = (slice(1), slice(1, 2), slice(2, 4), slice(4, None)) if mix is not None else (slice(None),)
     own_ops = op_index[: reinforcements.ops.size].astype(op_type).tobytes()
-    blocks = [tables + own_ops, geometry, *ranks, *(codes[rows].tobytes() for rows in groups)]
+    blocks = [
+        tables + own_ops,
+        geometry,
+        class_index.T.astype(class_type).tobytes(),
+        *(codes[rows].tobytes() for rows in groups),
+    ]
     partner_entries = 0
     if mix is not None and partners is not None:
         mix_flags, partner_entries, mix_blocks = _mix_columns(mix, partners, mixed, box_type)
@@ -182,7 +186,7 @@ def encode(
         _refuse("record size", f"{record_bytes} bytes", f"want at most {MAX_RECORD_BYTES}: store fewer views")
     header = _HEADER.pack(
         MAGIC, VERSION, _HEADER.size, record_bytes, flags, views, image_height, image_width, *view_size,
-        ops_per_view, len(op_table), topk, len(classes), encoding, 0, partner_entries, step,
+        ops_per_view, len(op_table), topk, class_entries, encoding, 0, partner_entries, step,
     )  # fmt: skip
     return _compress([header + blocks[0], *blocks[1:]])
 
@@ -265,6 +269,44 @@ def _class_table(ids: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return table[order], place[index].reshape(ids.shape)
+
+
+def _classes_by_partner(
+    mix: Mix, ids: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Class tables of the views of each partner (ascending numbers) and of those without: what a mixed view may be.
+
+    Returns:
+        Classes per table; ascending ids as differences, table after table; each id's place in its table (N, K). None
+        where these do not fit a record.
+    """
+    numbers = np.unique(mix.partner[mix.partner >= 0])
+    group = np.where(mix.partner >= 0, np.searchsorted(numbers, mix.partner), len(numbers))
+    group = np.repeat(group, len(ids) // len(group))
+    keys, index = np.unique(group[:, None].astype(np.int64) << 32 | ids, return_inverse=True)
+    counts = np.bincount(keys >> 32, minlength=len(numbers) + 1)
+    if len(keys) > 65535:
+        return None
+    starts = np.cumsum(counts) - counts
+    classes = keys & 0xFFFFFFFF
+    gaps = np.diff(classes, prepend=0)
+    first = starts[counts > 0]
+    gaps[first] = classes[first]
+    return counts, gaps, index.reshape(ids.shape) - starts[group][:, None]
+
+
+def _from_gaps(counts: npt.NDArray[Any], planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """The classes of all tables (entries,), from the byte planes of their differences."""
+    gaps = np.zeros(planes.shape[1], np.int64)
+    for place, plane in enumerate(planes):
+        gaps |= plane.astype(np.int64) << (8 * place)
+    starts = np.cumsum(counts, dtype=np.int64) - counts
+    first = np.zeros(len(gaps), np.bool_)
+    first[starts[counts > 0]] = True
+    _check_rows((gaps == 0) & ~first, "class gap", gaps, "want distinct classes")
+    total = np.cumsum(gaps)
+    before = np.repeat(total[np.minimum(starts, len(gaps) - 1)] - gaps[np.minimum(starts, len(gaps) - 1)], counts)
+    return np.asarray(total - before)
 
 
 def _op_table(*parts: Views) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.intp]]:
@@ -432,7 +474,7 @@ class _Header:
         update = "the record was written by a newer dali_dr (update dali_dr) or is damaged"
         if self.magic != MAGIC:
             _refuse("magic", repr(self.magic), f"want {MAGIC!r}: this is not a reinforcement record")
-        log8, tables = self.probability_encoding == _LOG8, not self.flags & _PLAIN_CLASSES
+        log8 = self.probability_encoding == _LOG8
         for name, low, high, advice in (
             ("version", VERSION, VERSION, update),
             ("header_bytes", _HEADER.size, _HEADER.size, update),
@@ -446,7 +488,7 @@ class _Header:
             ("view_width", 1, MAX_SIDE, _DAMAGED),
             ("num_ops", 0, MAX_OPS, _DAMAGED),
             ("op_entries", min(self.num_ops, 1), 0xFFFF * min(self.num_ops, 1), _DAMAGED),
-            ("class_entries", self.topk * tables, 0xFFFF * min(self.topk, 1) * tables, _DAMAGED),
+            ("class_entries", self.topk, 0xFFFF * min(self.topk, 1), _DAMAGED),
             ("reserved", 0, 0, update),
             ("partner_entries", 0, 0xFFFF * bool(self.flags & _MIXING), update),
             ("log_step", sys.float_info.min if log8 else 0, sys.float_info.max if log8 else 0, _DAMAGED),
@@ -454,8 +496,10 @@ class _Header:
             value = getattr(self, name)
             if not low <= value <= high:
                 _refuse(name, value, f"want {low}" + (f"..{high}" if low != high else "") + f": {advice}")
-        if self.flags & (_WIDE_WEIGHTS | _DOUBLE) and not self.flags & _MIXING:
-            _refuse("flags", self.flags, f"want WIDE_WEIGHTS and DOUBLE with MIXING only: {update}")
+        if self.flags & (_WIDE_WEIGHTS | _DOUBLE | _PARTNER_CLASSES) and not self.flags & _MIXING:
+            _refuse("flags", self.flags, f"want bits 4 to 6 with MIXING only: {update}")
+        if self.flags & _PARTNER_CLASSES and not self.topk:
+            _refuse("flags", self.flags, f"want PARTNER_CLASSES with predictions only: {_DAMAGED}")
         if self.flags & _DOUBLE and self.views % 2:
             _refuse("views", self.views, f"want an even number with DOUBLE: {_DAMAGED}")
 
@@ -509,7 +553,17 @@ def _decode_record(record: bytes) -> Record:
     class_entries, op_entries = header.class_entries, header.op_entries
 
     columns = _Columns(record)
-    classes = columns.take("classes", "<u4" if header.flags & _WIDE_CLASSES else "<u2", class_entries)
+    wide = bool(header.flags & _WIDE_CLASSES)
+    largest = class_entries
+    if by_partner := bool(header.flags & _PARTNER_CLASSES):
+        counts = columns.take("class counts", "<u2", header.partner_entries + 1)
+        if (total := int(counts.sum(dtype=np.int64))) != class_entries:
+            _refuse("sum of the class counts", total, f"want class_entries = {class_entries}: {_DAMAGED}")
+        planes = columns.take("class gaps", "u1", (4 if wide else 2) * class_entries).reshape(-1, class_entries)
+        classes = _from_gaps(counts, planes)
+        largest = int(counts.max())
+    else:
+        classes = columns.take("classes", "<u4" if wide else "<u2", class_entries)
     op_ids = columns.take("op ids", "u1", op_entries)
     op_magnitudes = columns.take("op magnitudes", "<f4", op_entries)
     op_index = columns.take("ops", _narrow(op_entries, 256), header.num_ops * views)
@@ -519,32 +573,28 @@ def _decode_record(record: bytes) -> Record:
     erased = columns.take_bits("erased", views).astype(np.bool_) if header.flags & _ERASE else unset
     erased_rows = int(erased.sum())
     boxes = columns.take("erase boxes", _narrow(max(view_size), 255), 4 * erased_rows).reshape(-1, 4)
-    if plain := bool(header.flags & _PLAIN_CLASSES):
-        width = 4 if header.flags & _WIDE_CLASSES else 2
-        planes = columns.take("class ids", "u1", width * topk * rows).reshape(width, topk, rows)
-        ids: npt.NDArray[Any] = np.zeros((topk, rows), np.uint32)
-        for place, plane in enumerate(planes):
-            ids |= plane.astype(np.uint32) << np.uint32(8 * place)
-        class_index = np.zeros(0, np.uint8)
-    else:
-        class_index = columns.take("class indices", _narrow(class_entries, 256), topk * rows)
+    class_index = columns.take("class indices", _narrow(largest, 256), topk * rows)
     value_type = ("<f4", "<f2", "u1")[header.probability_encoding]
     values = columns.take("probabilities", value_type, topk * rows).reshape(topk, rows)
     stored_mix = _MixColumns(columns, header, views) if header.flags & _MIXING else None
     columns.finish()
 
     _check_rows(classes > np.iinfo(np.int32).max, "class id", classes, "want below 2**31")
-    _check_rows(repeats(classes[None]), "class table", classes[None], "want distinct ids")
+    if not by_partner:
+        _check_rows(repeats(classes[None]), "class table", classes[None], "want distinct ids")
     _check_rows(op_ids >= len(OP_NAMES), "operation", op_ids, f"want 0..{len(OP_NAMES) - 1}")
     _check_rows(~np.isfinite(op_magnitudes), "operation magnitude", op_magnitudes, "want a finite number")
-    if not plain:
-        entries = class_index.reshape(topk, rows).T
-        unknown = (entries >= class_entries).any(axis=1)
-        _check_rows(unknown, "class table entries", entries, f"want below {class_entries}")
-        ids = classes[entries].T
-    _check_rows((ids > np.iinfo(np.int32).max).any(axis=0), "class ids", ids.T, "want below 2**31")
-    soft_ids = np.ascontiguousarray(ids.T.astype(np.int32))
-    _check_rows(repeats(soft_ids), "class ids", soft_ids, "want distinct classes")
+    entries = class_index.reshape(topk, rows).T.astype(np.int64)
+    limit: Any = class_entries
+    if by_partner and stored_mix is not None:
+        group = np.repeat(stored_mix.group(), 2 if header.flags & _DOUBLE else 1)
+        limit = counts.astype(np.int64)[group][:, None]
+        entries = entries + (np.cumsum(counts, dtype=np.int64) - counts)[group][:, None]
+        limit = limit + (np.cumsum(counts, dtype=np.int64) - counts)[group][:, None]
+    unknown = (entries >= limit).any(axis=1)
+    _check_rows(unknown, "class table entries", entries, "want them below the number of entries")
+    _check_rows(repeats(entries), "class table entries", entries, "want distinct classes")
+    soft_ids = np.ascontiguousarray(classes[entries].astype(np.int32))
     erase = _placed_boxes("erase box", erased, boxes, view_size)
     if header.probability_encoding == _LOG8 and topk:
         probs = _from_codes(values, header.log_step)
@@ -613,6 +663,16 @@ class _MixColumns:
         self.erase_boxes = columns.take("partner erase boxes", box, 4 * int(self.erased.sum())).reshape(-1, 4)
         self.op_index = columns.take("partner ops", _narrow(header.op_entries, 256), header.num_ops * count)
 
+    def group(self) -> npt.NDArray[np.int64]:
+        """The class table of each view: its partner's entry, or the one after the last."""
+        group = np.full(len(self.present), len(self.table), np.int64)
+        if len(self.table):
+            _check_rows(
+                self.index >= len(self.table), "partner table entry", self.index, f"want below {len(self.table)}"
+            )
+            group[self.mixed] = self.index
+        return group
+
     def mix(self, header: _Header, ops: npt.NDArray[np.uint8], magnitudes: npt.NDArray[np.float32]) -> Mix:
         """The columns checked and spread over all views; RecordError for the first that is wrong."""
         count, view_size = len(self.mixed), (header.view_height, header.view_width)
@@ -621,9 +681,7 @@ class _MixColumns:
         numbers = np.full(count, SELF_PARTNER, np.int32)
         if header.partner_entries:
             _check_rows(self.table > np.iinfo(np.int32).max, "partner", self.table, "want below 2**31")
-            unknown = self.index >= header.partner_entries
-            _check_rows(unknown, "partner table entry", self.index, f"want below {header.partner_entries}")
-            numbers = self.table[self.index].astype(np.int32)
+            numbers = self.table[self.group()[self.mixed]].astype(np.int32)
         lam = np.ones(count, np.float32)
         if header.flags & _WIDE_WEIGHTS:
             _check_rows(~((self.weights >= 0) & (self.weights < 1)), "mixup weight", self.weights, "want it in 0..1")

@@ -3,6 +3,7 @@
     python bench/record_size.py --photos DIR [--images 2] [--views 400] [--topk 10] [--teacher NAME] [--json]
 
 Views are drawn and replayed as in generation (Pillow replay); the teacher runs on the CPU at some 20 views a second.
+With mixing, partners are drawn as from a data set of ImageNet's size, and the photos stand in for its images in turn.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import zstandard
 from PIL import Image
 
 from dali_dr.augment.draw import draw
-from dali_dr.augment.reference import replay_pillow
+from dali_dr.augment.reference import replay_pillow_mixed
 from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.augment.views import NO_PARTNER
 from dali_dr.record.codec import decode, encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence, sparsify
 from dali_dr.reinforce.teachers import Teacher, load_teacher
@@ -30,17 +32,34 @@ from dali_dr.reinforce.teachers import Teacher, load_teacher
 ENCODINGS = ("log8", "float16", "float32")
 BATCH = 50  # views per call of the teacher
 REPEATS = 20  # timed calls; the fastest counts
+POPULATION = 1_281_167  # images of ImageNet: as many partner numbers
 
 
-def reinforce(photo: Path, spec: AugmentationSpec, teacher: Teacher, views: int, topk: int) -> dict[str, Any]:
-    """One photo's reinforcements in stored order, as the keyword arguments of `encode`."""
+def reinforce(
+    photo: Path, photos: list[Path], spec: AugmentationSpec, teacher: Teacher, views: int, topk: int
+) -> dict[str, Any]:
+    """One photo's reinforcements in stored order, as the keyword arguments of `encode`; ``photos`` hold the partners."""
     image = Image.open(photo).convert("RGB")
-    drawn = draw(spec, seed=0, key=photo.stem, views=range(views), image_height=image.height, image_width=image.width)
+    drawn = draw(
+        spec,
+        seed=0,
+        key=photo.stem,
+        views=range(views),
+        image_height=image.height,
+        image_width=image.width,
+        population=POPULATION,
+        partner_size=lambda number: Image.open(photos[number % len(photos)]).size[::-1],
+    )
+
+    def replay(row: int) -> np.ndarray:
+        number = NO_PARTNER if drawn.mix is None else int(drawn.mix.partner[row])
+        partner = Image.open(photos[number % len(photos)]).convert("RGB") if number >= 0 else None
+        return replay_pillow_mixed(image, partner, drawn, row, spec)
+
     probs = []
     for start in range(0, views, BATCH):
         rows = range(start, min(start + BATCH, views))
-        pixels = np.stack([replay_pillow(image, drawn, row, spec) for row in rows])
-        probs.append(teacher.predict(torch.from_numpy(pixels).permute(0, 3, 1, 2)).cpu())
+        probs.append(teacher.predict(torch.from_numpy(np.stack([replay(row) for row in rows]))).cpu())
     ids, values = sparsify(torch.cat(probs), topk)
     stored = Reinforcements.from_views(drawn, ids.numpy(), values.numpy())
     return {
@@ -53,7 +72,8 @@ def reinforce(photo: Path, spec: AugmentationSpec, teacher: Teacher, views: int,
 
 def columns(record: bytes) -> dict[str, bytes]:
     """The columns of a plain record, cut by the table in schemas/reinforcement-record.md."""
-    flags, views, height, width = struct.unpack_from("<4I", record, 12)
+    flags, rows, height, width = struct.unpack_from("<4I", record, 12)
+    views = rows // 2 if flags & 32 else rows
     view_height, view_width, num_ops, op_entries, topk, class_entries, encoding = struct.unpack_from("<6HB", record, 28)
     crop_bits = sum((side * (side + 1) // 2 - 1).bit_length() for side in (height, width))
     bit_column = (views + 7) // 8
@@ -69,8 +89,9 @@ def columns(record: bytes) -> dict[str, bytes]:
     erased = record[sum(lengths.values()) - lengths["erased"] : sum(lengths.values())]
     boxes = int.from_bytes(erased, "little").bit_count()
     lengths["erase boxes"] = boxes * (8 if max(view_height, view_width) > 255 else 4)
-    lengths["class indices"] = topk * views * (2 if class_entries > 256 else 1)
-    lengths["probabilities"] = topk * views * (4, 2, 1)[encoding]
+    lengths["class indices"] = topk * rows * (2 if class_entries > 256 else 1)
+    lengths["probabilities"] = topk * rows * (4, 2, 1)[encoding]
+    lengths["mixing"] = len(record) - sum(lengths.values()) if flags & 8 else 0
     out, start = {}, 0
     for name, length in lengths.items():
         out[name] = record[start : start + length]
@@ -146,9 +167,9 @@ def main() -> int:
     if not photos:
         print(f"{arguments.photos} holds no photos (.jpg, .jpeg, .png)", file=sys.stderr)
         return 1
-    photos = photos[:: max(len(photos) // arguments.images, 1)][: arguments.images]
+    chosen = photos[:: max(len(photos) // arguments.images, 1)][: arguments.images]
     spec, teacher = AugmentationSpec.preset(arguments.spec), load_teacher(arguments.teacher)
-    images = [reinforce(photo, spec, teacher, arguments.views, arguments.topk) for photo in photos]
+    images = [reinforce(photo, photos, spec, teacher, arguments.views, arguments.topk) for photo in chosen]
     confidence = np.mean([image["reinforcements"].soft_probs[:, 0].mean() for image in images])
     report = {
         "images": len(images),

@@ -14,6 +14,8 @@ hits all alike. Same photos, same threads, same output (float32 CHW, 224 pixels,
   decode_roi          nothing but reading and decoding the stored crops: what no loader of these photos can beat
   decode_full         nothing but reading and decoding whole images
 
+and, with --only, ours_rrc_mixing_ra_re (a partner in three views of four) and ours_double_mix (both mixed views of a pair).
+
 DIR is a data set made by dali_dr, or a folder of images (then views are drawn here and targets are random, which the
 rates do not depend on). Without --data the photos of the demo are used.
 """
@@ -30,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ NAMES = (
     "decode_roi",
     "decode_full",
 )
+# Only when asked for with --only: their views are drawn here.
+MIXING_NAMES = ("ours_rrc_mixing_ra_re", "ours_double_mix")
 RATIOS = (
     ("ours_rrc_ra_re", "dali_plain"),
     ("ours_rrc_ra_re", "dali_rand_augment"),
@@ -52,6 +56,8 @@ RATIOS = (
     ("ours_rrc_ra_re", "decode_roi"),
     ("ours_rrc", "dali_plain"),
     ("ours_rrc", "torchvision_plain"),
+    ("ours_rrc_mixing_ra_re", "ours_rrc_ra_re"),
+    ("ours_double_mix", "ours_rrc_ra_re"),
 )
 SIZE = 224
 VIEWS = 400  # per image, where they are drawn here: as many as ImageNet+ has
@@ -68,7 +74,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--hw-decoder-load", type=float, default=0.65, help="with --device gpu")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=NAMES + MIXING_NAMES, default=list(NAMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -76,13 +82,13 @@ def main() -> int:
         print(json.dumps(measure(options.measure[0], Path(options.measure[1]), options)))
         return 0
     with tempfile.TemporaryDirectory(prefix="dali-dr-bench-") as scratch:
-        facts = prepare(options.data, Path(scratch))
+        facts = prepare(options.data, Path(scratch), options.only)
         rounds: dict[str, list[float]] = {name: [] for name in options.only}
         for number in range(options.rounds):
             for name in options.only:
                 rounds[name].append(in_fresh_process(name, Path(scratch), options))
                 print(
-                    f"round {number + 1}/{options.rounds}  {name:18} {rounds[name][-1]:9.0f} img/s",
+                    f"round {number + 1}/{options.rounds}  {name:22} {rounds[name][-1]:9.0f} img/s",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -144,7 +150,7 @@ def print_report(report: dict[str, Any]) -> None:
     top = max(r["median"] for r in report["rates"].values())
     for name, rate in report["rates"].items():
         print(
-            f"{name:18} {rate['median']:9.0f} img/s  ± {rate['iqr'] / 2:<6.0f} {'█' * round(30 * rate['median'] / top)}"
+            f"{name:22} {rate['median']:9.0f} img/s  ± {rate['iqr'] / 2:<6.0f} {'█' * round(30 * rate['median'] / top)}"
         )
     print()
     for name, ratio in report["ratios"].items():
@@ -179,8 +185,9 @@ def machine() -> dict[str, Any]:
 # ---- the data: one folder of shards per variant, the same photos and crops in both
 
 
-def prepare(data: Path | None, scratch: Path) -> dict[str, Any]:
-    """Writes the data sets rrc and rrc+ra+re into `scratch`; returns what they are made of."""
+def prepare(data: Path | None, scratch: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Writes the data sets rrc and rrc+ra+re, and those of mixed views in `names`, into `scratch`; returns what they are
+    made of."""
     from dali_dr import Dataset
 
     source = "photos of the demo" if data is None else data.name
@@ -203,7 +210,8 @@ def prepare(data: Path | None, scratch: Path) -> dict[str, Any]:
         folder = ImageFolder.scan(data)
         images = [(folder.keys[i], folder.read(i), folder.labels[i]) for i in range(len(folder))]
         stored, classes = None, 1000
-    for variant in ("rrc", "rrc+ra+re"):
+    mixing = [v for v, n in (("rrc+mixing+ra+re", MIXING_NAMES[0]), ("double-mix", MIXING_NAMES[1])) if n in names]
+    for variant in ("rrc", "rrc+ra+re", *mixing):
         if not (scratch / variant).exists():
             write_variant(variant, images, stored, classes, scratch / variant)
     return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").num_views}
@@ -216,14 +224,26 @@ def write_variant(variant: str, images: list[Any], stored: list[Any] | None, cla
     from dali_dr.augment.draw import draw
     from dali_dr.shards.writer import image_info
 
-    spec = AugmentationSpec.preset(variant, size=SIZE)
+    spec = AugmentationSpec.preset(variant.replace("double-mix", "rrc+mixing+ra+re"), size=SIZE)
+    if variant == "double-mix":
+        spec = dataclasses.replace(spec, mixing=dataclasses.replace(spec.mixing, double=True))
+    sizes = [image_info(data)[1:] for _, data, _ in images]
     rng = np.random.default_rng(0)
 
     def samples() -> Iterator[Sample]:
         for number, (key, data, label) in enumerate(images):
-            _, height, width = image_info(data)
+            height, width = sizes[number]
             views = VIEWS if stored is None else len(stored[number])
-            drawn = draw(spec, seed=0, key=key, views=range(views), image_height=height, image_width=width)
+            drawn = draw(
+                spec,
+                seed=0,
+                key=key,
+                views=range(views),
+                image_height=height,
+                image_width=width,
+                population=len(images),
+                partner_size=lambda partner: sizes[partner],
+            )
             columns = {f.name: getattr(drawn, f.name) for f in dataclasses.fields(drawn)}
             if stored is not None:
                 columns |= {"crop": stored[number].crop, "flip": stored[number].flip}
@@ -449,6 +469,8 @@ LOADERS: dict[str, Loader] = {
     "torchvision_ra_re": torchvision(True),
     "ours_rrc": ours("rrc"),
     "ours_rrc_ra_re": ours("rrc+ra+re"),
+    "ours_rrc_mixing_ra_re": ours("rrc+mixing+ra+re"),
+    "ours_double_mix": ours("double-mix"),
     "decode_roi": decode_only(True),
     "decode_full": decode_only(False),
 }

@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         "--topk", type=_positive, default=10, metavar="K", help="classes kept per view (default %(default)s)"
     )
     make.add_argument(
-        "--spec", default="rrc+ra+re", help="preset (rrc, rrc+ra+re) or a JSON file (default %(default)s)"
+        "--spec",
+        default="rrc+ra+re",
+        help="preset (rrc, rrc+mixing, rrc+ra+re, rrc+mixing+ra+re) or a JSON file (default %(default)s)",
     )
     make.add_argument(
         "--size", type=_positive, default=224, help="pixels of a view, with a preset (default %(default)s)"

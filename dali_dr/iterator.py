@@ -55,6 +55,10 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
       classes spread over them evenly; with targets="top1" (B,) int64, the teacher's most likely class.
     - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for.
 
+    Of mixed views (MixUp, CutMix), label and index are those of the image itself, whose weight may be small: train on the
+    soft targets. A double-mix yields two views of every image in a batch, next to each other: the mixed pair with image
+    and partner in either role. So batches are twice as large, and an epoch has two views of every image.
+
     Args:
       dataset: a `dali_dr.Dataset` or its folder.
       batch_size: images per batch of this process.
@@ -142,9 +146,16 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         self._targets = "dense" if as_tuples and targets == "sparse" else targets
         self._as_tuples = as_tuples
         self._with_index = with_index
-        self._views_per_image = views_per_image
-        self._seed = seed
         spec = self.dataset.spec
+        mixing, self._pairs = spec.mixing is not None, spec.mixing is not None and spec.mixing.double
+        if mixing and dtype == "uint8":
+            raise ValueError('mixed views are no whole numbers: use dtype="float32" or "float16", not "uint8"')
+        if mixing and views_per_image != 1:
+            raise ValueError(
+                f"views_per_image is {views_per_image}, but mixed views have a partner each: leave it at 1"
+            )
+        self._views_per_image = 2 if self._pairs else views_per_image
+        self._seed = seed
         shapes, largest = _shapes(spec.size if size is None else size, batch_size, seed)
         if isinstance(order, str):
             order = _order(self.dataset, order, seed, window, _numbers(self.dataset, samples, classes))
@@ -158,7 +169,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             order = ClassPaired(order, self.dataset.labels, seed, class_mates)
         self._sampler = Sampler(
             order,
-            Choice(self.dataset.num_views, seed, views_per_image, curriculum),
+            Choice(self.dataset.num_views // (2 if self._pairs else 1), seed, views_per_image, curriculum),
             shapes,
             _environment(rank, "RANK", 0),
             _environment(world_size, "WORLD_SIZE", 1),
@@ -168,6 +179,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             source,
             index=str(self.dataset.index_path),
             batch_size=largest,
+            mixing=mixing,
             device=device,
             device_id=_cuda_device(device_id) if device == "gpu" else None,
             num_threads=num_threads or len(os.sched_getaffinity(0)),
@@ -189,7 +201,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     def _restart(self, epoch: int, consumed: int) -> None:
         """Builds the pipeline so that its first batch is the one at this place."""
         self._epoch, self._consumed = epoch, consumed
-        self._source = _Source(self._sampler.run(epoch, consumed), not isinstance(self._sampler.shapes, _Fixed))
+        run = self._sampler.run(epoch, consumed)
+        self._source = _Source(run, not isinstance(self._sampler.shapes, _Fixed), self._pairs)
         super().__init__(
             [self._build(self._source)], list(OUTPUTS), size=-1, auto_reset=False, prepare_first_batch=False
         )
@@ -304,9 +317,10 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
 class _Source:
     """The pipeline's input. The pipeline runs ahead of the consumer, so shares are kept until they are given out."""
 
-    def __init__(self, run: Iterator[Share], with_size: bool) -> None:
+    def __init__(self, run: Iterator[Share], with_size: bool, pairs: bool) -> None:
         self._run = run
         self._with_size = with_size
+        self._pairs = pairs  # a chosen view stands for two: rows 2v and 2v + 1
         self._shares: deque[Share] = deque()
         self._fed = 0  # of them, those that the pipeline has been given
 
@@ -331,7 +345,8 @@ class _Source:
     def __call__(self, info: Any) -> tuple[Any, ...]:
         share = self._at(self._fed)
         self._fed += 1
-        inputs = share.samples, share.views.astype(np.int32)
+        views = share.views.astype(np.int32)
+        inputs = share.samples, np.stack([2 * views, 2 * views + 1], axis=1) if self._pairs else views
         if not self._with_size:
             return inputs
         return *inputs, np.tile(np.array(share.size, np.int32), (len(share.samples), 1))

@@ -29,6 +29,7 @@ def replay_pipeline(
     mean: Sequence[float],
     std: Sequence[float],
     layout: Literal["CHW", "HWC"],
+    mixing: bool = False,
     roi_decode: RoiDecode = "auto",
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
@@ -37,9 +38,11 @@ def replay_pipeline(
     """Builds the pipeline that replays stored views.
 
     Args:
-      source: called with DALI's BatchInfo before each batch; returns (samples int64 (B,), views int32 (B,) or (B, m)),
+      source: called with DALI's BatchInfo before each batch; returns (samples int64 (B,), views int32 (B,) or (B, m),
+        which with mixing are the pairs of a double-mix),
         and, if size is None, sizes int32 (B, 2), the same in all rows.
       index: the data set's index.bin.
+      mixing: views are mixed with those of partner images, whose stored crops are decoded too.
       roi_decode: decode only the stored crop ("on"), or the whole image and crop in the replay operator ("off").
         "auto" is "on"; the switch exists because a decoder release may have trouble with regions on the GPU
         (NVIDIA/nvImageCodec#55).
@@ -80,13 +83,18 @@ def replay_pipeline(
         inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
         replay["size"] = size or sizes[0]
-        encoded, label, start, shape, params, soft_ids, soft_probs = dr.read(samples, views, index=index, clock=clock)
-        if roi_decode == "off":
-            images = fn.decoders.image(encoded, **decoder)
-            data = dr.replay(images, params, **replay)
-        else:
-            images = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
-            data = dr.replay(images, params, origin=start, **replay)
+        encoded, label, start, shape, params, soft_ids, soft_probs, *partner = dr.read(
+            samples, views, index=index, mixing=mixing, clock=clock
+        )
+
+        def decode(encoded: Any, start: Any, shape: Any) -> Any:
+            if roi_decode == "off":
+                return fn.decoders.image(encoded, **decoder)
+            return fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
+
+        images = [decode(encoded, start, shape), params, *([decode(*partner)] if mixing else [])]
+        origins = {} if roi_decode == "off" else {"origin": start} | ({"partner_origin": partner[1]} if mixing else {})
+        data = dr.replay(*images, **origins, **replay)
         outputs = data, label, soft_ids, soft_probs, samples, views
         return tuple(output.gpu() for output in outputs) if device == "gpu" else outputs
 
@@ -103,6 +111,7 @@ def view_pipeline(
     size: tuple[int, int],
     stored_size: int,
     interpolation: str,
+    mixing: bool = False,
     prefetch: int = 2,
 ) -> Any:
     """Builds the pipeline that generation and previews use: images and view parameters in, uint8 views out.
@@ -111,11 +120,15 @@ def view_pipeline(
 
     Args:
       source: called with DALI's BatchInfo; returns (list of encoded images, list of int32 (m, words) packed views), or
-        raises StopIteration at the end.
+        raises StopIteration at the end. With mixing, per view: (encoded images, packed views int32 (words,), place of the
+        view's image among those, encoded partner images, place of its partner among those); the places are int32. A
+        batch has as many entries as views; images that no view asks for are decoded in vain, so let them be small.
+      mixing: views are mixed, and therefore float32 in 0 … 255.
       The others are those of `replay_pipeline`.
 
     Returns:
-      nvidia.dali.Pipeline with one output: (m, 3, height, width) uint8 per image.
+      nvidia.dali.Pipeline with one output: (m, 3, height, width) uint8 per image; with mixing (3, height, width) float32
+      per view.
     """
     _plugin.load()
     if device == "gpu":
@@ -130,8 +143,20 @@ def view_pipeline(
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
     )
     def graph() -> Any:
-        encoded, params = fn.external_source(source, num_outputs=2, batch_info=True, dtype=[types.UINT8, types.INT32])
-        images = fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu", **decoder)
-        return dr.replay(images, params, size=size, stored_size=stored_size, interpolation=interpolation)
+        def decode(encoded: Any) -> Any:
+            return fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu", **decoder)
+
+        view: dict[str, Any] = {"size": size, "stored_size": stored_size, "interpolation": interpolation}
+        if not mixing:
+            encoded, params = fn.external_source(
+                source, num_outputs=2, batch_info=True, dtype=[types.UINT8, types.INT32]
+            )
+            return dr.replay(decode(encoded), params, **view)
+        dtype = [types.UINT8, types.INT32, types.INT32, types.UINT8, types.INT32]
+        inputs = fn.external_source(source, num_outputs=5, batch_info=True, dtype=dtype)
+        encoded, params, places, partners, partner_places = inputs
+        images = fn.permute_batch(decode(encoded), indices=places)
+        partner_images = fn.permute_batch(decode(partners), indices=partner_places)
+        return dr.replay(images, params, partner_images, dtype=types.FLOAT, **view)
 
     return graph()

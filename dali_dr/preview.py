@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER
 from dali_dr.pipeline import view_pipeline
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards.dataset import Dataset
@@ -63,13 +64,22 @@ def replay_views(
     """Replays stored views of one sample through the operator that training uses (on the CPU).
 
     Yields:
-      (size, size, 3) uint8 RGB per row.
+      (size, size, 3) uint8 RGB per row; mixed views rounded.
     """
-    words = dataset.reinforcements(number).take(np.asarray(rows)).pack()
+    views = dataset.reinforcements(number).take(np.asarray(rows))
+    words, mix = views.pack(), views.mix
     encoded = np.frombuffer(dataset.image(number), np.uint8)
+    if mix is None:
+        batch: tuple[Any, ...] = ([encoded], [words])
+    else:  # one entry per view
+        images, places = [encoded] * len(views), list(np.arange(len(views), dtype=np.int32))
+        others = [number if n in (NO_PARTNER, SELF_PARTNER) else n for n in mix.partner.tolist()]
+        partners = [np.frombuffer(dataset.image(n), np.uint8) for n in others]
+        batch = images, list(words), places, partners, places
     pipeline = view_pipeline(
-        lambda info: ([encoded], [words]),
-        batch_size=1,
+        lambda info: batch,
+        batch_size=len(batch[0]),
+        mixing=mix is not None,
         device="cpu",
         device_id=None,
         num_threads=1,
@@ -78,7 +88,9 @@ def replay_views(
         interpolation=dataset.spec.interpolation,
         prefetch=1,
     )
-    yield from np.asarray(pipeline.run()[0][0]).transpose(0, 2, 3, 1)
+    (out,) = pipeline.run()
+    pixels = np.asarray(out[0]) if mix is None else np.rint(np.stack([np.asarray(o) for o in out])).astype(np.uint8)
+    yield from pixels.transpose(0, 2, 3, 1)
 
 
 def save_contact_sheet(dataset: Dataset, path: Path, rows: int = 6, views: int = 5) -> None:

@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dali_dr.augment.views import Views
+from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Mix, Views, no_partner_views
 from dali_dr.errors import RecordError
 from dali_dr.record.codec import Record, decode, encode
 from dali_dr.record.labels import Reinforcements, densify, order_by_confidence, sparsify
@@ -32,6 +32,9 @@ def random_reinforcements(
     view_size: tuple[int, int] = (224, 224),
     erased: float = 0.25,
     sharpness: float = 3.0,
+    partners: int | None = None,
+    double: bool = False,
+    grid: bool = True,
 ) -> Reinforcements:
     """Valid reinforcements with all kinds of boxes; float32 probabilities of a softmax over ``num_classes``."""
 
@@ -46,7 +49,7 @@ def random_reinforcements(
     logits = sharpness * rng.normal(size=(views, len(pool)))
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
     columns, values = sparsify(probs / probs.sum(axis=1, keepdims=True), topk)
-    return Reinforcements(
+    own = Reinforcements(
         crop=boxes(*image),
         flip=rng.random(views) < 0.5,
         ops=rng.integers(0, 14, (views, num_ops), dtype=np.uint8),
@@ -55,6 +58,36 @@ def random_reinforcements(
         soft_ids=pool[columns].astype(np.int32),
         soft_probs=values,
     )
+    if partners is None:
+        return own
+    # partners: how many images there are to be mixed with; 0: the image itself.
+    numbers = rng.choice(2**31 - 1, max(partners, 1), replace=False).astype(np.int32)
+    partner = numbers[rng.integers(0, len(numbers), views)] if partners else np.full(views, SELF_PARTNER, np.int32)
+    alone = (rng.random(views) < 0.3) & (not double)
+    size = image if partners == 0 else (65535, 65535)
+    lam = rng.integers(0, 65536, views) / 65536 if grid else rng.random(views)
+    mix = Mix(
+        np.where(alone, np.int32(NO_PARTNER), partner),
+        Views(
+            crop=boxes(*size),
+            flip=rng.random(views) < 0.5,
+            ops=rng.integers(0, 14, (views, num_ops), dtype=np.uint8),
+            magnitudes=table[rng.integers(0, magnitudes, (views, num_ops))],
+            erase=boxes(*view_size) * (rng.random((views, 1)) < erased).astype(np.int32),
+        ),
+        np.where(alone | (rng.random(views) < 0.5), 1, lam).astype(np.float32),
+        boxes(*view_size) * ((rng.random(views) < 0.5) & ~alone)[:, None].astype(np.int32),
+        np.zeros(views, np.bool_),
+    )
+    nothing = no_partner_views(views, num_ops)
+    for name in ("crop", "flip", "ops", "magnitudes", "erase"):
+        getattr(mix.views, name)[alone] = getattr(nothing, name)[alone]
+    if not double:
+        return replace(own, mix=mix)
+    pairs = Views.take(replace(own, mix=mix), np.arange(views) // 2)  # an even number of views
+    assert pairs.mix is not None
+    pairs.mix.swapped[1::2] = True
+    return Reinforcements.from_views(pairs, own.soft_ids, own.soft_probs)
 
 
 # Every branch of the layout: index widths, flags, empty columns, one-pixel axes, odd N.
@@ -78,12 +111,26 @@ SHAPES: dict[str, dict[str, Any]] = {
     "one row of pixels": {"image": (1, 700), "views": 9},
     "largest image": {"image": (65535, 65535), "views": 65},
     "one-pixel view": {"view_size": (1, 1), "erased": 0.5},
+    "mixed": {"views": 33, "partners": 5},
+    "mixed, many partners": {"views": 400, "partners": 300},
+    "mixed, wide class table": {"views": 90, "topk": 10, "num_classes": 5000, "partners": 4, "sharpness": 0.0},
+    "mixed, wider classes": {"views": 70, "topk": 10, "num_classes": 2_000_000, "partners": 3, "own_pools": True},
+    "mixed, any weight": {"views": 20, "partners": 2, "grid": False, "num_ops": 0},
+    "mixed with itself": {"views": 17, "partners": 0, "erased": 1.0},
+    "double-mix": {"views": 18, "partners": 3, "double": True},
+    "double-mix with itself": {"views": 2, "partners": 0, "double": True, "topk": 0},
+    "mixed, large view": {"views": 9, "partners": 3, "view_size": (300, 256), "erased": 0.7},
 }
 
 
 def record_of(name: str, encoding: Any = "float32", seed: int = 0) -> tuple[Reinforcements, bytes]:
-    shape = SHAPES[name]
+    shape = dict(SHAPES[name])
+    own_pools = shape.pop("own_pools", name == "mixed, wide class table")
     stored = random_reinforcements(np.random.default_rng(seed), **shape)
+    if own_pools:  # more than 256 classes in all, as views of many partners have
+        rng = np.random.default_rng(seed)
+        ids = [rng.choice(shape["num_classes"], shape["topk"], replace=False) for _ in range(shape["views"])]
+        stored = replace(stored, soft_ids=np.array(ids, np.int32))
     height, width = shape.get("image", (375, 500))
     view_size = shape.get("view_size", (224, 224))
     frame = encode(stored, image_height=height, image_width=width, view_size=view_size, probabilities=encoding)
@@ -295,7 +342,12 @@ def decode_plain(record: bytes | bytearray) -> Record:
         (4, "H", 2, "version is 2"),
         (6, "H", 64, "header_bytes is 64"),
         (8, "I", 7, "record_bytes is 7"),
-        (12, "I", 8, "flags is"),
+        (12, "I", 128, "flags is"),
+        (12, "I", 16, "flags is 16"),
+        (12, "I", 32, "flags is 32"),
+        (12, "I", 64, "flags is 64"),
+        (12, "I", 40, "views is 7"),
+        (12, "I", 11, "column"),
         (16, "I", 0, "views is 0"),
         (16, "I", 65537, "views is 65537"),
         (16, "I", 6, "column"),
@@ -314,7 +366,8 @@ def decode_plain(record: bytes | bytearray) -> Record:
         (38, "H", 0, "class_entries is 0"),
         (40, "B", 3, "probability_encoding is 3"),
         (40, "B", 0, "log_step"),
-        (41, "3s", b"\0\0\1", "reserved"),
+        (41, "B", 1, "reserved"),
+        (42, "H", 1, "partner_entries"),
         (44, "f", 0.0, "log_step is 0"),
         (44, "f", -1.0, "log_step is -1"),
         (44, "f", math.inf, "log_step is inf"),
@@ -436,7 +489,7 @@ def test_mutations_raise_record_errors_only_or_give_valid_views(encoding: Any) -
     rng = np.random.default_rng(11)
     accepted = 0
     for name in SHAPES:
-        if name in ("wide operation table", "wide class table"):
+        if name in ("wide operation table", "wide class table", "mixed, many partners"):
             continue
         record = plain(record_of(name, encoding)[1])
         for _ in range(120):
@@ -452,6 +505,85 @@ def test_mutations_raise_record_errors_only_or_give_valid_views(encoding: Any) -
             values = replace(loaded.reinforcements, soft_probs=loaded.reinforcements.soft_probs / np.float32(12))
             values.validate(loaded.image_height, loaded.image_width, max(loaded.view_size))
     assert accepted > 20  # the mutations reach beyond the header
+
+
+def mixed_record(**change: Any) -> tuple[Reinforcements, bytearray]:
+    """One mixed view without operations and predictions: columns from byte 48 + 5 (crop) + 2 (flips, erased) + 4 on."""
+    stored = random_reinforcements(np.random.default_rng(3), views=1, topk=0, num_ops=0, erased=1, partners=1)
+    assert stored.mix is not None
+    mix = replace(
+        stored.mix,
+        partner=np.array([7], np.int32),
+        views=replace(
+            stored.mix.views, crop=np.array([[1, 2, 300, 4]], np.int32), erase=np.array([[1, 2, 3, 4]], np.int32)
+        ),
+        lam=np.array([0.25], np.float32),
+        cut=np.array([[5, 6, 7, 8]], np.int32),
+    )
+    stored = replace(stored, flip=np.array([True]), mix=replace(mix, **change))
+    return stored, plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224)))
+
+
+# Offsets in that record: see the schema's table of columns.
+MIX_COLUMNS = {"table": 59, "partnered": 63, "mixups": 64, "cutmixes": 65, "flips": 66, "erased": 67, "weights": 68}
+MIX_COLUMNS |= {"low": 70, "partners": 74, "high": 75, "cutmix boxes": 79, "erase boxes": 83}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("table", struct.pack("<I", 2**31), "partner"),
+        ("partnered", b"\x03", "unused bits"),
+        ("partnered", b"\x00", "column|record_bytes"),
+        ("mixups", b"\x02", "column|unused bits|record_bytes"),
+        ("flips", b"\x02", "unused bits"),
+        ("low", bytes([1, 2, 0, 0]), "partner crop"),  # no width
+        ("high", bytes([255, 0, 1, 0]), "partner crop"),  # past the largest image
+        ("partners", b"\x01", "partner table entry"),
+        ("cutmix boxes", bytes([5, 6, 0, 8]), "cutmix box"),
+        ("cutmix boxes", bytes([200, 6, 25, 8]), "cutmix box"),
+        ("erase boxes", bytes([1, 2, 3, 0]), "partner erase box"),
+    ],
+)
+def test_every_mix_column_is_checked(column: str, value: bytes, message: str) -> None:
+    stored, record = mixed_record()
+    assert len(record) == 87 and decode_plain(record).reinforcements == stored
+    assert struct.unpack_from("<H", record, MIX_COLUMNS["weights"]) == (1 << 14,)
+    record[MIX_COLUMNS[column] : MIX_COLUMNS[column] + len(value)] = value
+    with pytest.raises(RecordError, match=message):
+        decode_plain(record)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lam": np.array([np.nan], np.float32)}, "mixup weight"),
+        ({"lam": np.array([1.5], np.float32)}, "mixup weight"),
+        ({"cut": np.array([[0, 220, 5, 5]], np.int32)}, "cutmix box"),
+        ({"cut": np.array([[0, 220, 5, 0]], np.int32)}, "cutmix box"),
+        ({"partner": np.array([-3], np.int32)}, "partner"),
+        ({"partner": np.array([NO_PARTNER], np.int32)}, "has no partner"),
+        ({"swapped": np.array([True])}, "pairs"),
+    ],
+)
+def test_encode_refuses_bad_mixes(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        mixed_record(**change)
+
+
+def test_encode_refuses_pairs_that_differ() -> None:
+    stored = random_reinforcements(np.random.default_rng(0), views=6, partners=2, double=True)
+    for rows in ([0, 1, 2], [1, 0], [0, 3], [0, 1, 1, 0]):
+        with pytest.raises(RecordError, match="double-mix"):
+            encode(stored.take(rows), image_height=375, image_width=500, view_size=(224, 224))
+
+
+def test_pairs_stay_together_in_order_of_confidence() -> None:
+    stored = random_reinforcements(np.random.default_rng(0), views=12, partners=2, double=True)
+    order = order_by_confidence(stored).reshape(-1, 2)
+    assert (order[:, 0] % 2 == 0).all() and (order[:, 1] == order[:, 0] + 1).all()
+    totals = stored.soft_probs[order].max(axis=2).sum(axis=1)
+    assert (np.diff(totals) <= 0).all() and sorted(order.ravel()) == list(range(12))
 
 
 def test_order_by_confidence_is_stable() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,35 +46,67 @@ def write_shard(folder: Path, frames: list[bytes]) -> Path:
     return index
 
 
-def read_all(index: Path, views: list[int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """params, soft_ids and soft_probs of all views of every sample; ``views`` are their numbers."""
+def read_all(index: Path, views: list[int], mixing: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """params, soft_ids and soft_probs of all views of every sample; ``views`` are their numbers.
 
+    Without mixing all views of a sample at once; with it one by one, as they have different partners.
+    """
     samples = [np.array([number], np.int64) for number in range(len(views))]
     rows = [np.arange(count, dtype=np.int32)[None] for count in views]
-    graph = Pipeline(batch_size=1, num_threads=1, device_id=None)
+    if mixing:
+        samples = [np.full(count, number, np.int64) for number, count in enumerate(views)]
+        rows = [np.arange(count, dtype=np.int32) for count in views]
+    graph = Pipeline(batch_size=max(map(len, samples)), num_threads=1, device_id=None)
     with graph:
         feeds = (fn.external_source(source, cycle="raise", batch=True) for source in (samples, rows))
-        graph.set_outputs(*fn.dr.read(*feeds, index=str(index))[4:])  # type: ignore[attr-defined]
+        graph.set_outputs(*fn.dr.read(*feeds, index=str(index), mixing=mixing)[4:7])  # type: ignore[attr-defined]
     graph.build()
     out = []
     for _ in views:
-        params, ids, probs = (np.array(output.at(0)) for output in graph.run())
-        out.append((params, ids, probs))
-    return out
+        batch = graph.run()
+        if mixing:
+            out.append(tuple(np.stack([np.array(o.at(i)) for i in range(len(o))]) for o in batch))
+        else:
+            out.append(tuple(np.array(o.at(0)) for o in batch))
+    return out  # type: ignore[return-value]
 
 
 def assert_agrees(folder: Path, frames: list[bytes]) -> None:
     loaded: list[Reinforcements] = [decode(frame).reinforcements for frame in frames]
-    outputs = read_all(write_shard(folder, frames), [len(one) for one in loaded])
+    mixing = loaded[0].mix is not None
+    outputs = read_all(write_shard(folder, frames), [len(one) for one in loaded], mixing)
     for one, (params, ids, probs) in zip(loaded, outputs, strict=True):
         assert np.array_equal(params, one.pack())
         assert np.array_equal(ids, one.soft_ids)
         assert probs.tobytes() == one.soft_probs.tobytes()
 
 
+def among(count: int, frame: bytes, encoding: str) -> bytes:
+    """The record with its partners' numbers brought into 0 .. count - 1, so that the operator finds them."""
+    record = decode(frame)
+    views = record.reinforcements
+    assert views.mix is not None
+    partner = np.where(views.mix.partner >= 0, views.mix.partner % count, views.mix.partner)
+    views = replace(views, mix=replace(views.mix, partner=partner))
+    return encode(
+        views,
+        image_height=record.image_height,
+        image_width=record.image_width,
+        view_size=record.view_size,
+        probabilities=encoding,  # type: ignore[arg-type]
+    )
+
+
 @pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
 def test_every_shape_of_record(tmp_path: Path, encoding: str) -> None:
-    assert_agrees(tmp_path, [record_of(name, encoding)[1] for name in SHAPES])
+    assert_agrees(tmp_path, [record_of(name, encoding)[1] for name in SHAPES if "mix" not in name])
+
+
+@pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
+def test_every_shape_of_mixed_record(tmp_path: Path, encoding: str) -> None:
+    # Different numbers of operations and classes do not go into one batch, but each batch is one sample.
+    names = [name for name in SHAPES if "mix" in name]
+    assert_agrees(tmp_path, [among(len(names), record_of(name, encoding)[1], encoding) for name in names])
 
 
 def test_the_logarithmic_code_rounds_alike(tmp_path: Path) -> None:

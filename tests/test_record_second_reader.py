@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from typing import Any
@@ -21,19 +22,27 @@ from dali_dr.record.labels import Reinforcements
 
 
 def read(frame: bytes) -> list[dict[str, Any]]:
-    """The views of a record: crop, flip, ops [(id, magnitude)], erase (None: none), ids, probs."""
+    """The views of a record: crop, flip, ops [(id, magnitude)], erase (None: none), ids, probs.
+
+    With mixing also partner (a number, "self" or None), swapped, lam, cut (None: none) and partner_view.
+    """
     size = zstandard.get_frame_parameters(frame).content_size
     assert size <= 64 << 20
     data = zstandard.ZstdDecompressor().decompress(frame)
     assert len(data) == size >= 48
     magic, version, header_bytes, record_bytes, flags, views, height, width = struct.unpack_from("<4sHHIIIII", data)
     view_height, view_width, num_ops, op_entries, topk, class_entries = struct.unpack_from("<6H", data, 28)
-    encoding, reserved, log_step = struct.unpack_from("<B3sf", data, 40)
-    assert (magic, version, header_bytes, record_bytes, reserved) == (b"drrc", 1, 48, len(data), bytes(3))
-    assert flags < 8 and 1 <= views <= 65536 and 1 <= height <= 65535 and 1 <= width <= 65535
+    encoding, reserved, partner_entries, log_step = struct.unpack_from("<BBHf", data, 40)
+    assert (magic, version, header_bytes, record_bytes, reserved) == (b"drrc", 1, 48, len(data), 0)
+    assert flags < 128 and 1 <= views <= 65536 and 1 <= height <= 65535 and 1 <= width <= 65535
     assert view_height >= 1 and view_width >= 1 and num_ops <= 16 and encoding <= 2
     assert (op_entries == 0) == (num_ops == 0) and (class_entries == 0) == (topk == 0) and class_entries >= topk
-    has_flips, has_erase, wide_classes = flags & 1, flags & 2, flags & 4
+    has_flips, has_erase, wide_classes, mixing, wide_weights, double, partner_classes = (
+        flags & 1 << bit for bit in range(7)
+    )
+    assert mixing or not (wide_weights or double or partner_classes or partner_entries)
+    assert not (partner_classes and topk == 0) and not (double and views % 2)
+    drawn = views // 2 if double else views
 
     position = 48
 
@@ -49,20 +58,76 @@ def read(frame: bytes) -> list[dict[str, Any]]:
         assert number < 1 << count
         return number
 
-    classes = numbers("I" if wide_classes else "H", class_entries)
-    assert len(set(classes)) == class_entries
+    class_tables: list[tuple[int, ...]] = []
+    if partner_classes:
+        counts = numbers("H", partner_entries + 1)
+        assert sum(counts) == class_entries
+        planes = [numbers("B", class_entries) for _ in range(4 if wide_classes else 2)]
+        gaps = [sum(plane[i] << 8 * place for place, plane in enumerate(planes)) for i in range(class_entries)]
+        for count in counts:
+            part, gaps = gaps[:count], gaps[count:]
+            assert 0 not in part[1:]
+            class_tables.append(tuple(itertools.accumulate(part)))
+        largest = max(counts)
+    else:
+        class_tables.append(numbers("I" if wide_classes else "H", class_entries))
+        assert len(set(class_tables[0])) == class_entries
+        largest = class_entries
     op_ids = numbers("B", op_entries)
     op_magnitudes = numbers("f", op_entries)
-    ops = numbers("H" if op_entries > 256 else "B", num_ops * views)
+    ops = numbers("H" if op_entries > 256 else "B", num_ops * drawn)
     vertical_bits, horizontal_bits = ((side * (side + 1) // 2 - 1).bit_length() for side in (height, width))
     crop_bits = vertical_bits + horizontal_bits
-    crops = bits(views * crop_bits)
-    flips = bits(views) if has_flips else 0
-    erased = bits(views) if has_erase else 0
-    boxes = numbers("H" if max(view_height, view_width) > 255 else "B", 4 * erased.bit_count())
-    class_indices = numbers("H" if class_entries > 256 else "B", topk * views)
+    crops = bits(drawn * crop_bits)
+    flips = bits(drawn) if has_flips else 0
+    erased = bits(drawn) if has_erase else 0
+    box_form = "H" if max(view_height, view_width) > 255 else "B"
+    boxes = numbers(box_form, 4 * erased.bit_count())
+    class_indices = numbers("H" if largest > 256 else "B", topk * views)
     values = numbers("feB"[encoding], topk * views)
+    partnered = 0
+    if mixing:
+        partner_table = numbers("I", partner_entries)
+        partnered = bits(drawn)
+        mixed = partnered.bit_count()
+        mixups, cuts, partner_flips, partner_erased = (bits(mixed) for _ in range(4))
+        weights = numbers("f" if wide_weights else "H", mixups.bit_count())
+        low = numbers("B", 4 * mixed)
+        partner_places = numbers("H" if partner_entries > 256 else "B", mixed if partner_entries else 0)
+        high = numbers("B", 4 * mixed)
+        cut_boxes = numbers(box_form, 4 * cuts.bit_count())
+        partner_boxes = numbers(box_form, 4 * partner_erased.bit_count())
+        partner_ops = numbers("H" if op_entries > 256 else "B", num_ops * mixed)
+        assert not double or mixed == drawn
     assert position == len(data)
+
+    def rank(column: int, row: int) -> int:
+        """Set bits of a bit column before ``row``."""
+        return (column & (1 << row) - 1).bit_count()
+
+    def mix_of(row: int) -> dict[str, Any]:
+        nobody = {"crop": (0, 0, 1, 1), "flip": False, "ops": [(0, 0.0)] * num_ops, "erase": None}
+        mix: dict[str, Any] = {"partner": None, "lam": 1.0, "cut": None, "partner_view": nobody}
+        if not partnered >> row & 1:
+            return mix
+        entry = rank(partnered, row)
+        mix["partner"] = partner_table[partner_places[entry]] if partner_entries else "self"
+        if mixups >> entry & 1:
+            weight = weights[rank(mixups, entry)]
+            mix["lam"] = weight if wide_weights else weight / 65536
+            assert 0 <= mix["lam"] < 1
+        if cuts >> entry & 1:
+            mix["cut"] = cut_boxes[rank(cuts, entry) :: cuts.bit_count()]
+        crop = tuple(low[edge * mixed + entry] | high[edge * mixed + entry] << 8 for edge in range(4))
+        at = 4 * rank(partner_erased, entry)
+        places = [partner_ops[slot * mixed + entry] for slot in range(num_ops)]
+        mix["partner_view"] = {
+            "crop": crop,
+            "flip": bool(partner_flips >> entry & 1),
+            "ops": [(op_ids[place], op_magnitudes[place]) for place in places],
+            "erase": partner_boxes[at : at + 4] if partner_erased >> entry & 1 else None,
+        }
+        return mix
 
     def box(number: int, side: int) -> tuple[int, int]:
         """The start and length of box ``number`` on an axis of ``side`` pixels."""
@@ -84,7 +149,8 @@ def read(frame: bytes) -> list[dict[str, Any]]:
         return [struct.unpack("<f", struct.pack("<f", weight / total))[0] for weight in weights]
 
     out = []
-    for row in range(views):
+    for line in range(views):
+        row = line // 2 if double else line
         crop = crops >> row * crop_bits & (1 << crop_bits) - 1
         top, crop_height = box(crop & (1 << vertical_bits) - 1, height)
         left, crop_width = box(crop >> vertical_bits, width)
@@ -94,15 +160,20 @@ def read(frame: bytes) -> list[dict[str, Any]]:
             erase = boxes[4 * before : 4 * before + 4]
             assert erase[2] >= 1 and erase[3] >= 1
             assert erase[0] + erase[2] <= view_height and erase[1] + erase[3] <= view_width
-        entries = [ops[slot * views + row] for slot in range(num_ops)]
+        entries = [ops[slot * drawn + row] for slot in range(num_ops)]
+        classes = class_tables[-1]
+        if partner_classes and partner_entries and partnered >> row & 1:
+            classes = class_tables[partner_places[rank(partnered, row)]]
         view: dict[str, Any] = {
             "crop": (top, left, crop_height, crop_width),
             "flip": bool(flips >> row & 1),
             "ops": [(op_ids[entry], op_magnitudes[entry]) for entry in entries],
             "erase": erase,
-            "ids": [classes[class_indices[rank * views + row]] for rank in range(topk)],
-            "probs": probabilities(row),
+            "ids": [classes[class_indices[place * views + line]] for place in range(topk)],
+            "probs": probabilities(line),
         }
+        if mixing:
+            view |= mix_of(row) | {"swapped": bool(double and line % 2)}
         assert all(op <= 13 and math.isfinite(magnitude) for op, magnitude in view["ops"])
         assert len(set(view["ids"])) == topk
         assert all(a >= b for a, b in zip([1.0, *view["probs"]], [*view["probs"], 0.0], strict=True))
@@ -120,6 +191,16 @@ def assert_agrees(frame: bytes, loaded: Reinforcements) -> None:
         assert (view["erase"] or (0, 0, 0, 0)) == tuple(loaded.erase[row].tolist())
         assert view["ids"] == loaded.soft_ids[row].tolist()
         assert view["probs"] == loaded.soft_probs[row].tolist()  # every bit
+        assert ("partner" in view) == (loaded.mix is not None)
+        if (mix := loaded.mix) is None:
+            continue
+        assert {"self": -2, None: -1}.get(view["partner"], view["partner"]) == mix.partner[row]
+        assert (view["swapped"], view["lam"]) == (mix.swapped[row], mix.lam[row])
+        assert (view["cut"] or (0, 0, 0, 0)) == tuple(mix.cut[row].tolist())
+        other, own = view["partner_view"], mix.views
+        assert other["crop"] == tuple(own.crop[row].tolist()) and other["flip"] == own.flip[row]
+        assert other["ops"] == list(zip(own.ops[row].tolist(), own.magnitudes[row].tolist(), strict=True))
+        assert (other["erase"] or (0, 0, 0, 0)) == tuple(own.erase[row].tolist())
 
 
 @pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])

@@ -478,9 +478,15 @@ DR_AVX2 void FinishHalf(const Channel& c, const uint8_t* in, size_t n, uint16_t*
   FinishAny(c, c.half_rule, c.half_scale, c.half_bias, c.half, in, n, out);
 }
 
+DR_AVX2 void RoundHalf(const float* in, size_t n, uint16_t* out) {
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) Put(out + i, _mm256_loadu_ps(in + i));
+  kPortableKernels.round_half(in + i, n - i, out + i);
+}
+
 constexpr Kernels kAvx2Kernels = {
     "AVX2",  ResizeRowsAny, ResizeColumnAny, SplitRow, Lut,  Mask,        Solarize,   MinMax,
-    GreySum, Color,         Sharpness,       General,  Join, FinishFloat, FinishHalf,
+    GreySum, Color,         Sharpness,       General,  Join, FinishFloat, FinishHalf, RoundHalf,
 };
 
 }  // namespace

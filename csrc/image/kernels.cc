@@ -108,11 +108,15 @@ void FinishHalf(const Channel& channel, const uint8_t* in, size_t n, uint16_t* o
   for (size_t i = 0; i < n; ++i) out[i] = channel.half[in[i]];
 }
 
+void RoundHalf(const float* in, size_t n, uint16_t* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = HalfBits(in[i]);
+}
+
 }  // namespace
 
 const Kernels kPortableKernels = {
     "portable", ResizeRows, ResizeColumn, SplitRow, Lut,  Mask,        Solarize,   MinMax,
-    GreySum,    Color,      Sharpness,    General,  Join, FinishFloat, FinishHalf,
+    GreySum,    Color,      Sharpness,    General,  Join, FinishFloat, FinishHalf, RoundHalf,
 };
 
 const Kernels& BestKernels() {

@@ -70,6 +70,8 @@ struct Kernels {
   void (*join)(const uint8_t* const planes[3], size_t n, uint8_t* out);
   void (*finish_float)(const Channel& channel, const uint8_t* in, size_t n, float* out);
   void (*finish_half)(const Channel& channel, const uint8_t* in, size_t n, uint16_t* out);
+  // HalfBits of exactly n values.
+  void (*round_half)(const float* in, size_t n, uint16_t* out);
 };
 
 extern const Kernels kPortableKernels;

@@ -3,6 +3,7 @@
 #include "image/plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cmath>
 
@@ -165,6 +166,15 @@ std::string Text(const Box& b) {
          std::to_string(b.height) + ", width " + std::to_string(b.width) + ")";
 }
 
+// A box by its edges.
+Box Rescale(const Box& box, Size out, Size stored) {
+  const int32_t y0 = Rescale(box.top, out.height, stored.height);
+  const int32_t x0 = Rescale(box.left, out.width, stored.width);
+  const int32_t y1 = Rescale(box.top + box.height, out.height, stored.height);
+  const int32_t x1 = Rescale(box.left + box.width, out.width, stored.width);
+  return {y0, x0, y1 - y0, x1 - x0};
+}
+
 std::string Text(Size s) { return std::to_string(s.height) + "x" + std::to_string(s.width); }
 
 }  // namespace
@@ -190,11 +200,7 @@ std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t o
       return "erase box " + Text(erase) + " is not inside the stored view of " + Text(stored) +
              ": pass the size at which the views were drawn as `stored_size`";
     }
-    const int32_t y0 = Rescale(erase.top, out.height, stored.height);
-    const int32_t x0 = Rescale(erase.left, out.width, stored.width);
-    const int32_t y1 = Rescale(erase.top + erase.height, out.height, stored.height);
-    const int32_t x1 = Rescale(erase.left + erase.width, out.width, stored.width);
-    plan->erase = {y0, x0, y1 - y0, x1 - x0};
+    plan->erase = Rescale(erase, out, stored);
   }
 
   plan->num_steps = 0;
@@ -203,6 +209,30 @@ std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t o
     if (MakeStep(view.ops[i], out, stored, &plan->steps[plan->num_steps], &error)) ++plan->num_steps;
     if (!error.empty()) return error;
   }
+  return {};
+}
+
+std::string MakeMixPlan(const int32_t* words, Size out, Size stored, MixPlan* plan) {
+  const Box cut{words[3], words[4], words[5], words[6]};
+  *plan = {words[0], words[1], std::bit_cast<float>(words[2]), Box{}};
+  if (plan->partner < kSelfPartner)
+    return "partner " + std::to_string(plan->partner) + " is no sample number";
+  if (plan->swapped != 0 && plan->swapped != 1)
+    return "swapped is " + std::to_string(plan->swapped) + ", not 0 or 1";
+  if (!(plan->lam >= 0.0f && plan->lam <= 1.0f))  // also refuses NaN
+    return "mixup weight " + std::to_string(plan->lam) + " is not in 0 to 1";
+  if (cut.height > 0 && cut.width > 0) {
+    if (cut.top < 0 || cut.left < 0 || cut.height > stored.height || cut.width > stored.width ||
+        cut.top > stored.height - cut.height || cut.left > stored.width - cut.width) {
+      return "cutmix box " + Text(cut) + " is not inside the stored view of " + Text(stored) +
+             ": pass the size at which the views were drawn as `stored_size`";
+    }
+    plan->cut = Rescale(cut, out, stored);
+  } else if (cut.top != 0 || cut.left != 0 || cut.height != 0 || cut.width != 0) {
+    return "cutmix box " + Text(cut) + " is empty without being all zero";
+  }
+  if (plan->partner == kNoPartner && (plan->swapped != 0 || plan->lam != 1.0f || cut.height > 0))
+    return "the view is mixed, but has no partner";
   return {};
 }
 

@@ -44,6 +44,19 @@ struct Plan {
   Step steps[kMaxOps];
 };
 
+// How a finished view is mixed with that of a partner image: x = lam * a + (1 - lam) * b in float32 (a: the
+// view, b: the partner's; exchanged if `swapped`), each operation rounded, and then x = b inside `cut`.
+struct MixPlan {
+  int32_t partner;  // sample number, kNoPartner or kSelfPartner
+  int32_t swapped;
+  float lam;  // 1: no MixUp
+  Box cut;    // output pixels; height or width 0 = none
+};
+
+// Reads the kMixWords words between a view and its partner's view, trusting nothing, and rescales the CutMix
+// box as MakePlan does erase boxes. Returns an empty string, or what is wrong.
+std::string MakeMixPlan(const int32_t* words, Size out, Size stored, MixPlan* plan);
+
 // `image` is the size of the given pixels, (origin_top, origin_left) their place in the source image, in
 // whose pixels the crop box is stored. `stored` is the view size at which erase boxes and translations were
 // stored; edges of erase boxes and translations are multiplied by out / stored and rounded half up, per axis.

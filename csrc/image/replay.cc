@@ -310,7 +310,7 @@ void Scratch::ApplySteps(const Plan& plan) {
   }
 }
 
-void Scratch::Write(const Plan& plan, const Finish& finish, void* out) {
+void Scratch::Erase(const Plan& plan) {
   const Box& erase = plan.erase;
   const int32_t width = plan.out.width;
   for (int c = 0; c < 3; ++c) {
@@ -318,6 +318,48 @@ void Scratch::Write(const Plan& plan, const Finish& finish, void* out) {
       std::memset(planes_[c] + size_t(y) * width + erase.left, 0, erase.width);
     }
   }
+}
+
+void Scratch::WriteMixed(const Scratch& partner, const MixPlan& mix, Size size, const Finish& finish,
+                         void* out) {
+  const Scratch &a = mix.swapped ? partner : *this, &b = mix.swapped ? *this : partner;
+  const float lam = mix.lam, rest = 1.0f - lam;
+  const size_t width = size.width;
+  Grow(&floats_, 2 * width);
+  float *const line = floats_.data(), *const other = line + width;
+  for (int c = 0; c < 3; ++c) {
+    const Channel& channel = finish.channel(c);
+    for (int32_t y = 0; y < size.height; ++y) {
+      const size_t at = size_t(y) * width;
+      const bool cut = y >= mix.cut.top && y < mix.cut.top + mix.cut.height;
+      kernels_->finish_float(channel, a.planes_[c] + at, width, line);
+      if (lam != 1.0f || cut) kernels_->finish_float(channel, b.planes_[c] + at, width, other);
+      if (lam != 1.0f) {
+        // Two products and a sum, each rounded: -ffp-contract=off keeps them from being fused.
+        for (size_t x = 0; x < width; ++x) line[x] = lam * line[x] + rest * other[x];
+      }
+      if (cut) std::memcpy(line + mix.cut.left, other + mix.cut.left, mix.cut.width * sizeof(float));
+      const size_t plane = c * count_ + at;
+      if (finish.channels_last()) {
+        for (size_t x = 0; x < width; ++x) {
+          const size_t to = 3 * (at + x) + c;
+          if (finish.type() == OutputType::kFloat16) {
+            static_cast<uint16_t*>(out)[to] = HalfBits(line[x]);
+          } else {
+            static_cast<float*>(out)[to] = line[x];
+          }
+        }
+      } else if (finish.type() == OutputType::kFloat16) {
+        kernels_->round_half(line, width, static_cast<uint16_t*>(out) + plane);
+      } else {
+        std::memcpy(static_cast<float*>(out) + plane, line, width * sizeof(float));
+      }
+    }
+  }
+}
+
+void Scratch::Write(const Plan& plan, const Finish& finish, void* out) {
+  Erase(plan);
   if (finish.channels_last()) {
     const auto interleave = [&](auto* to, const auto* r, const auto* g, const auto* b) {
       for (size_t i = 0; i < count_; ++i) {

@@ -51,6 +51,11 @@ class Scratch {
   // value.
   void Write(const Plan& plan, const Finish& finish, void* out);
 
+  // In place of Write, of a view and its partner's, both after Erase: mixes them into `out` (not of type
+  // uint8).
+  void Erase(const Plan& plan);
+  void WriteMixed(const Scratch& partner, const MixPlan& mix, Size size, const Finish& finish, void* out);
+
   // The view: plane c, row after row without padding.
   const uint8_t* plane(int c) const { return planes_[c]; }
 
@@ -75,6 +80,7 @@ class Scratch {
   std::vector<int32_t> fixed_;
   std::vector<uint8_t> ring_, padded_, line_, pixels_;
   std::vector<const uint8_t*> sources_;
+  std::vector<float> floats_;
   size_t count_ = 0;  // pixels per plane
   uint8_t* planes_[3] = {};
   uint8_t* spare_[3] = {};

@@ -29,9 +29,11 @@ enum OpId : int32_t {
   kNumOpIds
 };
 
-constexpr int kMaxOps = 16;            // of one view; RandAugment uses 2
-constexpr int kViewHeaderWords = 10;   // everything but the operations
-constexpr float kMaxMagnitude = 1e6f;  // keeps 255 * magnitude inside int32
+constexpr int kMaxOps = 16;           // of one view; RandAugment uses 2
+constexpr int kViewHeaderWords = 10;  // everything but the operations
+constexpr int kMixWords = 7;          // partner; swapped; lam; CutMix top, left, height, width
+constexpr int32_t kNoPartner = -1, kSelfPartner = -2;  // in place of a partner's sample number
+constexpr float kMaxMagnitude = 1e6f;                  // keeps 255 * magnitude inside int32
 constexpr int32_t kMaxCoordinate =
     1 << 24;  // the largest integer range that Pillow's float boxes hold exactly
 

@@ -12,7 +12,20 @@ namespace {
 
 using dali::make_string;
 
-enum Output { kImage, kLabel, kRoiStart, kRoiShape, kParams, kSoftIds, kSoftProbs, kNumOutputs };
+enum Output {
+  kImage,
+  kLabel,
+  kRoiStart,
+  kRoiShape,
+  kParams,
+  kSoftIds,
+  kSoftProbs,
+  kNumOutputs,
+  kPartner = kNumOutputs,  // from here on with mixing only
+  kPartnerRoiStart,
+  kPartnerRoiShape,
+  kNumMixingOutputs
+};
 constexpr int kPlainOutputs = kLabel + 1;  // without views
 
 // Runs body(i, thread) for 0 <= i < count on all threads of the pool and waits. The threads take samples in
@@ -27,6 +40,19 @@ void ForEachSample(dali::ThreadPool& pool, int count, const Body& body) {
     });
   pool.RunAll();
 }
+
+// A grey JPEG of one pixel, in place of a partner where there is none.
+constexpr uint8_t kOnePixel[] = {
+    0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, 0x4a, 0x46, 0x49, 0x46, 0x00, 0x01, 0x01, 0x00, 0x00, 0x01,
+    0x00, 0x01, 0x00, 0x00, 0xff, 0xdb, 0x00, 0x43, 0x00, 0x10, 0x0b, 0x0c, 0x0e, 0x0c, 0x0a, 0x10,
+    0x0e, 0x0d, 0x0e, 0x12, 0x11, 0x10, 0x13, 0x18, 0x28, 0x1a, 0x18, 0x16, 0x16, 0x18, 0x31, 0x23,
+    0x25, 0x1d, 0x28, 0x3a, 0x33, 0x3d, 0x3c, 0x39, 0x33, 0x38, 0x37, 0x40, 0x48, 0x5c, 0x4e, 0x40,
+    0x44, 0x57, 0x45, 0x37, 0x38, 0x50, 0x6d, 0x51, 0x57, 0x5f, 0x62, 0x67, 0x68, 0x67, 0x3e, 0x4d,
+    0x71, 0x79, 0x70, 0x64, 0x78, 0x5c, 0x65, 0x67, 0x63, 0xff, 0xc0, 0x00, 0x0b, 0x08, 0x00, 0x01,
+    0x00, 0x01, 0x01, 0x01, 0x11, 0x00, 0xff, 0xc4, 0x00, 0x14, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x07, 0xff, 0xc4, 0x00, 0x14,
+    0x10, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0xff, 0xda, 0x00, 0x08, 0x01, 0x01, 0x00, 0x00, 0x3f, 0x00, 0x3f, 0x7f, 0xff, 0xd9};
 
 template <typename T>
 void CopyTo(dali::TensorList<dali::CPUBackend>& output, int sample, const T* from, size_t count) {
@@ -51,6 +77,13 @@ With ``views``, the outputs are
 5. soft_ids: int32 ``[K]`` or ``[m, K]``, the teacher's classes, most likely first;
 6. soft_probs: float32 ``[K]`` or ``[m, K]``, their probabilities.
 
+With ``mixing``, params are ``2 * (10 + 2n) + 7`` words per view, also where a record has no mixed views, and three
+outputs follow:
+
+7. the bytes of the partner's image file; of an image of one pixel where there is no partner or it is the sample itself;
+8. roi_start of the partner's crop box, and 9. roi_shape, (0, 0) and (1, 1) where there is none. With several views all
+   must have one partner. Where it is the sample itself, roi_start and roi_shape of the sample hold its crops too.
+
 Without ``views``, only the first two; then samples need no records.
 
 A sample that cannot be had (no such number or view, a missing or changed shard, a damaged record) raises RuntimeError,
@@ -60,8 +93,11 @@ which names its number, key, shard and offset.)")
     .InputDox(1, "views", "TensorList of int32, scalar or [m]",
               "View numbers: rows of the sample's record, from 0, in order of falling confidence.")
     .OutputFn([](const dali::OpSpec& spec) {
-      return spec.NumRegularInput() == 2 ? int{kNumOutputs} : kPlainOutputs;
+      if (spec.NumRegularInput() != 2) return kPlainOutputs;
+      return spec.GetArgument<bool>("mixing") ? int{kNumMixingOutputs} : int{kNumOutputs};
     })
+    .AddOptionalArg("mixing",
+                    "Whether to read mixed views with their partners. Records of mixed views need it.", false)
     .AddArg(
         "index",
         "Path of the data set's index.bin. Shards lie at the paths that it gives, relative to its folder.",
@@ -72,39 +108,74 @@ Read::Read(const dali::OpSpec& spec)
     : StatelessOperator(spec),
       shards_(std::make_shared<shards::ShardSet>(spec.GetArgument<std::string>("index"))),
       with_views_(spec.NumRegularInput() == 2),
-      clock_(Clock::Get(spec.GetArgument<int>("clock"))) {}
+      mixing_(spec.GetArgument<bool>("mixing")),
+      clock_(Clock::Get(spec.GetArgument<int>("clock"))) {
+  DALI_ENFORCE(with_views_ || !mixing_,
+               "`mixing` needs `views`: without them there is nothing that is mixed.");
+}
+
+void Read::Region::Add(const int32_t* box) {
+  for (int i = 0; i < 2; ++i) {
+    const int32_t end = std::max(start[i] + shape[i], box[i] + box[2 + i]);
+    start[i] = shape[i] == 0 ? box[i] : std::min(start[i], box[i]);
+    shape[i] = end - start[i];
+  }
+}
+
+void Read::AddPartner(Slot* slot, bool first, const int32_t* words) const {
+  const int32_t number = words[0];
+  const int32_t* crop = words + record::kMixWords;
+  if (number == record::kNoPartner) return;
+  if (number == record::kSelfPartner) return slot->roi.Add(crop);
+  if (slot->partner.image.bytes.empty()) {
+    if (!first)
+      throw record::RecordError(
+          "views that are asked for together have different partners; ask for one view, or for "
+          "the two of a double-mix pair");
+    slot->partner = shards_->Find(number, false);
+    shards_->Prefetch(slot->partner);
+  } else if (slot->partner.number != number) {
+    throw record::RecordError(make_string("views that are asked for together have different partners (",
+                                          number, ", ", slot->partner.number,
+                                          "); ask for one view, or for the two of a double-mix pair"));
+  }
+  slot->partner_roi.Add(crop);
+}
 
 void Read::Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const {
   shards_->Load(slot->sample);
   if (!with_views_) return;
   try {
     const auto record = record::Record::Parse(decompressor->Decompress(slot->sample.record.bytes));
-    const size_t words = record.view_words(), topk = record.topk();
-    slot->num_ops = record.num_ops();
+    if (record.mixing() && !mixing_)
+      throw record::RecordError("its views are mixed with partner images; read them with mixing=True");
+    const size_t plain = record.plain_words(), topk = record.topk();
+    const size_t words = mixing_ ? 2 * plain + record::kMixWords : plain;
+    slot->words = static_cast<int>(words);
     slot->topk = record.topk();
+    slot->roi = slot->partner_roi = Region{};
+    slot->partner = shards::Sample{};
     slot->params.resize(rows.size() * words);
     slot->ids.resize(rows.size() * topk);
     slot->probs.resize(rows.size() * topk);
-    int32_t top = INT32_MAX, left = INT32_MAX, bottom = 0, right = 0;
     for (size_t i = 0; i < rows.size(); ++i) {
       if (rows[i] < 0 || static_cast<uint32_t>(rows[i]) >= record.views())
         throw record::RecordError(make_string("view ", rows[i],
                                               " does not exist, the record holds views 0 to ",
                                               record.views() - 1, "; ask for one of these"));
       int32_t* view = slot->params.data() + i * words;
-      record.ReadView(rows[i], {view, words}, {slot->ids.data() + i * topk, topk},
-                      {slot->probs.data() + i * topk, topk});
-      top = std::min(top, view[0]);
-      left = std::min(left, view[1]);
-      bottom = std::max(bottom, view[0] + view[2]);
-      right = std::max(right, view[1] + view[3]);
+      record.ReadView(rows[i], {view, static_cast<size_t>(record.view_words())},
+                      {slot->ids.data() + i * topk, topk}, {slot->probs.data() + i * topk, topk});
+      slot->roi.Add(view);
+      if (!mixing_) continue;
+      if (!record.mixing()) record::FillNoPartner({view + plain, words - plain}, record.num_ops());
+      AddPartner(slot, i == 0, view + plain);
     }
-    slot->roi_start[0] = top;
-    slot->roi_start[1] = left;
-    slot->roi_shape[0] = bottom - top;
-    slot->roi_shape[1] = right - left;
   } catch (const record::RecordError& error) {
     throw record::RecordError(shards_->Where(slot->sample, slot->sample.record) + ": " + error.what());
+  } catch (const shards::ShardError& error) {
+    throw shards::ShardError(shards_->Where(slot->sample, slot->sample.record) +
+                             ": the partner of one of its views cannot be had: " + error.what());
   }
 }
 
@@ -141,6 +212,12 @@ void Read::FillSlots(const dali::Workspace& ws, int count) {
       Fill(&slot, rows, &decompressors_[thread]);
     });
   });
+  if (mixing_) {  // again one pass later, so that cold reads of partners overlap too
+    ForEachSample(pool, count, [&](int i, int) {
+      if (!slots_[i].error.empty() || slots_[i].partner.image.bytes.empty()) return;
+      guarded(i, [&](Slot& slot) { shards_->Load(slot.partner); });
+    });
+  }
   for (int i = 0; i < count; ++i)
     if (!slots_[i].error.empty()) throw dali::DaliRuntimeError(slots_[i].error);
 }
@@ -171,21 +248,24 @@ void Read::Batch(dali::Workspace& ws) {
   FillSlots(ws, count);
 
   const auto output = [&](int i) -> auto& { return ws.Output<dali::CPUBackend>(i); };
-  auto& images = output(kImage);
-  images.Reset();
-  images.SetContiguity(dali::BatchContiguity::Noncontiguous);
-  images.set_pinned(false);
-  images.set_type(DALI_UINT8);
-  images.set_sample_dim(1);
-  images.SetSize(count);
-  for (int i = 0; i < count; ++i) {
-    const auto bytes = slots_[i].sample.image.bytes;
-    // Shared, not copied. DALI's pointers are not const; no operator writes to its input, and the pages are
-    // read-only.
-    images.SetSample(i, std::shared_ptr<void>(shards_, const_cast<uint8_t*>(bytes.data())), bytes.size(),
-                     false, dali::TensorShape<1>{static_cast<int64_t>(bytes.size())}, DALI_UINT8,
-                     images.device_id(), images.order());
-  }
+  const auto share_images = [&](int number, const auto& bytes_of) {
+    auto& images = output(number);
+    images.Reset();
+    images.SetContiguity(dali::BatchContiguity::Noncontiguous);
+    images.set_pinned(false);
+    images.set_type(DALI_UINT8);
+    images.set_sample_dim(1);
+    images.SetSize(count);
+    for (int i = 0; i < count; ++i) {
+      const std::span<const uint8_t> bytes = bytes_of(slots_[i]);
+      // Shared, not copied. DALI's pointers are not const; no operator writes to its input, and the pages are
+      // read-only.
+      images.SetSample(i, std::shared_ptr<void>(shards_, const_cast<uint8_t*>(bytes.data())), bytes.size(),
+                       false, dali::TensorShape<1>{static_cast<int64_t>(bytes.size())}, DALI_UINT8,
+                       images.device_id(), images.order());
+    }
+  };
+  share_images(kImage, [](const Slot& slot) { return slot.sample.image.bytes; });
   const auto resize = [&](int i, const dali::TensorListShape<>& shape, dali::DALIDataType type) {
     output(i).Resize(shape, type, dali::BatchContiguity::Contiguous);
   };
@@ -193,14 +273,31 @@ void Read::Batch(dali::Workspace& ws) {
   for (int i = 0; i < count; ++i) *output(kLabel).mutable_tensor<int64_t>(i) = slots_[i].sample.label;
   if (!with_views_) return;
 
-  resize(kRoiStart, dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32);
-  resize(kRoiShape, dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32);
+  const auto put_regions = [&](int start, int shape, const auto& region_of) {
+    resize(start, dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32);
+    resize(shape, dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32);
+    for (int i = 0; i < count; ++i) {
+      const Region& region = region_of(slots_[i]);
+      CopyTo(output(start), i, region.start, 2);
+      CopyTo(output(shape), i, region.shape, 2);
+    }
+  };
+  put_regions(kRoiStart, kRoiShape, [](const Slot& slot) -> auto& { return slot.roi; });
+  if (mixing_) {
+    static constexpr Region kWhole{{0, 0}, {1, 1}};  // of the one pixel
+    const auto alone = [](const Slot& slot) { return slot.partner.image.bytes.empty(); };
+    share_images(kPartner, [&](const Slot& slot) {
+      return alone(slot) ? std::span<const uint8_t>(kOnePixel) : slot.partner.image.bytes;
+    });
+    put_regions(kPartnerRoiStart, kPartnerRoiShape,
+                [&](const Slot& slot) -> auto& { return alone(slot) ? kWhole : slot.partner_roi; });
+  }
   dali::TensorListShape<> params(count, views_dim + 1), predictions(count, views_dim + 1);
   for (int i = 0; i < count; ++i) {
     const auto views = ws.Input<dali::CPUBackend>(1).tensor_shape_span(i);
     std::copy(views.begin(), views.end(), params.tensor_shape_span(i).begin());
     std::copy(views.begin(), views.end(), predictions.tensor_shape_span(i).begin());
-    params.tensor_shape_span(i)[views_dim] = record::kViewWords + 2 * slots_[i].num_ops;
+    params.tensor_shape_span(i)[views_dim] = slots_[i].words;
     predictions.tensor_shape_span(i)[views_dim] = slots_[i].topk;
   }
   resize(kParams, params, DALI_INT32);
@@ -208,8 +305,6 @@ void Read::Batch(dali::Workspace& ws) {
   resize(kSoftProbs, predictions, DALI_FLOAT);
   for (int i = 0; i < count; ++i) {
     const Slot& slot = slots_[i];
-    CopyTo(output(kRoiStart), i, slot.roi_start, 2);
-    CopyTo(output(kRoiShape), i, slot.roi_shape, 2);
     CopyTo(output(kParams), i, slot.params.data(), slot.params.size());
     CopyTo(output(kSoftIds), i, slot.ids.data(), slot.ids.size());
     CopyTo(output(kSoftProbs), i, slot.probs.data(), slot.probs.size());

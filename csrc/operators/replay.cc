@@ -42,8 +42,15 @@ Equalize) and the bits of its float32 magnitude (the final, signed physical valu
 Views can be shown at another size than the one at which they were stored. The crop box does not change then. The four
 edges of an erase box (top, left, top + height, left + width; not its lengths) and the whole-pixel amounts of
 translations are multiplied by size / stored_size and rounded half up, ``floor(x * size / stored_size + 0.5)``, each axis
-by its own ratio. A translation keeps its sign. A stored magnitude is truncated to whole pixels before it is scaled.)")
-    .NumInput(2)
+by its own ratio. A translation keeps its sign. A stored magnitude is truncated to whole pixels before it is scaled.
+
+With ``partner_images``, parameters of a view are ``2 * (10 + 2n) + 7`` words: the view; the partner's sample number (-1:
+none, -2: the image itself); 1 if image and partner change places, else 0; the float32 bits of lam; CutMix top, left,
+height, width, which scale as erase boxes do (all zero: none); the view of the partner. With a and b the finished
+(normalised) values of the view and of the partner's, exchanged if so asked, the output is
+``float32(lam) * a + float32(1 - lam) * b``, each operation rounded to float32, and b inside the CutMix box. With
+``m`` views per image, all have one partner; views that differ only in who comes first are replayed once.)")
+    .NumInput(2, 3)
     .InputDox(
         0, "images", "TensorList of uint8, HWC",
         "Decoded RGB images, or the parts of them whose top-left pixels in the source are at ``origin``.")
@@ -51,6 +58,10 @@ by its own ratio. A translation keeps its sign. A stored magnitude is truncated 
               "The packed parameters of one view per image, or of ``m`` views; then the output has a leading "
               "dimension m.")
     .InputDevice(1, dali::InputDevice::CPU)
+    .InputDox(
+        2, "partner_images", "TensorList of uint8, HWC",
+        "With it, views are mixed: one partner image per image, or the part of it at ``partner_origin``. "
+        "Where a view has no partner, or is its own, any image will do.")
     .NumOutput(1)
     .AddArg("size",
             "Output size in pixels: an int for square views, or (height, width). At most 8192 per side. As a "
@@ -69,6 +80,9 @@ by its own ratio. A translation keeps its sign. A stored magnitude is truncated 
         "(y, x) of the top-left pixel of ``images`` in the source image. Pass ``roi_start`` here when only "
         "that region was decoded.",
         std::vector<int>{0, 0}, true)
+    .AddOptionalArg("partner_origin",
+                    "(y, x) of the top-left pixel of ``partner_images`` in their source images.",
+                    std::vector<int>{0, 0}, true)
     .AddOptionalArg(
         "mean",
         "Per-channel mean in units of 1 (as in torchvision, not 255). With ``std``, the output is "
@@ -85,7 +99,11 @@ by its own ratio. A translation keeps its sign. A stored magnitude is truncated 
 
 template <typename Backend>
 ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
-    : dali::StatelessOperator<Backend>(spec), origin_("origin", spec), size_("size", spec) {
+    : dali::StatelessOperator<Backend>(spec),
+      mixing_(spec.NumRegularInput() == 3),
+      origin_("origin", spec),
+      partner_origin_("partner_origin", spec),
+      size_("size", spec) {
   clock_ = Clock::Get(spec.GetArgument<int>("clock"));
   stored_argument_ = SizeArgument(spec, "stored_size");
   if (!size_.HasArgumentInput()) SetSize(SizeArgument(spec, "size"));
@@ -109,6 +127,9 @@ ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
                make_string("`dtype` is ", dtype, ": pass UINT8, FLOAT16 or FLOAT."));
   DALI_ENFORCE(dtype != DALI_UINT8 || mean.empty(),
                "`mean` and `std` need `dtype` FLOAT16 or FLOAT: normalised values do not fit UINT8.");
+  DALI_ENFORCE(
+      dtype != DALI_UINT8 || !mixing_,
+      "Mixed views (`partner_images`) need `dtype` FLOAT16 or FLOAT: mixed values are no whole numbers.");
   const auto layout = spec.GetArgument<dali::TensorLayout>("output_layout");
   DALI_ENFORCE(layout == "CHW" || layout == "HWC",
                make_string("`output_layout` is \"", layout.str(), "\": pass \"CHW\" or \"HWC\"."));
@@ -132,6 +153,50 @@ void ReplayBase<Backend>::SetSize(image::Size size) {
           std::max(stored_.height, stored_.width) <= image::kMaxViewSize,
       make_string("`stored_size` is ", stored_.height, "x", stored_.width, ": each side must be 1 to ",
                   image::kMaxViewSize, ", or the argument 0 for `size`."));
+}
+
+template <typename Backend>
+std::string ReplayBase<Backend>::AddView(std::span<const int32_t> words, std::span<const int32_t> before,
+                                         int i, image::Size image, image::Size partner) {
+  image::View view;
+  const auto plan = [&](std::span<const int32_t> own, image::Size size, const int* origin, image::Plan* to) {
+    std::string problem = image::ParseView(own.data(), int64_t(own.size()), &view);
+    if (!problem.empty()) return problem;
+    return image::MakePlan(view, size, origin[0], origin[1], out_, stored_, to);
+  };
+  if (!mixing_) {
+    if (words.size() % 2 != 0 && words.size() >= image::kMixWords + 2 * image::kViewHeaderWords)
+      return make_string(words.size(),
+                         " words are those of a mixed view: pass the partner images as third input");
+    return plan(words, image, origin_[i].data, &plans_.emplace_back());
+  }
+  if (words.size() % 2 == 0 || words.size() < image::kMixWords + 2 * image::kViewHeaderWords)
+    return make_string(words.size(), " words are not those of a mixed view, 2 * (10 + 2n) + ",
+                       image::kMixWords, ": pass no partner images, or read with mixing=True");
+  const size_t half = (words.size() - image::kMixWords) / 2;
+  const auto first = words.first(half), second = words.last(half);
+  auto& mix = mixes_.emplace_back();
+  std::string problem = image::MakeMixPlan(words.data() + half, out_, stored_, &mix);
+  if (!problem.empty()) return problem;
+  if (!before.empty() && mix.partner != before[half])
+    return make_string("its partner is ", mix.partner, ", that of the view before ", before[half],
+                       ": views of one image must share a partner; pass them as samples of their own");
+  const bool repeats = !before.empty() && std::ranges::equal(first, before.first(half)) &&
+                       std::ranges::equal(second, before.last(half));
+  repeats_.push_back(repeats);
+  plans_.emplace_back();
+  partner_plans_.emplace_back();
+  if (repeats) {
+    plans_.back() = plans_[plans_.size() - 2];
+    partner_plans_.back() = partner_plans_[plans_.size() - 2];
+    return {};
+  }
+  problem = plan(first, image, origin_[i].data, &plans_.back());
+  if (!problem.empty() || mix.partner == image::kNoPartner) return problem;
+  const bool self = mix.partner == image::kSelfPartner;
+  problem = plan(second, self ? image : partner, self ? origin_[i].data : partner_origin_[i].data,
+                 &partner_plans_.back());
+  return problem.empty() ? problem : "the partner's view: " + problem;
 }
 
 template <typename Backend>
@@ -160,7 +225,17 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
                       ", but that of sample 0 is ", size.height, "x", size.width, ": a batch has one size."));
     SetSize(size);
   }
+  partner_origin_.Acquire(this->spec_, ws, samples, dali::TensorShape<1>{2});
+  if (mixing_) {
+    const auto& partners = ws.Input<Backend>(2);
+    DALI_ENFORCE(partners.type() == DALI_UINT8 && partners.sample_dim() == 3,
+                 make_string("`partner_images` are ", partners.type(), " with ", partners.sample_dim(),
+                             " dimensions: decode to uint8 RGB, HWC."));
+  }
 
+  mixes_.clear();
+  partner_plans_.clear();
+  repeats_.clear();
   plans_.clear();
   first_.assign(1, 0);
   output_desc.resize(1);
@@ -169,22 +244,25 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
                                                                          : DALI_FLOAT;
   auto& shape = output_desc[0].shape;
   shape.resize(samples, dim + 2);
-  image::View view;
+  const auto size_of = [&](int input, const char* name, int i) {
+    const auto pixels = ws.Input<Backend>(input).tensor_shape_span(i);
+    DALI_ENFORCE(
+        pixels[2] == 3 && pixels[0] >= 1 && pixels[1] >= 1 && pixels[0] <= image::kMaxCoordinate &&
+            pixels[1] <= image::kMaxCoordinate,
+        make_string("Sample ", i, " of the batch: `", name, "` has shape (", pixels[0], ", ", pixels[1], ", ",
+                    pixels[2], "): pass a non-empty RGB image (height, width, 3)."));
+    return image::Size{int32_t(pixels[0]), int32_t(pixels[1])};
+  };
   for (int i = 0; i < samples; ++i) {
-    const auto pixels = images.tensor_shape_span(i);
-    DALI_ENFORCE(pixels[2] == 3 && pixels[0] >= 1 && pixels[1] >= 1 && pixels[0] <= image::kMaxCoordinate &&
-                     pixels[1] <= image::kMaxCoordinate,
-                 make_string("Sample ", i, " of the batch: `images` has shape (", pixels[0], ", ", pixels[1],
-                             ", ", pixels[2], "): pass a non-empty RGB image (height, width, 3)."));
+    const image::Size size = size_of(0, "images", i),
+                      partner = mixing_ ? size_of(2, "partner_images", i) : size;
     const auto words = params.tensor_shape_span(i);
     const int64_t views = dim == 2 ? words[0] : 1, length = words[dim - 1];
-    const image::Size size{int32_t(pixels[0]), int32_t(pixels[1])};
+    std::span<const int32_t> before;
     for (int64_t v = 0; v < views; ++v) {
-      std::string problem = image::ParseView(params.tensor<int32_t>(i) + v * length, length, &view);
-      if (problem.empty()) {
-        const int* origin = origin_[i].data;
-        problem = image::MakePlan(view, size, origin[0], origin[1], out_, stored_, &plans_.emplace_back());
-      }
+      const std::span own(params.tensor<int32_t>(i) + v * length, size_t(length));
+      const std::string problem = AddView(own, before, i, size, partner);
+      before = own;
       if (!problem.empty())
         DALI_FAIL(make_string("Sample ", i, " of the batch, view ", v, ": ", problem, "."));
     }
@@ -200,28 +278,60 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
 template <typename Backend>
 template <typename Make>
 void ReplayBase<Backend>::ForEachView(dali::Workspace& ws, Make make) {
-  const auto& images = ws.Input<Backend>(0);
   auto& output = ws.Output<Backend>(0);
   const char* layout = finish_->channels_last() ? "HWC" : "CHW";
   output.SetLayout(output.sample_dim() == 3 ? dali::TensorLayout(layout)
                                             : dali::TensorLayout(make_string("F", layout)));
   const int64_t view_bytes = 3 * int64_t{out_.height} * out_.width * finish_->value_bytes();
-  for (int i = 0; i < images.num_samples(); ++i) {
+  const auto image_of = [&](int input, int i) {
+    const auto& images = ws.Input<Backend>(input);
     const auto pixels = images.tensor_shape_span(i);
-    const image::Image source{images.template tensor<uint8_t>(i), {int32_t(pixels[0]), int32_t(pixels[1])}};
+    return image::Image{images.template tensor<uint8_t>(i), {int32_t(pixels[0]), int32_t(pixels[1])}};
+  };
+  const int samples = ws.Input<Backend>(0).num_samples();
+  for (int i = 0; i < samples; ++i) {
+    const image::Image source = image_of(0, i), other = mixing_ ? image_of(2, i) : source;
     auto* out = static_cast<uint8_t*>(output.raw_mutable_tensor(i));
-    for (int64_t k = first_[i]; k < first_[i + 1]; ++k, out += view_bytes) make(plans_[k], source, out);
+    for (int64_t k = first_[i]; k < first_[i + 1]; ++k, out += view_bytes) {
+      const bool self = mixing_ && mixes_[k].partner == image::kSelfPartner;
+      make(k, first_[i + 1], source, self ? source : other, out);
+    }
   }
+}
+
+void ReplayCpu::ReplayMixed(int64_t k, int64_t end, const image::Image& source, const image::Image& partner,
+                            image::Scratch* scratch, uint8_t* out) const {
+  const auto replay = [&](const image::Plan& plan, const image::Image& image, image::Scratch* to) {
+    to->CropResizeFlip(plan, image, filter_);
+    to->ApplySteps(plan);
+    to->Erase(plan);
+  };
+  replay(plans_[k], source, &scratch[0]);
+  replay(partner_plans_[k], partner, &scratch[1]);
+  const int64_t view_bytes = 3 * int64_t{out_.height} * out_.width * finish_->value_bytes();
+  do {
+    scratch[0].WriteMixed(scratch[1], mixes_[k], out_, *finish_, out);
+    out += view_bytes;
+  } while (++k < end && repeats_[k]);
 }
 
 void ReplayCpu::RunImpl(dali::Workspace& ws) {
   auto& pool = ws.GetThreadPool();
-  scratch_.resize(std::max<size_t>(scratch_.size(), pool.NumThreads()));
-  ForEachView(ws, [&](const image::Plan& plan, const image::Image& source, uint8_t* out) {
+  scratch_.resize(std::max<size_t>(scratch_.size(), 2 * pool.NumThreads()));
+  const auto area = [](const image::Plan& plan) { return int64_t{plan.crop.height} * plan.crop.width; };
+  ForEachView(ws, [&](int64_t k, int64_t end, const image::Image& source, const image::Image& partner,
+                      uint8_t* out) {
+    const image::Plan& plan = plans_[k];
     // Largest first: the cost grows with the pixels that the horizontal pass reads.
-    pool.AddWork(
-        [=, this, &plan](int thread) { Replay(plan, source, filter_, *finish_, &scratch_[thread], out); },
-        int64_t{plan.crop.height} * plan.crop.width);
+    if (!mixing_ || mixes_[k].partner == image::kNoPartner) {
+      pool.AddWork([=, this, &plan](
+                       int thread) { Replay(plan, source, filter_, *finish_, &scratch_[2 * thread], out); },
+                   area(plan));
+    } else if (!repeats_[k]) {
+      pool.AddWork(
+          [=, this](int thread) { ReplayMixed(k, end, source, partner, &scratch_[2 * thread], out); },
+          area(plan) + area(partner_plans_[k]));
+    }
   });
   pool.RunAll();
   if (clock_) clock_->ReplayEnds();
@@ -237,13 +347,15 @@ ReplayGpu::ReplayGpu(const dali::OpSpec& spec) : ReplayBase(spec) {
   const dali::DeviceGuard guard(spec.GetArgument<int>("device_id"));
   const std::string problem = image::OpenDevice(&limits_);
   DALI_ENFORCE(problem.empty(), make_string("fn.dr.replay on the GPU: ", problem, "."));
+  DALI_ENFORCE(!mixing_,
+               "fn.dr.replay on the GPU does not mix views: replay mixed sets with device=\"cpu\".");
   batch_.emplace(filter_, *finish_, limits_.shared_bytes);
 }
 
 void ReplayGpu::RunImpl(dali::Workspace& ws) {
   tasks_.clear();
-  ForEachView(ws, [&](const image::Plan& plan, const image::Image& source, uint8_t* out) {
-    tasks_.push_back({&plan, source, out});
+  ForEachView(ws, [&](int64_t k, int64_t, const image::Image& source, const image::Image&, uint8_t* out) {
+    tasks_.push_back({&plans_[k], source, out});
   });
   batch_->Assign(out_, tasks_);
   // Pinned memory is given back in the order of the stream, so nothing here waits for the GPU.

@@ -3,7 +3,9 @@
 #ifndef DALI_DR_CSRC_OPERATORS_REPLAY_H_
 #define DALI_DR_CSRC_OPERATORS_REPLAY_H_
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,7 +27,8 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
 
  protected:
   bool SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) override;
-  // Calls make(plan, image, out) for every view of the batch; images and views may lie in device memory.
+  // Calls make(k, end, image, partner image, out) for every view k of the batch, of a sample whose views end
+  // at `end`; images and views may lie in device memory.
   template <typename Make>
   void ForEachView(dali::Workspace& ws, Make make);
 
@@ -37,10 +40,23 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
   std::vector<int64_t> first_;
   Clock* clock_;  // or null; RunImpl tells it when it has done
 
+  // With a third input, the partner images: how plans_[k] is mixed, and with what. The partner's plan is for
+  // the partner image of the sample, or for its own image where mixes_[k].partner is kSelfPartner; where it
+  // is kNoPartner, the view is written as it is.
+  bool mixing_;
+  std::vector<image::MixPlan> mixes_;
+  std::vector<image::Plan> partner_plans_;
+  // 1 where plans_[k] and partner_plans_[k] are those of k - 1 (a double-mix pair): both need but one replay.
+  std::vector<uint8_t> repeats_;
+
  private:
+  // Adds view `words` of sample i to the plans. Returns what is wrong, or nothing.
+  std::string AddView(std::span<const int32_t> words, std::span<const int32_t> before, int i,
+                      image::Size image, image::Size partner);
+
   void SetSize(image::Size size);  // checks, and resolves a stored size of 0
 
-  dali::ArgValue<int, 1> origin_, size_;
+  dali::ArgValue<int, 1> origin_, partner_origin_, size_;
   image::Size stored_argument_;
 };
 
@@ -52,7 +68,11 @@ class ReplayCpu : public ReplayBase<dali::CPUBackend> {
   void RunImpl(dali::Workspace& ws) override;
 
  private:
-  std::vector<image::Scratch> scratch_;  // one per thread
+  // Writes view k and those up to `end` that repeat it; `scratch` are two.
+  void ReplayMixed(int64_t k, int64_t end, const image::Image& source, const image::Image& partner,
+                   image::Scratch* scratch, uint8_t* out) const;
+
+  std::vector<image::Scratch> scratch_;  // two per thread: the view, the partner's view
 };
 
 class ReplayGpu : public ReplayBase<dali::GPUBackend> {

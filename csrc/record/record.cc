@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <sstream>
+#include <vector>
 
 namespace dali_dr::record {
 namespace {
@@ -18,7 +19,9 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "records are little-endian and read by memcpy");
 
 constexpr uint32_t kHeaderBytes = 48;
-constexpr uint32_t kFlip = 1, kErase = 2, kWideClasses = 4;
+constexpr uint32_t kFlip = 1, kErase = 2, kWideClasses = 4, kMixing = 8, kWideWeights = 16, kDouble = 32,
+                   kPartnerClasses = 64;
+constexpr uint32_t kAllFlags = 127;
 constexpr uint32_t kMaxViews = 65536, kMaxSide = 65535, kMaxOps = 16, kNumOperations = 14;
 enum Encoding : uint8_t { kFloat32 = 0, kFloat16 = 1, kLogCode = 2 };
 constexpr uint32_t kMaxCode = 255;  // stands for a weight of zero
@@ -182,7 +185,9 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
   if (record_bytes != bytes.size())
     Fail("record_bytes is ", record_bytes, ", but the record is ", bytes.size(), " bytes long");
   const auto flags = Load<uint32_t>(head + 12);
-  if (flags & ~(kFlip | kErase | kWideClasses)) Fail("flags are ", flags, ": unknown bits are set");
+  if (flags & ~kAllFlags) Fail("flags are ", flags, ": unknown bits are set");
+  if (flags & (kWideWeights | kDouble | kPartnerClasses) && !(flags & kMixing))
+    Fail("flags are ", flags, ": bits 4 to 6 need MIXING");
 
   Record r;
   r.views_ = Load<uint32_t>(head + 16);
@@ -203,11 +208,17 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
   CheckRange("view_width", r.view_width_, 1, kMaxSide);
   CheckRange("num_ops", r.num_ops_, 0, kMaxOps);
   CheckTable("op_entries", r.op_entries_, "num_ops", r.num_ops_);
+  r.partner_classes_ = flags & kPartnerClasses;
   CheckTable("class_entries", r.class_entries_, "topk", r.topk_);
   if (r.class_entries_ < r.topk_)
     Fail("class_entries is ", r.class_entries_, ", fewer than topk = ", r.topk_);
   CheckRange("probability_encoding", r.encoding_, kFloat32, kLogCode);
-  if (head[41] | head[42] | head[43]) Fail("reserved bytes 41 to 43 of the header are not zero");
+  r.partner_entries_ = Load<uint16_t>(head + 42);
+  if (head[41] != 0 || (!(flags & kMixing) && r.partner_entries_ != 0))
+    Fail("reserved bytes 41 to 43 of the header are not zero");
+  if (flags & kDouble && r.views_ % 2) Fail("views is ", r.views_, ", want an even number with DOUBLE");
+  r.drawn_ = flags & kDouble ? r.views_ / 2 : r.views_;
+  r.wide_weights_ = flags & kWideWeights;
   if (r.encoding_ == kLogCode ? !(r.log_step_ > 0 && std::isfinite(r.log_step_)) : r.log_step_ != 0)
     Fail("log_step is ", r.log_step_, " with probability_encoding ", unsigned{r.encoding_},
          ": want finite and above 0 with encoding 2, else 0");
@@ -228,8 +239,22 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
     at += length;
     return begin;
   };
-  const uint64_t n = r.views_, bit_column = (n + 7) / 8;
+  const auto bit_bytes = [](uint64_t bits) { return (bits + 7) / 8; };
+  const uint64_t n = r.drawn_, bit_column = bit_bytes(n);
   const uint64_t crop_bits = n * (r.crop_bits_height_ + r.crop_bits_width_);
+  if (r.partner_classes_) {
+    if (r.topk_ == 0) Fail("flags are ", flags, ": PARTNER_CLASSES needs predictions");
+    r.class_counts_ = column("class counts", 2 * (uint64_t{r.partner_entries_} + 1));
+    uint32_t total = 0, largest = 0;
+    for (uint32_t group = 0; group <= r.partner_entries_; ++group) {
+      const uint32_t count = LoadUint(r.class_counts_, 2, group);
+      total += count;
+      largest = std::max(largest, count);
+    }
+    if (total != r.class_entries_)
+      Fail("class_entries is ", r.class_entries_, ", but the class counts add up to ", total);
+    r.class_index_bytes_ = largest > 256 ? 2 : 1;
+  }
   r.classes_ = column("classes", uint64_t{r.class_bytes_} * r.class_entries_);
   r.op_ids_ = column("op ids", r.op_entries_);
   r.op_magnitudes_ = column("op magnitudes", 4 * uint64_t{r.op_entries_});
@@ -238,17 +263,46 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
   if (flags & kFlip) r.flips_ = column("flips", bit_column);
   if (flags & kErase) {
     r.erased_ = column("erased", bit_column);
-    r.erase_boxes_ = column("erase boxes", 4 * uint64_t{r.erase_bytes_} * CountBits(r.erased_, r.views_));
+    r.erase_boxes_ = column("erase boxes", 4 * uint64_t{r.erase_bytes_} * CountBits(r.erased_, r.drawn_));
   }
-  r.class_indices_ = column("class indices", n * r.topk_ * r.class_index_bytes_);
+  r.class_indices_ = column("class indices", uint64_t{r.views_} * r.topk_ * r.class_index_bytes_);
   constexpr uint64_t kProbabilityBytes[] = {4, 2, 1};  // by encoding
-  r.probabilities_ = column("probabilities", n * r.topk_ * kProbabilityBytes[r.encoding_]);
+  r.probabilities_ = column("probabilities", uint64_t{r.views_} * r.topk_ * kProbabilityBytes[r.encoding_]);
+  if (flags & kMixing) {
+    r.partner_table_ = column("partner table", 4 * uint64_t{r.partner_entries_});
+    r.partnered_ = column("partnered", bit_column);
+    const uint32_t q = r.partners_ = CountBits(r.partnered_, r.drawn_);
+    r.mixups_ = column("mixups", bit_bytes(q));
+    r.cuts_ = column("cutmixes", bit_bytes(q));
+    r.partner_flips_ = column("partner flips", bit_bytes(q));
+    r.partner_erased_ = column("partner erased", bit_bytes(q));
+    r.weights_ = column("mixup weights", uint64_t{r.wide_weights_ ? 4u : 2u} * CountBits(r.mixups_, q));
+    r.partner_crops_low_ = column("partner crops, low bytes", 4 * uint64_t{q});
+    r.partner_index_bytes_ = r.partner_entries_ == 0 ? 0 : r.partner_entries_ > 256 ? 2 : 1;
+    r.partner_indices_ = column("partners", uint64_t{q} * r.partner_index_bytes_);
+    r.partner_crops_high_ = column("partner crops, high bytes", 4 * uint64_t{q});
+    r.cut_count_ = CountBits(r.cuts_, q);
+    r.cut_boxes_ = column("cutmix boxes", 4 * uint64_t{r.erase_bytes_} * r.cut_count_);
+    r.partner_erase_boxes_ =
+        column("partner erase boxes", 4 * uint64_t{r.erase_bytes_} * CountBits(r.partner_erased_, q));
+    r.partner_ops_ = column("partner ops", uint64_t{q} * r.num_ops_ * r.op_index_bytes_);
+  }
   if (at != bytes.size())
     Fail("record is ", bytes.size(), " bytes long, but header and columns need only ", at);
   // After the lengths, so that a wrong length is not reported as stray bits.
   RefuseUnusedBits("crops", r.crops_, crop_bits);
   if (r.flips_) RefuseUnusedBits("flips", r.flips_, n);
   if (r.erased_) RefuseUnusedBits("erased", r.erased_, n);
+  if (r.mixing()) {
+    const uint64_t q = r.partners_;
+    RefuseUnusedBits("partnered", r.partnered_, n);
+    RefuseUnusedBits("mixups", r.mixups_, q);
+    RefuseUnusedBits("cutmixes", r.cuts_, q);
+    RefuseUnusedBits("partner flips", r.partner_flips_, q);
+    RefuseUnusedBits("partner erased", r.partner_erased_, q);
+    if (flags & kDouble && r.partners_ != r.drawn_)
+      Fail("a double-mix has ", r.partners_, " partners for ", r.drawn_, " pairs: each must have one");
+  }
   return r;
 }
 
@@ -257,11 +311,17 @@ void Record::ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> 
   if (row >= views_) Fail("view ", row, " does not exist: the record holds views 0 to ", views_ - 1);
   if (view.size() != static_cast<size_t>(view_words()) || ids.size() != topk_ || probs.size() != topk_)
     throw std::invalid_argument("Record::ReadView: output spans do not fit the record");
-  ReadCrop(row, &view[0]);
-  view[4] = flips_ && Bit(flips_, row);
-  ReadErase(row, &view[5]);
+  const uint32_t drawn = drawn_ < views_ ? row / 2 : row;
+  ReadCrop(drawn, &view[0]);
+  view[4] = flips_ && Bit(flips_, drawn);
+  ReadErase(drawn, &view[5]);
   view[9] = num_ops();
-  if (num_ops_ > 0) ReadOps(row, &view[kViewWords]);
+  ReadOps(ops_, drawn_, drawn, &view[kViewWords]);
+  if (mixing()) {
+    const auto words = view.subspan(plain_words());
+    ReadMix(drawn, words);
+    words[1] = drawn_ < views_ && row % 2;
+  }
   if (topk_ > 0) {
     ReadClasses(row, ids.data());
     ReadProbabilities(row, probs.data());
@@ -281,15 +341,81 @@ void Record::ReadErase(uint32_t row, int32_t* box) const {
   const uint64_t entry = CountBits(erased_, row);
   uint32_t edge[4];
   for (int i = 0; i < 4; ++i) edge[i] = LoadUint(erase_boxes_, erase_bytes_, 4 * entry + i);
+  CheckBox("erase", row, edge, box);
+}
+
+void Record::CheckBox(const char* name, uint32_t row, const uint32_t edge[4], int32_t* box) const {
   if (edge[2] < 1 || edge[3] < 1 || edge[0] + edge[2] > view_height_ || edge[1] + edge[3] > view_width_)
-    Fail("view ", row, ": erase box (top ", edge[0], ", left ", edge[1], ", height ", edge[2], ", width ",
-         edge[3], ") is empty or outside the view of ", view_height_, "x", view_width_);
+    Fail("view ", row, ": ", name, " box (top ", edge[0], ", left ", edge[1], ", height ", edge[2],
+         ", width ", edge[3], ") is empty or outside the view of ", view_height_, "x", view_width_);
   for (int i = 0; i < 4; ++i) box[i] = static_cast<int32_t>(edge[i]);
 }
 
-void Record::ReadOps(uint32_t row, int32_t* words) const {
+void FillNoPartner(std::span<int32_t> words, int num_ops) {
+  std::fill(words.begin(), words.end(), 0);
+  words[0] = kNoPartner;
+  words[2] = std::bit_cast<int32_t>(1.0f);
+  int32_t* view = words.data() + kMixWords;
+  view[2] = view[3] = 1;
+  view[9] = num_ops;
+}
+
+uint32_t Record::PartnerEntry(uint32_t row, uint32_t entry) const {
+  const uint32_t place = LoadUint(partner_indices_, partner_index_bytes_, entry);
+  if (place >= partner_entries_)
+    Fail("view ", row, ": partner table entry ", place, " is not below ", partner_entries_);
+  return place;
+}
+
+void Record::ReadMix(uint32_t row, std::span<int32_t> words) const {
+  FillNoPartner(words, num_ops());
+  if (!Bit(partnered_, row)) return;
+  const uint32_t entry = CountBits(partnered_, row);
+  words[0] = kSelfPartner;
+  if (partner_entries_ > 0) {
+    const uint32_t place = PartnerEntry(row, entry);
+    const uint32_t number = LoadUint(partner_table_, 4, place);
+    if (number > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
+      Fail("view ", row, ": partner ", number, " does not fit int32");
+    words[0] = static_cast<int32_t>(number);
+  }
+  if (Bit(mixups_, entry)) {
+    const uint64_t at = CountBits(mixups_, entry);
+    const float lam = wide_weights_ ? Load<float>(weights_ + 4 * at)
+                                    : static_cast<float>(Load<uint16_t>(weights_ + 2 * at)) / 65536.0f;
+    if (!(lam >= 0 && lam < 1)) Fail("view ", row, ": mixup weight ", lam, " is not in 0 to 1");
+    words[2] = std::bit_cast<int32_t>(lam);
+  }
+  uint32_t edge[4];
+  if (Bit(cuts_, entry)) {
+    const uint64_t at = CountBits(cuts_, entry);
+    for (int i = 0; i < 4; ++i) edge[i] = LoadUint(cut_boxes_, erase_bytes_, uint64_t{cut_count_} * i + at);
+    CheckBox("cutmix", row, edge, &words[3]);
+  }
+
+  int32_t* view = words.data() + kMixWords;
+  for (int i = 0; i < 4; ++i) {
+    const uint64_t at = uint64_t{partners_} * i + entry;
+    view[i] = partner_crops_low_[at] | partner_crops_high_[at] << 8;
+  }
+  const uint32_t height = partner_entries_ ? kMaxSide : image_height_,
+                 width = partner_entries_ ? kMaxSide : image_width_;
+  if (view[2] < 1 || view[3] < 1 || static_cast<uint32_t>(view[0] + view[2]) > height ||
+      static_cast<uint32_t>(view[1] + view[3]) > width)
+    Fail("view ", row, ": partner crop (top ", view[0], ", left ", view[1], ", height ", view[2], ", width ",
+         view[3], ") is empty or outside ", height, "x", width);
+  view[4] = Bit(partner_flips_, entry);
+  if (Bit(partner_erased_, entry)) {
+    const uint64_t at = CountBits(partner_erased_, entry);
+    for (int i = 0; i < 4; ++i) edge[i] = LoadUint(partner_erase_boxes_, erase_bytes_, 4 * at + i);
+    CheckBox("partner erase", row, edge, &view[5]);
+  }
+  ReadOps(partner_ops_, partners_, entry, &view[kViewWords]);
+}
+
+void Record::ReadOps(const uint8_t* column, uint32_t rows, uint32_t row, int32_t* words) const {
   for (uint32_t slot = 0; slot < num_ops_; ++slot) {
-    const uint32_t entry = LoadUint(ops_, op_index_bytes_, uint64_t{slot} * views_ + row);
+    const uint32_t entry = LoadUint(column, op_index_bytes_, uint64_t{slot} * rows + row);
     if (entry >= op_entries_)
       Fail("view ", row, ": op entry ", entry, " in slot ", slot, " is not below op_entries = ", op_entries_);
     if (op_ids_[entry] >= kNumOperations)
@@ -302,18 +428,37 @@ void Record::ReadOps(uint32_t row, int32_t* words) const {
 }
 
 void Record::ReadClasses(uint32_t row, int32_t* ids) const {
+  uint32_t first = 0, entries = class_entries_;  // the table that serves this view
+  thread_local std::vector<uint32_t> table;      // its classes, with partner_classes_
+  if (partner_classes_) {
+    uint32_t group = partner_entries_;
+    const uint32_t drawn = drawn_ < views_ ? row / 2 : row;
+    if (partner_entries_ > 0 && Bit(partnered_, drawn))
+      group = PartnerEntry(drawn, CountBits(partnered_, drawn));
+    for (uint32_t g = 0; g < group; ++g) first += LoadUint(class_counts_, 2, g);
+    entries = LoadUint(class_counts_, 2, group);
+    table.resize(entries);
+    uint64_t id = 0;
+    for (uint32_t i = 0; i < entries; ++i) {
+      uint32_t gap = 0;
+      for (uint32_t byte = 0; byte < class_bytes_; ++byte)
+        gap |= uint32_t{classes_[uint64_t{byte} * class_entries_ + first + i]} << (8 * byte);
+      if (gap == 0 && i > 0) Fail("view ", row, ": class gap of table entry ", first + i, " is 0");
+      id += gap;
+      table[i] = static_cast<uint32_t>(std::min<uint64_t>(id, std::numeric_limits<uint32_t>::max()));
+    }
+  }
   uint64_t seen[65536 / 64];  // one bit per table entry; only the words in use are cleared
-  std::fill_n(seen, (class_entries_ + 63) / 64, 0);
+  std::fill_n(seen, (entries + 63) / 64, 0);
   for (uint32_t k = 0; k < topk_; ++k) {
     const uint32_t entry = LoadUint(class_indices_, class_index_bytes_, uint64_t{k} * views_ + row);
-    if (entry >= class_entries_)
-      Fail("view ", row, ": class entry ", entry, " of rank ", k,
-           " is not below class_entries = ", class_entries_);
+    if (entry >= entries)
+      Fail("view ", row, ": class entry ", entry, " of rank ", k, " is not below class_entries = ", entries);
     uint64_t& word = seen[entry / 64];
     const uint64_t bit = uint64_t{1} << (entry % 64);
     if (word & bit) Fail("view ", row, ": class entry ", entry, " of rank ", k, " occurs twice");
     word |= bit;
-    const uint32_t id = LoadUint(classes_, class_bytes_, entry);
+    const uint32_t id = partner_classes_ ? table[entry] : LoadUint(classes_, class_bytes_, entry);
     if (id > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
       Fail("class id ", id, " of table entry ", entry, " does not fit int32");
     ids[k] = static_cast<int32_t>(id);

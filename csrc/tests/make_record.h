@@ -28,6 +28,9 @@ struct RecordShape {
   uint32_t encoding = 2;  // 0 float32, 1 float16, 2 logarithmic code
   bool flip = true, erase = true, wide_classes = false;
   float log_step = 0.15f;
+  // Mixing: entries of the partner table (0: the image itself), or -1 for none. Then also:
+  int partners = -1;
+  bool wide_weights = false, pairs = false, partner_classes = false;
 };
 
 struct ExpectedView {
@@ -62,15 +65,30 @@ inline float HalfValue(uint16_t half) {
 }
 
 inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
+  const uint32_t drawn = s.pairs ? s.views / 2 : s.views;  // rows of parameters
   std::mt19937 random(seed);
   const auto below = [&](uint32_t n) { return static_cast<uint32_t>(random() % n); };
   MadeRecord made;
   made.views.resize(s.views);
   Bytes columns;
 
+  // With partner_classes every group has the same number of classes, rising.
+  const uint32_t tables = s.partner_classes ? static_cast<uint32_t>(s.partners) + 1 : 1;
+  const uint32_t table_size = s.class_entries / tables;
   std::vector<uint32_t> classes(s.class_entries);
+  if (s.partner_classes) {
+    Bytes planes[4];
+    for (uint32_t i = 0; i < tables; ++i) AppendUint(columns, table_size, 2);
+    for (uint32_t i = 0; i < s.class_entries; ++i) {
+      const uint32_t gap = 1 + static_cast<uint32_t>(random() % (s.wide_classes ? 70000 : 500));
+      classes[i] = gap + (i % table_size ? classes[i - 1] : 0);
+      for (int byte = 0; byte < 4; ++byte) planes[byte].push_back(static_cast<uint8_t>(gap >> (8 * byte)));
+    }
+    for (int byte = 0; byte < (s.wide_classes ? 4 : 2); ++byte)
+      columns.insert(columns.end(), planes[byte].begin(), planes[byte].end());
+  }
   const uint32_t spacing = s.wide_classes ? 70000 : 65536 / std::max(1u, s.class_entries);
-  for (uint32_t i = 0; i < s.class_entries; ++i) {
+  for (uint32_t i = 0; i < s.class_entries && !s.partner_classes; ++i) {
     classes[i] = s.class_entries - 1 - i;
     classes[i] *= spacing;
     AppendUint(columns, classes[i], s.wide_classes ? 4 : 2);
@@ -81,9 +99,10 @@ inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
   for (auto& magnitude : op_magnitudes)
     Append(columns, magnitude = (static_cast<float>(below(2001)) - 1000.f) / 10);
 
-  for (auto& view : made.views) view.words.assign(10 + 2 * s.num_ops, 0);
+  std::vector<ExpectedView> views(drawn);  // parameters only; spread over the rows below
+  for (auto& view : views) view.words.assign(10 + 2 * s.num_ops, 0);
   for (uint32_t slot = 0; slot < s.num_ops; ++slot) {
-    for (auto& view : made.views) {
+    for (auto& view : views) {
       const uint32_t entry = below(s.op_entries);
       AppendUint(columns, entry, s.op_entries > 256 ? 2 : 1);
       view.words[9] = static_cast<int32_t>(s.num_ops);
@@ -112,19 +131,19 @@ inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
     put_bits(d * (d + 1) / 2 + static_cast<uint64_t>(*start),
              std::bit_width(uint64_t{length} * (length + 1) / 2 - 1));
   };
-  for (auto& view : made.views) {
+  for (auto& view : views) {
     put_box(s.image_height, &view.words[0], &view.words[2]);
     put_box(s.image_width, &view.words[1], &view.words[3]);
   }
   flush_bits();
   if (s.flip) {
-    for (auto& view : made.views) bits.push_back((view.words[4] = static_cast<int32_t>(below(2))) != 0);
+    for (auto& view : views) bits.push_back((view.words[4] = static_cast<int32_t>(below(2))) != 0);
     flush_bits();
   }
   if (s.erase) {
     Bytes boxes;
     const uint32_t width = std::max(s.view_height, s.view_width) > 255 ? 2 : 1;
-    for (auto& view : made.views) {
+    for (auto& view : views) {
       bits.push_back(below(4) == 0);
       if (!bits.back()) continue;
       const uint32_t h = 1 + below(s.view_height), w = 1 + below(s.view_width);
@@ -138,18 +157,27 @@ inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
     columns.insert(columns.end(), boxes.begin(), boxes.end());
   }
 
+  // Which partner each view has, before the class tables that may depend on it.
+  std::vector<int> partner(drawn, -1);
+  if (s.partners >= 0)
+    for (auto& p : partner)
+      if (s.pairs || below(4)) p = s.partners > 0 ? static_cast<int>(below(s.partners)) : 0;
+
   std::vector<std::vector<uint32_t>> entries(s.views);
   for (uint32_t row = 0; row < s.views && s.topk > 0; ++row) {
     // Low entries come early more often, as the most frequent classes stand first in real records.
-    std::vector<std::pair<uint32_t, uint32_t>> drawn(s.class_entries);
-    for (uint32_t i = 0; i < s.class_entries; ++i) drawn[i] = {below(10 + i), i};
-    std::sort(drawn.begin(), drawn.end());
-    for (uint32_t k = 0; k < s.topk; ++k) entries[row].push_back(drawn[k].second);
-    for (uint32_t entry : entries[row]) made.views[row].ids.push_back(static_cast<int32_t>(classes[entry]));
+    std::vector<std::pair<uint32_t, uint32_t>> order(table_size);
+    for (uint32_t i = 0; i < table_size; ++i) order[i] = {below(10 + i), i};
+    std::sort(order.begin(), order.end());
+    for (uint32_t k = 0; k < s.topk; ++k) entries[row].push_back(order[k].second);
+    const int own = partner[s.pairs ? row / 2 : row];
+    const uint32_t group = !s.partner_classes ? 0 : own >= 0 && s.partners > 0 ? own : tables - 1;
+    for (uint32_t entry : entries[row])
+      made.views[row].ids.push_back(static_cast<int32_t>(classes[group * table_size + entry]));
   }
   for (uint32_t k = 0; k < s.topk; ++k)
     for (uint32_t row = 0; row < s.views; ++row)
-      AppendUint(columns, entries[row][k], s.class_entries > 256 ? 2 : 1);
+      AppendUint(columns, entries[row][k], table_size > 256 ? 2 : 1);
 
   if (s.topk > 0 && s.encoding == 2) {
     std::vector<std::vector<uint8_t>> codes(s.views, std::vector<uint8_t>(s.topk));
@@ -199,12 +227,88 @@ inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
     }
   }
 
+  if (s.partners >= 0) {
+    std::vector<uint32_t> numbers(s.partners);
+    for (auto& number : numbers) AppendUint(columns, number = below(0x7fffffff), 4);
+    std::vector<ExpectedView*> mixed;
+    std::vector<int> of;
+    for (uint32_t row = 0; row < drawn; ++row) {
+      auto& words = views[row].words;
+      words.insert(words.end(), {-1, 0, std::bit_cast<int32_t>(1.0f), 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0,
+                                 static_cast<int32_t>(s.num_ops)});
+      words.resize(words.size() + 2 * s.num_ops, 0);
+      bits.push_back(partner[row] >= 0);
+      if (partner[row] < 0) continue;
+      mixed.push_back(&views[row]);
+      of.push_back(partner[row]);
+    }
+    flush_bits();
+    const size_t mix = 10 + 2 * s.num_ops, other = mix + 7;
+    std::vector<bool> flags[4];
+    for (auto& column : flags) {
+      for (size_t i = 0; i < mixed.size(); ++i) column.push_back(below(2));
+      bits = column;
+      flush_bits();
+    }
+    for (size_t i = 0; i < mixed.size(); ++i) {
+      mixed[i]->words[mix] = s.partners > 0 ? static_cast<int32_t>(numbers[of[i]]) : -2;
+      mixed[i]->words[other + 4] = flags[2][i];
+      if (!flags[0][i]) continue;
+      const uint32_t weight = below(65536);
+      const float lam =
+          s.wide_weights ? static_cast<float>(weight) / 70000.f : static_cast<float>(weight) / 65536.f;
+      mixed[i]->words[mix + 2] = std::bit_cast<int32_t>(lam);
+      s.wide_weights ? Append(columns, lam) : AppendUint(columns, weight, 2);
+    }
+    const auto box = [&](uint32_t height, uint32_t width, int32_t* to) {
+      to[2] = static_cast<int32_t>(1 + below(height)), to[3] = static_cast<int32_t>(1 + below(width));
+      to[0] = static_cast<int32_t>(below(height - to[2] + 1)),
+      to[1] = static_cast<int32_t>(below(width - to[3] + 1));
+    };
+    for (auto* view : mixed)
+      s.partners > 0 ? box(65535, 65535, &view->words[other])
+                     : box(s.image_height, s.image_width, &view->words[other]);
+    for (int high = 0; high < 2; ++high) {
+      for (int edge = 0; edge < 4; ++edge)
+        for (auto* view : mixed) AppendUint(columns, view->words[other + edge] >> (8 * high) & 255, 1);
+      if (high == 0 && s.partners > 0)
+        for (int p : of) AppendUint(columns, p, s.partners > 256 ? 2 : 1);
+    }
+    const uint32_t width = std::max(s.view_height, s.view_width) > 255 ? 2 : 1;
+    for (size_t i = 0; i < mixed.size(); ++i)
+      if (flags[1][i]) box(s.view_height, s.view_width, &mixed[i]->words[mix + 3]);
+    for (int edge = 0; edge < 4; ++edge)
+      for (size_t i = 0; i < mixed.size(); ++i)
+        if (flags[1][i]) AppendUint(columns, mixed[i]->words[mix + 3 + edge], width);
+    for (size_t i = 0; i < mixed.size(); ++i) {
+      if (!flags[3][i]) continue;
+      box(s.view_height, s.view_width, &mixed[i]->words[other + 5]);
+      for (int edge = 0; edge < 4; ++edge) AppendUint(columns, mixed[i]->words[other + 5 + edge], width);
+    }
+    for (uint32_t slot = 0; slot < s.num_ops; ++slot) {
+      for (auto* view : mixed) {
+        const uint32_t entry = below(s.op_entries);
+        AppendUint(columns, entry, s.op_entries > 256 ? 2 : 1);
+        view->words[other + 10 + 2 * slot] = op_ids[entry];
+        view->words[other + 11 + 2 * slot] = std::bit_cast<int32_t>(op_magnitudes[entry]);
+      }
+    }
+  }
+  for (uint32_t row = 0; row < s.views; ++row) {
+    auto& words = made.views[row].words;
+    words = views[s.pairs ? row / 2 : row].words;
+    if (s.pairs && s.partners >= 0) words[10 + 2 * s.num_ops + 1] = row % 2;
+  }
+
   Bytes& out = made.bytes;
   for (char c : {'d', 'r', 'r', 'c'}) out.push_back(static_cast<uint8_t>(c));
   AppendUint(out, 1, 2);
   AppendUint(out, 48, 2);
   AppendUint(out, static_cast<uint32_t>(48 + columns.size()), 4);
-  AppendUint(out, (s.flip ? 1 : 0) | (s.erase ? 2 : 0) | (s.wide_classes ? 4 : 0), 4);
+  AppendUint(out,
+             (s.flip ? 1 : 0) | (s.erase ? 2 : 0) | (s.wide_classes ? 4 : 0) | (s.partners >= 0 ? 8 : 0) |
+                 (s.wide_weights ? 16 : 0) | (s.pairs ? 32 : 0) | (s.partner_classes ? 64 : 0),
+             4);
   AppendUint(out, s.views, 4);
   AppendUint(out, s.image_height, 4);
   AppendUint(out, s.image_width, 4);
@@ -215,7 +319,8 @@ inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
   AppendUint(out, s.topk, 2);
   AppendUint(out, s.class_entries, 2);
   AppendUint(out, s.encoding, 1);
-  AppendUint(out, 0, 3);
+  AppendUint(out, 0, 1);
+  AppendUint(out, std::max(s.partners, 0), 2);
   Append(out, s.encoding == 2 ? s.log_step : 0.f);
   out.insert(out.end(), columns.begin(), columns.end());
   return made;
@@ -259,6 +364,19 @@ inline std::vector<RecordShape> AllShapes() {
   s.views = 64, s.erase = false, s.op_entries = 256, s.class_entries = 256, s.image_height = 3,
   s.image_width = 2;
   shapes.push_back(s);
+  for (int partners : {0, 1, 7, 300}) {
+    for (bool pairs : {false, true}) {
+      s = base;
+      s.views = 34, s.partners = partners, s.pairs = pairs, s.wide_weights = partners == 1;
+      s.view_width = partners == 7 ? 300 : 224;
+      s.partner_classes = partners == 7;
+      s.wide_classes = pairs;
+      if (s.partner_classes) s.class_entries = 8 * 12;
+      if (partners == 1 && pairs)
+        s.num_ops = s.op_entries = s.topk = s.class_entries = 0, s.wide_classes = false;
+      shapes.push_back(s);
+    }
+  }
   return shapes;
 }
 

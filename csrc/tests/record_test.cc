@@ -129,7 +129,7 @@ void TestHeader() {
   CheckRefused(With<uint16_t>(good, 4, 2), "version is 2", "version");
   CheckRefused(With<uint16_t>(good, 6, 52), "header_bytes is 52", "header_bytes");
   CheckRefused(With<uint32_t>(good, 8, good.size() + 1), "record_bytes", "record_bytes");
-  CheckRefused(With<uint32_t>(good, 12, 8), "flags", "flags");
+  for (uint32_t flags : {16u, 32u, 64u, 128u}) CheckRefused(With(good, 12, flags), "flags", "flags");
   CheckRefused(With<uint32_t>(good, 12, 0x80000003), "flags", "flags");
   for (uint32_t views : {0u, 65537u, 0xffffffffu}) CheckRefused(With(good, 16, views), "views is", "views");
   for (size_t at : {20u, 24u})

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
-from dali_dr.augment.views import OP_NAMES, Views
+from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
+from dali_dr.augment.views import NO_PARTNER, OP_NAMES, SELF_PARTNER, Mix, Views, no_partner_views
 
 _TRIES: Final = 10  # torchvision's RandomResizedCrop and RandomErasing give up after as many
 _SIGNED: Final = np.array([name in OP_NAMES[1:10] for name in OP_NAMES])  # ShearX..Sharpness get a random sign
@@ -21,6 +24,10 @@ _SIGNED: Final = np.array([name in OP_NAMES[1:10] for name in OP_NAMES])  # Shea
 _CROP_STREAM: Final = (0, 24)  # tries: 2i area, 2i+1 ratio; then top, left, flip; 23 is unused
 _ERASE_STREAM: Final = (1, 24)  # tries: 2i area, 2i+1 ratio; then top, left, gate; 23 is unused
 _OPS_STREAM: Final = (2, 2 * MAX_OPS)  # 2i operation, 2i+1 sign
+_PARTNER: Final = 3  # added to the three numbers above: the partner's own view
+_MIX_STREAM: Final = (6, 8)  # partner; gates of MixUp and CutMix; their lam; centre row, column; 7 is unused
+_POOL_STREAM: Final = (7, 4)  # of "view" j: 0 the j-th image of the pool; 1 to 3 are unused
+_LAM_STEPS: Final = 1 << 16  # a drawn lam is a multiple of 1 / this, so that records hold it exactly in two bytes
 _TOP, _LEFT, _FLIP, _GATE = 2 * _TRIES, 2 * _TRIES + 1, 2 * _TRIES + 2, 2 * _TRIES + 2
 _MAX_GAP: Final = 32  # views skipped within a run: drawing their words costs less than another generator (30 us)
 _PERSON: Final = b"dali_dr draw 1"  # BLAKE2b personalisation: the version of the derivation below
@@ -36,16 +43,20 @@ def draw(
     views: Sequence[int] | npt.NDArray[np.integer[Any]],
     image_height: int,
     image_width: int,
+    population: int | None = None,
+    partner_size: Callable[[int], tuple[int, int]] | None = None,
 ) -> Views:
     """Draw the parameters of the views numbered ``views`` of one image.
 
     Row ``i`` depends on (spec, seed, key, views[i], image size) alone, not on what else is drawn. The
     distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandAugment and
-    RandomErasing (``get_params`` / ``forward``); their streams are not.
+    RandomErasing (``get_params`` / ``forward``); their streams are not. With ``spec.mixing`` a row depends on the
+    number of images and on its partner's size too.
 
     Derivation, all little-endian:
       k = BLAKE2b(seed as uint64 || key in UTF-8, digest of 16 bytes, person "dali_dr draw 1") as two uint64.
-      Stream s (0 crop and flip, 1 erase, 2 RandAugment) has W words of 64 bits per view (24, 24, 16). Word w
+      Stream s (0 crop and flip, 1 erase, 2 RandAugment; 3, 4, 5 the same of the partner's view; 6 mixing) has
+      W words of 64 bits per view (24, 24, 16; 8 for mixing). Word w
       of view v is word w mod 4 of the Philox4x64-10 block (Salmon et al., "Parallel random numbers: as easy
       as 1, 2, 3", SC 2011) with key k and the 256-bit counter s*2^192 + v*W/4 + floor(w/4) + 1.
       A word x gives the uniform u = (x >> 11) * 2^-53 in [0, 1).
@@ -55,6 +66,13 @@ def draw(
       Flip: u[22] < p. Erase: where u[22] < p, likewise on the view, but ratio = height/width, and a box must
       be smaller than the view both ways; without one in ten tries nothing is erased.
       RandAugment, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
+      Mixing: partner floor(w*images), or image floor((j + 1/2)*images/L) with j = floor(w*L) for a library of L;
+      w = u[0], or with a pool of M word 0 of "view" floor(M*u[0]) of stream 7, which has 4 words a view. MixUp
+      where u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the inverse of the distribution function, beta = q/2^16 with the largest q whose F(q/2^16) <= u, F of
+      Beta(alpha, alpha), u = u[3] for MixUp and u[4] for CutMix. lam = min(floor(2^16*lerp(lam, beta)), 2^16 - 1)
+      / 2^16. CutMix as torchvision's: centre floor(size*u[5]), floor(size*u[6]), half an edge
+      floor(size*sqrt(1 - beta)/2), cut off at the border; an empty box is no CutMix. With double, view v is drawn
+      as view floor(v/2), exchanged where v is odd.
     The double arithmetic may differ in its last bit between math libraries, hence a crop edge in some 10^13:
     what is replayed are the stored parameters, never the seed.
 
@@ -64,6 +82,8 @@ def draw(
         key: the sample's key.
         views: view numbers, each >= 0 and below 2^53; runs of consecutive numbers are fast.
         image_height: in pixels, as is image_width.
+        population: with mixing: images in the data set, from whose numbers partners are drawn.
+        partner_size: with mixing: gives (height, width) in pixels of the image of a number.
 
     Returns:
         Views with len(views) rows. Magnitudes are physical values as RandAugment applies them at spec.size:
@@ -82,19 +102,121 @@ def draw(
     digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON).digest()
     philox_key = np.frombuffer(digest, "<u8").astype(np.uint64)
 
-    u = _uniforms(philox_key, _CROP_STREAM, numbers)
-    crop = _draw_crop(spec.crop, u, image_height, image_width)
+    swapped = np.zeros(len(numbers), np.bool_)
+    if spec.mixing is not None and spec.mixing.double:
+        numbers, swapped = numbers // 2, numbers % 2 == 1
+    own = _draw_views(spec, philox_key, 0, numbers, np.array([image_height]), np.array([image_width]))
+    if spec.mixing is None:
+        return own
+    if spec.mixing.partners == "self":
+        population, partner_size = 1, lambda number: (image_height, image_width)
+    if population is None or partner_size is None or not 0 < population < 1 << 31:
+        raise ValueError(
+            f"draw: the spec mixes images: pass population (1..2^31-1, got {population}) and partner_size, the number "
+            "of images in the data set and a function that gives the size of one"
+        )
+    u = _uniforms(philox_key, _MIX_STREAM, numbers)
+    places = u[:, 0]
+    if spec.mixing.pool is not None:
+        slots = np.floor(places * spec.mixing.pool).astype(np.int64)
+        places = _uniforms(philox_key, _POOL_STREAM, slots)[:, 0]
+    partner = _draw_partner(spec.mixing, places, population)
+    lam, cut = _draw_mix(spec.mixing, u, spec.size)
+    if not spec.mixing.double:
+        partner[(lam == 1) & ~cut.any(axis=1)] = NO_PARTNER
+    mixed = np.flatnonzero(partner != NO_PARTNER)
+    known = {number: partner_size(number) for number in np.unique(partner[mixed]).tolist()}
+    heights, widths = np.array([known[number] for number in partner[mixed].tolist()], np.int64).reshape(-1, 2).T
+    if spec.mixing.partners == "self":
+        partner[mixed] = SELF_PARTNER
+    drawn = _draw_views(spec, philox_key, _PARTNER, numbers[mixed], heights, widths)
+    partners = no_partner_views(len(numbers), own.num_ops)
+    for name in ("crop", "flip", "ops", "magnitudes", "erase"):
+        getattr(partners, name)[mixed] = getattr(drawn, name)
+    return replace(own, mix=Mix(partner, partners, lam, cut, swapped))
+
+
+def _draw_views(
+    spec: AugmentationSpec,
+    key: npt.NDArray[np.uint64],
+    shift: int,
+    numbers: npt.NDArray[np.int64],
+    heights: npt.NDArray[np.int64],
+    widths: npt.NDArray[np.int64],
+) -> Views:
+    """Views of images of these sizes (one for all, or one each); ``shift`` is added to the numbers of the streams."""
+
+    def uniforms(stream: tuple[int, int]) -> _Floats:
+        return _uniforms(key, (stream[0] + shift, stream[1]), numbers)
+
+    u = uniforms(_CROP_STREAM)
+    crop = _draw_crop(spec.crop, u, *np.broadcast_arrays(heights, widths, u[:, 0])[:2])
     flip = u[:, _FLIP] < spec.flip
     if spec.rand_augment is None:
         ops, magnitudes = np.zeros((len(numbers), 0), np.uint8), np.zeros((len(numbers), 0), np.float32)
     else:
-        u = _uniforms(philox_key, _OPS_STREAM, numbers)
-        ops, magnitudes = _draw_ops(spec.rand_augment, u, spec.size)
+        ops, magnitudes = _draw_ops(spec.rand_augment, uniforms(_OPS_STREAM), spec.size)
     if spec.random_erasing is None:
         erase = np.zeros((len(numbers), 4), np.int32)
     else:
-        erase = _draw_erase(spec.random_erasing, _uniforms(philox_key, _ERASE_STREAM, numbers), spec.size)
+        erase = _draw_erase(spec.random_erasing, uniforms(_ERASE_STREAM), spec.size)
     return Views(crop=crop, flip=flip, ops=ops, magnitudes=magnitudes, erase=erase)
+
+
+def _draw_partner(spec: Mixing, u: _Floats, population: int) -> npt.NDArray[np.int32]:
+    """Numbers of images, by uniforms (N,)."""
+    if isinstance(spec.partners, int) and spec.partners < population:
+        place = np.floor(u * spec.partners).astype(np.int64)
+        return ((2 * place + 1) * population // (2 * spec.partners)).astype(np.int32)
+    return np.floor(u * population).astype(np.int32)
+
+
+def _draw_mix(spec: Mixing, u: _Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """lam and CutMix box of each view, as `Mix` holds them."""
+    low, high = spec.lam
+    steps = np.floor(_LAM_STEPS * (low + (high - low) * _beta(spec.mixup_alpha, u[:, 3])))
+    lam = (np.minimum(steps, _LAM_STEPS - 1) / _LAM_STEPS).astype(np.float32)
+    lam[u[:, 1] >= spec.mixup_probability] = 1
+
+    half = np.floor(0.5 * np.sqrt(1 - _beta(spec.cutmix_alpha, u[:, 4])) * size)
+    centre = np.floor(size * u[:, 5:7])
+    start = np.maximum(centre - half[:, None], 0)
+    extent = np.minimum(centre + half[:, None], size) - start
+    cut = np.hstack([start, extent]).astype(np.int32)
+    cut[(u[:, 2] >= spec.cutmix_probability) | (half == 0)] = 0
+    return lam, cut
+
+
+def _beta(alpha: float, u: _Floats) -> _Floats:
+    """Beta(alpha, alpha) by inversion, cut to multiples of 2^-16: the largest whose distribution function is <= u."""
+    return np.searchsorted(_beta_distribution(alpha), u, side="right") / _LAM_STEPS
+
+
+@functools.lru_cache(maxsize=8)
+def _beta_distribution(alpha: float) -> _Floats:
+    """The distribution function of Beta(alpha, alpha) at k / 2^16, k = 1 .. 2^16 - 1.
+
+    Below 1/2 by the continued fraction of the incomplete beta function (DLMF 8.17.22), evaluated by Lentz's method
+    as modified by Thompson and Barnett (Press et al., Numerical Recipes, section 6.4); above by symmetry.
+    """
+    x = np.arange(1, _LAM_STEPS) / _LAM_STEPS
+    if alpha == 1:
+        return x
+    a, low = alpha, x[x < 0.5]
+    c, d = np.ones_like(low), 1 / (1 - (2 * a) * low / (a + 1))
+    fraction = d.copy()
+    for m in range(1, 1000):
+        before = fraction
+        for term in (
+            m * (a - m) / ((a + 2 * m - 1) * (a + 2 * m)), -(a + m) * (2 * a + m) / ((a + 2 * m) * (a + 2 * m + 1))
+        ):  # fmt: skip
+            d, c = 1 / (1 + term * low * d), 1 + term * low / c
+            fraction = fraction * d * c
+        if np.abs(fraction / before - 1).max() < 1e-15:
+            break
+    scale = a * (np.log(low) + np.log1p(-low)) + math.lgamma(2 * a) - 2 * math.lgamma(a)
+    below = np.exp(scale) / a * fraction
+    return np.concatenate([below, [0.5], 1 - below[::-1]])
 
 
 def magnitude_table(spec: RandAugment, size: int) -> npt.NDArray[np.float32]:
@@ -147,7 +269,9 @@ def _uniforms(key: npt.NDArray[np.uint64], stream: tuple[int, int], numbers: npt
     return uniforms[places]
 
 
-def _tries(u: _Floats, area: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[_Floats, _Floats]:
+def _tries(
+    u: _Floats, area: int | npt.NDArray[np.int64], scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[_Floats, _Floats]:
     """round(sqrt(area * ratio)) and round(sqrt(area / ratio)) of the ten tries: float64 (N, 10) each."""
     target = area * (scale[0] + u[:, 0 : 2 * _TRIES : 2] * (scale[1] - scale[0]))
     low, high = np.log(ratio)
@@ -155,19 +279,29 @@ def _tries(u: _Floats, area: int, scale: tuple[float, float], ratio: tuple[float
     return np.rint(np.sqrt(target * aspect)), np.rint(np.sqrt(target / aspect))
 
 
-def _boxes(u: _Floats, height: _Floats, width: _Floats, outer_height: int, outer_width: int) -> npt.NDArray[np.int32]:
+def _boxes(
+    u: _Floats,
+    height: _Floats,
+    width: _Floats,
+    outer_height: int | npt.NDArray[np.int64],
+    outer_width: int | npt.NDArray[np.int64],
+) -> npt.NDArray[np.int32]:
     """Boxes of the given sizes at uniform places in the outer box: int32 (N, 4)."""
     top = np.floor(u[:, _TOP] * (outer_height - height + 1))
     left = np.floor(u[:, _LEFT] * (outer_width - width + 1))
     return np.stack([top, left, height, width], axis=1).astype(np.int32)
 
 
-def _draw_crop(spec: RandomResizedCrop, u: _Floats, image_height: int, image_width: int) -> npt.NDArray[np.int32]:
-    widths, heights = _tries(u, image_height * image_width, spec.scale, spec.ratio)
-    fits = (widths >= 1) & (widths <= image_width) & (heights >= 1) & (heights <= image_height)
+def _draw_crop(
+    spec: RandomResizedCrop, u: _Floats, image_height: npt.NDArray[np.int64], image_width: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """Crops in images of these sizes, one per row."""
+    widths, heights = _tries(u, (image_height * image_width)[:, None], spec.scale, spec.ratio)
+    fits = (widths >= 1) & (widths <= image_width[:, None]) & (heights >= 1) & (heights <= image_height[:, None])
     rows, first = np.arange(len(u)), fits.argmax(axis=1)
     crop = _boxes(u, heights[rows, first], widths[rows, first], image_height, image_width)
-    crop[~fits.any(axis=1)] = _centre_crop(spec, image_height, image_width)
+    for row in np.flatnonzero(~fits.any(axis=1)):
+        crop[row] = _centre_crop(spec, int(image_height[row]), int(image_width[row]))
     return crop
 
 

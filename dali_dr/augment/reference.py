@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageOps
 
 from dali_dr.augment.spec import AugmentationSpec
-from dali_dr.augment.views import OP_NAMES, Views
+from dali_dr.augment.views import NO_PARTNER, OP_NAMES, SELF_PARTNER, Views
 
 _FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _BLACK: Final = (0, 0, 0)
@@ -57,6 +57,53 @@ def replay_pillow(
         top, bottom = (_rescale(y, out_height, spec.size) for y in (top, top + height))
         view.paste(_BLACK, (left, top, right, bottom))
     return np.asarray(view)
+
+
+def replay_pillow_mixed(
+    image: Image.Image | npt.NDArray[np.uint8],
+    partner: Image.Image | npt.NDArray[np.uint8] | None,
+    views: Views,
+    row: int,
+    spec: AugmentationSpec,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Replay view ``row`` and mix it with its partner's: MixUp, then CutMix, on normalised floats.
+
+    Args:
+        image, views, row, spec, size: as for ``replay_pillow``; edges of the CutMix box scale as those of the erase box.
+        partner: the image whose number is ``views.mix.partner[row]``; not used where there is none, or it is the
+            image itself.
+        mean, std: see ``normalise``; None leaves values in 0..255.
+
+    Returns:
+        float32 (3, height, width): float32(lam) * a + float32(1 - lam) * b, each operation rounded to float32, and b
+        inside the CutMix box (a: the view, b: its partner's; exchanged where swapped).
+    """
+
+    def finished(source: Any, columns: Views) -> npt.NDArray[np.float32]:
+        pixels = replay_pillow(source, columns, row, spec, size)
+        if mean is None or std is None:
+            return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+        return normalise(pixels, mean, std)
+
+    a, mix = finished(image, views), views.mix
+    if mix is None or mix.partner[row] == NO_PARTNER:
+        return a
+    other = image if mix.partner[row] == SELF_PARTNER else partner
+    if other is None:
+        raise ValueError(f"replay: view {row} is mixed with sample {mix.partner[row]}: pass it as partner")
+    b = finished(other, mix.views)
+    if mix.swapped[row]:
+        a, b = b, a
+    lam = mix.lam[row]
+    mixed = a.copy() if lam == 1 else lam * a + (np.float32(1) - lam) * b
+    top, left, height, width = mix.cut[row].tolist()
+    top, bottom = (_rescale(y, a.shape[1], spec.size) for y in (top, top + height))
+    left, right = (_rescale(x, a.shape[2], spec.size) for x in (left, left + width))
+    mixed[:, top:bottom, left:right] = b[:, top:bottom, left:right]
+    return mixed
 
 
 def normalise(array: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from dali_dr.errors import SpecError
 
 MAX_SIZE: Final = 4096  # largest view edge in pixels
 MAX_OPS: Final = 8  # RandAugment operations per view; draw() reserves random words for as many
+MAX_ALPHA: Final = 100.0  # of a Beta distribution; above, it is all but a constant
 INTERPOLATIONS: Final = ("bilinear", "bicubic")
 
 
@@ -55,6 +56,58 @@ class RandomErasing:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """MixUp, then CutMix with the same partner, each at its own odds (ImageNet+, arXiv 2303.08983, appendix C).
+
+    Attributes:
+        mixup_probability: of MixUp.
+        mixup_alpha: lam = low + (high - low) * Beta(alpha, alpha).
+        lam: (low, high), the weight of the image itself; the partner has the rest.
+        cutmix_probability: of CutMix, drawn independently.
+        cutmix_alpha: the pasted box covers 1 - Beta(alpha, alpha) of the view before it is cut off at the border.
+        partners: "any" image of the data set (the image itself included); "self": the image itself, seen in another
+            view (one decode); or the size of a library of images spread evenly over the data set, from which all
+            partners are taken.
+        pool: the partners of one image are drawn from so many, which are drawn anew for every image (ImageNet+ mixed
+            within small batches); None: no such limit. A pool costs fewer decodes in generation and smaller records.
+        double: stored views come in pairs that share all parameters, the second with image and partner exchanged: two
+            training views from two decodes. Every pair has a partner, also where nothing is mixed.
+    """
+
+    mixup_probability: float = 0.5
+    mixup_alpha: float = 1.0
+    lam: tuple[float, float] = (0.0, 0.5)
+    cutmix_probability: float = 0.5
+    cutmix_alpha: float = 1.0
+    partners: Literal["any", "self"] | int = "any"
+    pool: int | None = 16
+    double: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("mixup_probability", "cutmix_probability"):
+            _set(self, name, _probability(f"mixing.{name}", getattr(self, name)))
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            value = getattr(self, name)
+            if not _number(value) or not 0 < value <= MAX_ALPHA:
+                raise _error(f"mixing.{name}", f"want a number above 0, at most {MAX_ALPHA:g}", value)
+            _set(self, name, float(value))
+        lam = self.lam
+        if not (
+            isinstance(lam, (tuple, list)) and len(lam) == 2 and all(map(_number, lam)) and 0 <= lam[0] <= lam[1] <= 1
+        ):
+            raise _error("mixing.lam", "want two numbers 0 <= low <= high <= 1", lam)
+        _set(self, "lam", (float(lam[0]), float(lam[1])))
+        if self.partners not in ("any", "self"):
+            if isinstance(self.partners, str):
+                raise _error("mixing.partners", 'want "any", "self" or the size of a library', self.partners)
+            _integer("mixing.partners", self.partners, 1, (1 << 31) - 1)
+        if self.pool is not None:
+            _integer("mixing.pool", self.pool, 1, (1 << 31) - 1)
+        if not isinstance(self.double, bool):
+            raise _error("mixing.double", "want true or false", self.double)
+
+
+@dataclass(frozen=True)
 class AugmentationSpec:
     """How views are drawn; the defaults are ImageNet+'s (arXiv 2303.08983).
 
@@ -65,6 +118,7 @@ class AugmentationSpec:
         flip: probability of a horizontal flip.
         rand_augment: RandAugment, or None for none.
         random_erasing: random erasing, or None for none.
+        mixing: MixUp and CutMix of two finished views, or None for none.
 
     Construction checks every value; SpecError names the member at fault.
     """
@@ -75,6 +129,7 @@ class AugmentationSpec:
     flip: float = 0.5
     rand_augment: RandAugment | None = None
     random_erasing: RandomErasing | None = None
+    mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
         _integer("size", self.size, 1, MAX_SIZE)
@@ -88,7 +143,7 @@ class AugmentationSpec:
 
     @classmethod
     def preset(cls, name: str, size: int = 224) -> Self:
-        """The preset ``name`` ("rrc" or "rrc+ra+re", ImageNet+'s recommended one) at view edge ``size``."""
+        """The preset ``name`` at view edge ``size``: "rrc", "rrc+ra+re" (ImageNet+'s recommended one) or with "+mixing"."""
         if name not in _PRESETS:
             raise SpecError(f"augmentation preset: want one of {', '.join(_PRESETS)}, got {name!r}")
         return cls(size=size, **_PRESETS[name])
@@ -177,14 +232,17 @@ def _interval(name: str, value: object, at_most: float = math.inf) -> tuple[floa
     raise _error(name, f"want two numbers 0 < low <= high{bound}", value)
 
 
-# A further optional member (mixing) is a dataclass, a field of AugmentationSpec and a line in each of these.
+# A further optional member is a dataclass, a field of AugmentationSpec and a line in each of these.
 _MEMBERS: Final[dict[str, type]] = {
     "crop": RandomResizedCrop,
     "rand_augment": RandAugment,
     "random_erasing": RandomErasing,
+    "mixing": Mixing,
 }
-_OPTIONAL: Final = frozenset({"rand_augment", "random_erasing"})
+_OPTIONAL: Final = frozenset({"rand_augment", "random_erasing", "mixing"})
 _PRESETS: Final[dict[str, dict[str, Any]]] = {
     "rrc": {},
+    "rrc+mixing": {"mixing": Mixing()},
     "rrc+ra+re": {"rand_augment": RandAugment(), "random_erasing": RandomErasing()},
+    "rrc+mixing+ra+re": {"rand_augment": RandAugment(), "random_erasing": RandomErasing(), "mixing": Mixing()},
 }

@@ -54,7 +54,8 @@ class Reinforcements(Views):
         cls, views: Views, soft_ids: npt.NDArray[np.int32], soft_probs: npt.NDArray[np.float32]
     ) -> Reinforcements:
         """``views`` with predictions (N, K) added."""
-        return cls(views.crop, views.flip, views.ops, views.magnitudes, views.erase, soft_ids, soft_probs)
+        columns = (views.crop, views.flip, views.ops, views.magnitudes, views.erase)
+        return cls(*columns, soft_ids, soft_probs, mix=views.mix)
 
     @property
     def topk(self) -> int:
@@ -93,11 +94,16 @@ class Reinforcements(Views):
 def order_by_confidence(reinforcements: Reinforcements) -> npt.NDArray[np.intp]:
     """Rows in order of falling confidence (probability of the most likely class): a permutation of 0..N-1.
 
-    Ties keep the order given, and so do views without predictions (K = 0).
+    Ties keep the order given, and so do views without predictions (K = 0). Pairs of a double-mix stay together,
+    ordered by the sum of both confidences.
     """
     if not reinforcements.topk:
         return np.arange(len(reinforcements))
-    return np.argsort(-reinforcements.soft_probs.max(axis=1), kind="stable")
+    confidence = reinforcements.soft_probs.max(axis=1)
+    if reinforcements.mix is None or not reinforcements.mix.double:
+        return np.argsort(-confidence, kind="stable")
+    first = 2 * np.argsort(-confidence.reshape(-1, 2).sum(axis=1), kind="stable")
+    return np.stack([first, first + 1], axis=1).ravel()
 
 
 def repeats(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

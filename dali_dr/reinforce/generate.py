@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
+from dali_dr.errors import ShardError
 from dali_dr.pipeline import Device, view_pipeline
 from dali_dr.record.codec import Probabilities
 from dali_dr.record.labels import Reinforcements, sparsify
 from dali_dr.reinforce.teachers import Teacher
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.writer import SAMPLES_PER_SHARD, OnError, Sample, image_info, write_shards
+
+_log = logging.getLogger(__name__)
+_CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
 
 
 class Source(Protocol):
@@ -42,9 +51,9 @@ class Generation:
     """What is generated, and how the work is cut.
 
     Attributes:
-      spec: what may be drawn.
+      spec: what may be drawn. With mixing, partners are drawn from the whole source, by their numbers in it.
       teacher: predicts.
-      num_views: N, views per image.
+      num_views: N, views per image; even for a double-mix, whose views come in pairs.
       topk: K, classes kept per view.
       seed: of the draw.
       batch_views: views per teacher batch.
@@ -61,6 +70,12 @@ class Generation:
     device: Device = "cpu"
     num_threads: int = dataclasses.field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
+    def __post_init__(self) -> None:
+        if self.spec.mixing is not None and self.spec.mixing.double and self.num_views % 2:
+            raise ValueError(
+                f"num_views is {self.num_views}, want an even number: the views of a double-mix come in pairs"
+            )
+
     def samples(self, source: Source, begin: int, end: int) -> Iterator[Sample]:
         """Reinforces images begin … end-1 of a source, in order; an image that cannot be decoded comes without views.
 
@@ -70,7 +85,8 @@ class Generation:
         feed = _Feed(self, source, begin, end)
         pipeline = view_pipeline(
             feed,
-            batch_size=self.group,
+            batch_size=self.group if self.spec.mixing is None else self.batch_views,
+            mixing=self.spec.mixing is not None,
             device=self.device,
             device_id=torch.cuda.current_device() if self.device == "gpu" else None,
             num_threads=self.num_threads,
@@ -134,7 +150,12 @@ def reinforce(
 
     Raises:
       ShardError: an image cannot be decoded or stored (with on_error="raise"), or `out` belongs to another run.
+
+    Mixed views name their partners by number, so with mixing an image left out later would shift all that follow: with
+    on_error="skip" all images are decoded once before anything is written, and the good ones are numbered.
     """
+    if generation.spec.mixing is not None and on_error == "skip":
+        source, on_error = _Readable.of(source, generation.num_threads), "raise"
     return write_shards(
         lambda start: generation.samples(source, start, len(source)),
         out,
@@ -154,6 +175,36 @@ def reinforce(
 
 
 @dataclasses.dataclass(frozen=True)
+class _Readable:
+    """The images of a source that decode."""
+
+    source: Source
+    numbers: Sequence[int]
+    keys: Sequence[str]
+    labels: Sequence[int]
+
+    @classmethod
+    def of(cls, source: Source, threads: int) -> _Readable:
+        def good(number: int) -> bool:
+            try:
+                image_info(source.read(number), full=True)
+            except ValueError as error:
+                _log.warning("left out: sample %s: %s", source.keys[number], error)
+                return False
+            return True
+
+        with ThreadPoolExecutor(threads) as pool:
+            numbers = [n for n, kept in enumerate(pool.map(good, range(len(source)))) if kept]
+        return cls(source, numbers, [source.keys[n] for n in numbers], [source.labels[n] for n in numbers])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, number: int) -> bytes:
+        return self.source.read(self.numbers[number])
+
+
+@dataclasses.dataclass(frozen=True)
 class _Image:
     """One image on its way through the teacher; views is None if it cannot be decoded (the writer then refuses it)."""
 
@@ -170,6 +221,7 @@ class _Feed:
     def __init__(self, generation: Generation, source: Source, begin: int, end: int) -> None:
         self._generation = generation
         self._source = source
+        self._read = functools.lru_cache(_CACHED_FILES)(source.read)
         self._ahead: deque[tuple[list[_Image], range]] = deque()
         self._batches = self._cut(begin, end)
 
@@ -192,14 +244,32 @@ class _Feed:
             else:
                 return
 
-    def __call__(self, info: Any) -> tuple[list[Any], list[Any]]:
+    def __call__(self, info: Any) -> tuple[list[Any], ...]:
         for images, rows in self._batches:
             self._ahead.append((images, rows))
             good = [(image.data, image.views) for image in images if image.views is not None]
             if good:
                 encoded = [np.frombuffer(data, np.uint8) for data, _ in good]
-                return encoded, [views.take(slice(rows.start, rows.stop)).pack() for _, views in good]
+                taken = [views.take(slice(rows.start, rows.stop)) for _, views in good]
+                if self._generation.spec.mixing is None:
+                    return encoded, [views.pack() for views in taken]
+                return self._mixed(encoded, taken)
         raise StopIteration
+
+    def _mixed(self, encoded: list[Any], views: list[Views]) -> tuple[list[Any], ...]:
+        """The inputs of a mixing pipeline, an entry per view: each image and each partner is decoded once."""
+        words = [row for v in views for row in v.pack()]
+        wanted = np.concatenate([v.mix.partner for v in views if v.mix is not None])
+        numbers = sorted({int(n) for n in wanted if n >= 0})
+        places = [np.int32(image) for image, v in enumerate(views) for _ in range(len(v))]
+        partners = [np.frombuffer(self._read(n), np.uint8) for n in numbers]
+        slots = {n: np.int32(slot) for slot, n in enumerate(numbers)}
+        partner_places = [slots.get(int(n), np.int32(0)) for n in wanted]  # where there is none, any will do
+
+        def padded(images: list[Any]) -> list[Any]:
+            return images + [_ONE_PIXEL] * (len(words) - len(images))
+
+        return padded(encoded), words, places, padded(partners), partner_places
 
     def _cut(self, begin: int, end: int) -> Iterator[tuple[list[_Image], range]]:
         g = self._generation
@@ -212,7 +282,7 @@ class _Feed:
         """Reads and checks one image and draws its views."""
         key, data, label = (
             self._source.keys[number],
-            self._source.read(number),
+            self._read(number),
             int(self._source.labels[number]),
         )
         try:
@@ -222,10 +292,41 @@ class _Feed:
             return _Image(number, key, label, data, None)
         g = self._generation
         rows = range(g.num_views)
-        views = draw(g.spec, seed=g.seed, key=key, views=rows, image_height=height, image_width=width)
+        views = draw(
+            g.spec,
+            seed=g.seed,
+            key=key,
+            views=rows,
+            image_height=height,
+            image_width=width,
+            population=len(self._source),
+            partner_size=self._size,
+        )
         return _Image(number, key, label, data, views)
+
+    def _size(self, number: int) -> tuple[int, int]:
+        """(height, width) of a partner image."""
+        try:
+            _, height, width = image_info(self._read(number), full=True)
+        except ValueError as error:
+            raise ShardError(
+                f"sample {self._source.keys[number]}: {error}. Other images are mixed with it: remove it, or choose "
+                'on_error="skip" (--on-error skip), which leaves such images out from the beginning'
+            ) from error
+        return height, width
 
 
 def _to_torch(batch: Any) -> torch.Tensor:
-    """(m, 3, H, W) of each image in a DALI batch, joined along the first axis."""
-    return torch.cat([torch.utils.dlpack.from_dlpack(batch[i]) for i in range(len(batch))])
+    """(m, 3, H, W) of each image in a DALI batch, joined along the first axis; (3, H, W) counts as one view."""
+    return torch.cat(
+        [torch.utils.dlpack.from_dlpack(batch[i]).reshape(-1, 3, *batch[i].shape()[-2:]) for i in range(len(batch))]
+    )
+
+
+def _one_pixel() -> Any:
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "JPEG")
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+_ONE_PIXEL = _one_pixel()

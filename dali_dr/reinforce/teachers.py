@@ -87,7 +87,7 @@ class Teacher:
         """Class probabilities of views.
 
         Args:
-          views: (B, 3, H, W) uint8 RGB, exactly the views that are stored.
+          views: (B, 3, H, W) RGB in 0 … 255, exactly the views that are stored: uint8, or float32 where they are mixed.
 
         Returns:
           (B, C) float32 on the teacher's device; rows sum to 1.

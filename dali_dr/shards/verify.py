@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
@@ -9,6 +10,7 @@ from typing import Final, NoReturn
 import numpy as np
 import tqdm
 
+from dali_dr.augment.views import Mix
 from dali_dr.errors import ShardError
 from dali_dr.shards import tar
 from dali_dr.shards.facts import ShardFacts, digest, members_of, read_record, read_sample
@@ -70,11 +72,12 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
     index = _open_index(folder / INDEX_NAME, manifest, report)
     keys = KeyTable()
     lowest, highest, record_bytes, start = manifest.views_max, 0, 0, 0
+    partners = _Partners(manifest.images) if manifest.spec is not None and manifest.spec.mixing is not None else None
     with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=folder.name) as bar:
         for number, shard in enumerate(manifest.shards):
             facts = ShardFacts(shard.name, bytes=shard.bytes)
             try:
-                _check_shard(folder, shard, manifest, images, facts, report, bar)
+                _check_shard(folder, shard, manifest, images, facts, report, bar, partners, start)
             except (ShardError, OSError) as error:
                 report.add(str(error))
             for key in facts.keys:
@@ -92,6 +95,9 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
             report.views += sum(facts.views)
             lowest, highest = min([lowest, *facts.views]), max([highest, *facts.views])
             record_bytes += facts.record_bytes
+    if partners is not None and report.images == manifest.images:
+        for problem in partners.problems():
+            report.add(f"{folder}: {problem}")
     for what, found, said in (
         ("record_bytes", record_bytes, manifest.record_bytes),
         ("views", (lowest, highest), (manifest.views_min, manifest.views_max)),
@@ -109,6 +115,8 @@ def _check_shard(
     facts: ShardFacts,
     report: VerifyReport,
     bar: tqdm.tqdm[NoReturn],
+    partners: _Partners | None,
+    start: int,
 ) -> None:
     """Check one tar and its .idx; ``facts`` is filled in."""
     path = folder / shard.name
@@ -124,7 +132,7 @@ def _check_shard(
         samples.append(members)
         key = members[0].key
         try:
-            _check_sample(path, members, manifest, images, facts)
+            _check_sample(path, members, manifest, images, facts, partners, start + len(samples) - 1)
         except (ShardError, ValueError) as error:
             text = str(error)
             report.add(text if text.startswith(str(path)) else f"{path}: sample {key}: {text}")
@@ -137,7 +145,48 @@ def _check_shard(
         report.add(f"{idx}: does not describe its tar; make it anew with `wds2idx`")
 
 
-def _check_sample(path: Path, members: list[tar.Member], manifest: Manifest, images: bool, facts: ShardFacts) -> None:
+class _Partners:
+    """Sizes of all images, and how far the crops reach that mixed views of others cut out of them."""
+
+    def __init__(self, images: int) -> None:
+        self._sizes = np.full((images, 2), np.iinfo(np.int32).max, np.int32)
+        self._reach = np.zeros((images, 2), np.int32)
+        self._from = np.zeros((images, 2), np.int32)  # the sample whose view reaches furthest
+
+    def add(self, number: int, height: int, width: int, mix: Mix) -> None:
+        """Note sample ``number``. ValueError for a partner that does not exist."""
+        if number < len(self._sizes):
+            self._sizes[number] = height, width
+        named = mix.partner >= 0
+        numbers, crop = mix.partner[named], mix.views.crop[named]
+        if (beyond := numbers >= len(self._sizes)).any():
+            raise ValueError(f"a view's partner is {numbers[beyond][0]}, the data set has {len(self._sizes)} images")
+        reach = crop[:, :2] + crop[:, 2:]
+        for axis in (0, 1):
+            further = reach[:, axis] > self._reach[numbers, axis]
+            np.maximum.at(self._reach[:, axis], numbers[further], reach[further, axis])
+            self._from[numbers[further], axis] = number
+
+    def problems(self) -> Iterator[str]:
+        """One for each partner image that a crop leaves."""
+        for number in np.flatnonzero((self._reach > self._sizes).any(axis=1)):
+            axis = int(np.argmax(self._reach[number] > self._sizes[number]))
+            yield (
+                f"a view of sample {self._from[number, axis]} is mixed with sample {number}, of {self._sizes[number, 0]}x"
+                f"{self._sizes[number, 1]} pixels, but its crop there reaches to {'row' if axis == 0 else 'column'} "
+                f"{self._reach[number, axis]}: the data set was put together from others, or its samples were reordered"
+            )
+
+
+def _check_sample(
+    path: Path,
+    members: list[tar.Member],
+    manifest: Manifest,
+    images: bool,
+    facts: ShardFacts,
+    partners: _Partners | None,
+    number: int,
+) -> None:
     """Check one sample and append it to ``facts``; ShardError or ValueError for the first thing that is wrong."""
     sample = read_sample(path, members)
     if sample.record is None:
@@ -171,6 +220,11 @@ def _check_sample(path: Path, members: list[tar.Member], manifest: Manifest, ima
         if found != said:
             raise ValueError(f"its record has the {what} {found}, dataset.json says {said}")
     record.reinforcements.validate(height, width, size, manifest.num_classes)
+    mix = record.reinforcements.mix
+    if (mix is None) != (manifest.spec.mixing is None):
+        raise ValueError(f"its views are {'not ' * (mix is None)}mixed, against the spec in dataset.json")
+    if mix is not None and partners is not None:
+        partners.add(number, height, width, mix)
 
 
 def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleIndex | None:

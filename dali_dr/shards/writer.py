@@ -546,6 +546,9 @@ def _parts(sample: Sample, draft: Manifest, check_images: bool) -> tuple[list[tu
     num_ops = draft.spec.rand_augment.num_ops if draft.spec.rand_augment else 0
     if reinforcements.num_ops != num_ops:
         _refuse(key, f"has {reinforcements.num_ops} RandAugment operations per view, the spec {num_ops}")
+    mixing, mix = draft.spec.mixing, reinforcements.mix
+    if (mix is None) != (mixing is None) or (mix is not None and mixing is not None and mix.double != mixing.double):
+        _refuse(key, "has mixed views and the spec no mixing, or the other way round, or one of them a double-mix")
     if (beyond := reinforcements.soft_ids >= draft.num_classes).any():
         row = int(np.argmax(beyond.any(axis=1)))
         _refuse(

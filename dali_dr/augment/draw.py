@@ -67,8 +67,9 @@ def draw(
       be smaller than the view both ways; without one in ten tries nothing is erased.
       RandAugment, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
       Mixing: partner floor(w*images), or image floor((j + 1/2)*images/L) with j = floor(w*L) for a library of L;
-      w = u[0], or with a pool of M word 0 of "view" floor(M*u[0]) of stream 7, which has 4 words a view. MixUp
-      where u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the inverse of the distribution function, beta = q/2^16 with the largest q whose F(q/2^16) <= u, F of
+      w = u[0], or with a pool of M word 0 of "view" floor(M*u[0]) of stream 7, which has 4 words a view. MixUp where
+      u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the
+      inverse of the distribution function, beta = q/2^16 with the largest q whose F(q/2^16) <= u, F of
       Beta(alpha, alpha), u = u[3] for MixUp and u[4] for CutMix. lam = min(floor(2^16*lerp(lam, beta)), 2^16 - 1)
       / 2^16. CutMix as torchvision's: centre floor(size*u[5]), floor(size*u[6]), half an edge
       floor(size*sqrt(1 - beta)/2), cut off at the border; an empty box is no CutMix. With double, view v is drawn

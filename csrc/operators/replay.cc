@@ -56,6 +56,14 @@ by its own ratio. A translation keeps its sign. A stored magnitude is truncated 
         "The view size at which erase boxes and translations were stored: an int or (height, width). 0 means "
         "``size``.",
         std::vector<int>{0})
+    .AddOptionalArg(
+        "resize_shorter",
+        "Resize the crop box so that its shorter side has this length, keeping its aspect ratio, and show "
+        "the "
+        "centre of that of size ``size``: torchvision's Resize(resize_shorter) and CenterCrop(size) where "
+        "the box is "
+        "the whole image. Only the pixels that are shown are computed. 0: resize the box to ``size``.",
+        0)
     .AddOptionalArg("interpolation", "``\"bilinear\"`` or ``\"bicubic\"``, both with Pillow's antialiasing.",
                     std::string("bilinear"))
     .AddOptionalArg(
@@ -83,6 +91,12 @@ ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
   clock_ = Clock::Get(spec.GetArgument<int>("clock"));
   stored_argument_ = SizeArgument(spec, "stored_size");
   if (!size_.HasArgumentInput()) SetSize(SizeArgument(spec, "size"));
+
+  resize_shorter_ = spec.GetArgument<int>("resize_shorter");
+  DALI_ENFORCE(resize_shorter_ == 0 || (resize_shorter_ >= std::max(out_.height, out_.width) &&
+                                        resize_shorter_ <= image::kMaxViewSize),
+               make_string("`resize_shorter` is ", resize_shorter_, ": pass at least `size`, at most ",
+                           image::kMaxViewSize, ", or 0 for none."));
 
   const auto interpolation = spec.GetArgument<std::string>("interpolation");
   DALI_ENFORCE(interpolation == "bilinear" || interpolation == "bicubic",
@@ -177,7 +191,8 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
       std::string problem = image::ParseView(params.tensor<int32_t>(i) + v * length, length, &view);
       if (problem.empty()) {
         const int* origin = origin_[i].data;
-        problem = image::MakePlan(view, size, origin[0], origin[1], out_, stored_, &plans_.emplace_back());
+        problem = image::MakePlan(view, size, origin[0], origin[1], out_, stored_, resize_shorter_,
+                                  &plans_.emplace_back());
       }
       if (!problem.empty())
         DALI_FAIL(make_string("Sample ", i, " of the batch, view ", v, ": ", problem, "."));

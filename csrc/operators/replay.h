@@ -25,6 +25,7 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
   bool SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) override;
 
   image::Size out_, stored_;
+  int32_t resize_shorter_;  // 0: none
   image::Filter filter_;
   std::optional<image::Finish> finish_;
   // Of the current batch: the plans of sample i are plans_[first_[i] .. first_[i + 1]).

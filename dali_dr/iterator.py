@@ -20,6 +20,7 @@ import torch
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr import _plugin
+from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, replay_pipeline
 from dali_dr.record.labels import densify
@@ -53,7 +54,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     - soft_probs: (B, K) float32, their probabilities (see `dali_dr.losses`).
     - targets: instead of the two, with targets="dense" (B, classes) float32, the mass that the teacher gave to other
       classes spread over them evenly; with targets="top1" (B,) int64, the teacher's most likely class.
-    - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for.
+    - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for;
+      view v < 0 is fresh, drawn with number -v - 1.
 
     Args:
       dataset: a `dali_dr.Dataset` or its folder.
@@ -65,8 +67,13 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
       dtype: "float32", "float16" or "uint8" (0 … 255, not normalised).
       mean, std: per channel, of values in 0 … 1.
       seed: of the order of the samples and of the choice of views.
-      order: "global", a permutation of all samples per epoch; "windowed", shard after shard, shuffled within `window`
-        positions (for network disks); "sequential", the order of the shards; or an `Order` of `dali_dr.sampling.order`.
+      augment: show fresh views with hard targets instead of the stored ones, which a data set of plain images need not have:
+        an `AugmentationSpec` or a preset's name ("rrc", "rrc+ra+re"), drawn anew for every visit of an image as
+        `dali_dr.augment.draw.draw` draws it; or "eval" or an `Evaluation`, the resized image's centre. soft_ids are then
+        the label and soft_probs 1, both (B, 1).
+      order: "global", a permutation of all samples per epoch and the default but for evaluation; "windowed", shard after
+        shard, shuffled within `window` positions (for network disks); "sequential", the order of the shards and the
+        default for evaluation; or an `Order` of `dali_dr.sampling.order`.
       window: positions, for order="windowed".
       samples: sample numbers or keys to take, instead of all.
       classes: class ids to take, instead of all.
@@ -107,7 +114,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
-        order: OrderName | Order = "global",
+        augment: Augment | None = None,
+        order: OrderName | Order | None = None,
         window: int = 16_384,
         samples: Sequence[int] | Sequence[str] | npt.NDArray[np.integer] | None = None,
         classes: Sequence[int] | None = None,
@@ -143,8 +151,19 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         self._with_index = with_index
         self._views_per_image = views_per_image
         self._seed = seed
-        spec = self.dataset.spec
+        stored = self.dataset.manifest.spec
+        spec = stored if augment is None else resolve_augment(augment, stored, size if isinstance(size, int) else None)
+        if spec is None:
+            raise ShardError(
+                f"{self.dataset.path}: holds plain images without reinforcements; pass augment, for instance "
+                'augment="rrc" for training or augment="eval", or reinforce it first (`dali-dr reinforce`)'
+            )
+        evaluating = isinstance(spec, Evaluation)
+        if order is None:
+            order = "sequential" if evaluating else "global"
         shapes, largest = _shapes(spec.size if size is None else size, batch_size, seed)
+        if evaluating and not isinstance(shapes, _Fixed):
+            raise ValueError("evaluation shows one size: pass `size` as an int or as (height, width)")
         if isinstance(order, str):
             order = _order(self.dataset, order, seed, window, _numbers(self.dataset, samples, classes))
         elif samples is not None or classes is not None:
@@ -157,7 +176,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             order = ClassPaired(order, self.dataset.labels, seed, class_mates)
         self._sampler = Sampler(
             order,
-            Choice(self.dataset.num_views, seed, views_per_image, curriculum),
+            Choice(self.dataset.num_views if augment is None else 0, seed, views_per_image, curriculum),
             shapes,
             _environment(rank, "RANK", 0),
             _environment(world_size, "WORLD_SIZE", 1),
@@ -177,10 +196,13 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             mean=() if dtype == "uint8" else tuple(mean),
             std=() if dtype == "uint8" else tuple(std),
             layout=layout,
-            roi_decode=roi_decode,
+            roi_decode="off" if evaluating else roi_decode,  # all of the image is needed
             hw_decoder_load=hw_decoder_load,
             prefetch=prefetch,
             clock=self._stopwatch.number,
+            draw=draw_argument(spec, seed),
+            topk=0 if augment is None else 1,
+            resize_shorter=spec.resize if isinstance(spec, Evaluation) else 0,
         )
         self._length: tuple[int, int] | None = None
         self._restart(0, 0)

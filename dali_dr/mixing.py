@@ -54,7 +54,9 @@ class BatchMixing:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, want 0 … 1")
         if self.mode not in ("batch", "elem") or self.layout not in ("CHW", "HWC"):
-            raise ValueError(f'mode {self.mode!r} is not "batch" or "elem", or layout {self.layout!r} not "CHW" or "HWC"')
+            raise ValueError(
+                f'mode {self.mode!r} is not "batch" or "elem", or layout {self.layout!r} not "CHW" or "HWC"'
+            )
 
     def __call__(
         self, images: torch.Tensor, targets: Targets, *, num_classes: int, epoch: int, step: int
@@ -81,28 +83,27 @@ class BatchMixing:
         axis = 2 if self.layout == "CHW" else 1
         height, width = images.shape[axis : axis + 2]
         random = np.random.default_rng([self.seed % 2**64, self.rank, epoch, step])
-        draw = self._draw_batch if self.mode == "batch" else self._draw_each
-        lam, boxes = draw(random, len(images), height, width)
         if self.mode == "batch":
-            mixed, share = self._mix_batch(images, lam[0], boxes[0]), lam[0]
-            return mixed, dense * share + dense.flip(0) * (1.0 - share)
-        weight = torch.from_numpy(lam.astype(np.float32)).to(images.device)[:, None]
+            share, box = self._draw_batch(random, height, width)
+            return self._mix_batch(images, share, box), dense * share + dense.flip(0) * (1.0 - share)
+        shares, boxes = self._draw_each(random, len(images), height, width)
+        weight = torch.from_numpy(shares.astype(np.float32)).to(images.device)[:, None]
         mixed = self._mix_each(images, weight.to(images.dtype), torch.from_numpy(boxes).to(images.device))
         return mixed, dense * weight + dense.flip(0) * (1.0 - weight)
 
     def _draw_batch(
-        self, random: np.random.Generator, count: int, height: int, width: int
-    ) -> tuple[list[float], list[tuple[int, int, int, int] | None]]:
-        """One weight of the image itself, and the CutMix box (top, bottom, left, right) or None, in a list each."""
+        self, random: np.random.Generator, height: int, width: int
+    ) -> tuple[float, tuple[int, int, int, int] | None]:
+        """The weight of every image itself, and the CutMix box (top, bottom, left, right) or None."""
         if random.random() >= self.probability:
-            return [1.0], [None]
+            return 1.0, None
         cut = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or random.random() < self.switch_probability)
         alpha = self.cutmix_alpha if cut else self.mixup_alpha
         lam = float(random.beta(alpha, alpha))
         if not cut or lam == 1:
-            return [lam], [None]
+            return lam, None
         box, lam = _box(random, lam, height, width)
-        return [lam], [box]
+        return lam, box
 
     def _draw_each(
         self, random: np.random.Generator, count: int, height: int, width: int
@@ -122,9 +123,7 @@ class BatchMixing:
             boxes[row], lam[row] = _box(random, lam[row], height, width)
         return lam, boxes
 
-    def _mix_batch(
-        self, images: torch.Tensor, lam: float, box: tuple[int, int, int, int] | None
-    ) -> torch.Tensor:
+    def _mix_batch(self, images: torch.Tensor, lam: float, box: tuple[int, int, int, int] | None) -> torch.Tensor:
         if lam == 1:
             return images
         partners = images.flip(0)
@@ -167,7 +166,9 @@ def _dense(targets: Targets, num_classes: int, smoothing: float) -> torch.Tensor
     if targets.is_floating_point():
         return targets.float()
     if targets.ndim != 1:
-        raise ValueError(f"want class ids (B,), dense targets (B, C) or (soft_ids, soft_probs), got {tuple(targets.shape)}")
+        raise ValueError(
+            f"want class ids (B,), dense targets (B, C) or (soft_ids, soft_probs), got {tuple(targets.shape)}"
+        )
     off = smoothing / num_classes
     dense = torch.full((len(targets), num_classes), off, device=targets.device)
     return dense.scatter_(1, targets.long()[:, None], 1.0 - smoothing + off)

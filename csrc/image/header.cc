@@ -103,7 +103,9 @@ std::string ReadSize(Bytes encoded, Size* size) {
     return "the image (" + std::to_string(encoded.size()) + " bytes) is neither JPEG nor PNG nor WebP";
   if (problem.empty() && (height < 1 || width < 1 || height > kMaxCoordinate || width > kMaxCoordinate))
     problem = "its size is " + std::to_string(height) + "x" + std::to_string(width) + " pixels";
-  return problem.empty() ? problem : "the image's header cannot be used: " + problem;
+  if (!problem.empty()) return "the image's header cannot be used: " + problem;
+  *size = {static_cast<int32_t>(height), static_cast<int32_t>(width)};
+  return {};
 }
 
 }  // namespace dali_dr::image

@@ -90,13 +90,8 @@ ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
     : dali::StatelessOperator<Backend>(spec), origin_("origin", spec), size_("size", spec) {
   clock_ = Clock::Get(spec.GetArgument<int>("clock"));
   stored_argument_ = SizeArgument(spec, "stored_size");
-  if (!size_.HasArgumentInput()) SetSize(SizeArgument(spec, "size"));
-
   resize_shorter_ = spec.GetArgument<int>("resize_shorter");
-  DALI_ENFORCE(resize_shorter_ == 0 || (resize_shorter_ >= std::max(out_.height, out_.width) &&
-                                        resize_shorter_ <= image::kMaxViewSize),
-               make_string("`resize_shorter` is ", resize_shorter_, ": pass at least `size`, at most ",
-                           image::kMaxViewSize, ", or 0 for none."));
+  if (!size_.HasArgumentInput()) SetSize(SizeArgument(spec, "size"));
 
   const auto interpolation = spec.GetArgument<std::string>("interpolation");
   DALI_ENFORCE(interpolation == "bilinear" || interpolation == "bicubic",
@@ -140,6 +135,10 @@ void ReplayBase<Backend>::SetSize(image::Size size) {
           std::max(stored_.height, stored_.width) <= image::kMaxViewSize,
       make_string("`stored_size` is ", stored_.height, "x", stored_.width, ": each side must be 1 to ",
                   image::kMaxViewSize, ", or the argument 0 for `size`."));
+  DALI_ENFORCE(resize_shorter_ == 0 || (resize_shorter_ >= std::max(out_.height, out_.width) &&
+                                        resize_shorter_ <= image::kMaxViewSize),
+               make_string("`resize_shorter` is ", resize_shorter_, ": pass at least `size`, at most ",
+                           image::kMaxViewSize, ", or 0 for none."));
 }
 
 template <typename Backend>

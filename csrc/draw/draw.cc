@@ -117,7 +117,7 @@ class Fields {
       if (at == end || *at != ',') break;
       ++at;
     }
-    if (at != end || values.size() != count)
+    if (at != end || values.size() != count || field->value.ends_with(','))
       Fail(name, "want " + std::to_string(count) + " number(s), got \"" + std::string(field->value) + "\"");
     return values;
   }
@@ -329,7 +329,7 @@ void Drawer::Draw(int64_t number, std::span<int32_t> out) const {
   std::memcpy(out.data(), head, sizeof head);
   Uniforms u(key_, kOpsStream, number);
   for (int i = 0; i < spec_.num_ops; ++i) {
-    const auto op = static_cast<int32_t>(std::floor(u[2 * i] * image::kNumOpIds));
+    const auto op = static_cast<int32_t>(std::floor(u[2 * i] * int32_t{image::kNumOpIds}));
     float magnitude = spec_.magnitudes[op];
     if (IsSigned(op) && u[2 * i + 1] < 0.5 && magnitude != 0) magnitude = -magnitude;  // no -0.0
     out[image::kViewHeaderWords + 2 * i] = op;

@@ -21,7 +21,7 @@ class BatchMixing:
 
     The formulas, their order and the parameters are those of `timm.data.Mixup` (Apache-2.0). Unlike there, what is drawn
     depends on nothing but (seed, epoch, step, rank), so that a resumed run mixes as the uninterrupted one would have;
-    targets may be soft; and the batch may have an odd number of images, whose middle one then stays as it is.
+    targets may be soft; and the batch may have an odd number of images, whose middle one is mixed with itself.
 
     Attributes:
       mixup_alpha, cutmix_alpha: of the Beta distributions; 0 turns the one off.

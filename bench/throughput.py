@@ -14,6 +14,12 @@ hits all alike. Same photos, same threads, same output (float32 CHW, 224 pixels,
   decode_roi          nothing but reading and decoding the stored crops: what no loader of these photos can beat
   decode_full         nothing but reading and decoding whole images
 
+and, where --only asks for them, on plain shards without reinforcements:
+
+  ours_plain          ReinforcedIterator(augment="rrc"): fresh crops and flips, hard targets
+  ours_plain_ra_re    the same and RandAugment, RandomErasing(0.25)
+  ours_eval           ReinforcedIterator(augment="eval"): Resize(256), CenterCrop(224), all images in order
+
 DIR is a data set made by dali_dr, or a folder of images (then views are drawn here and targets are random, which the
 rates do not depend on). Without --data the photos of the demo are used.
 """
@@ -45,6 +51,7 @@ NAMES = (
     "decode_roi",
     "decode_full",
 )
+EXTRA_NAMES = ("ours_plain", "ours_plain_ra_re", "ours_eval")  # measured on demand
 RATIOS = (
     ("ours_rrc_ra_re", "dali_plain"),
     ("ours_rrc_ra_re", "dali_rand_augment"),
@@ -52,6 +59,8 @@ RATIOS = (
     ("ours_rrc_ra_re", "decode_roi"),
     ("ours_rrc", "dali_plain"),
     ("ours_rrc", "torchvision_plain"),
+    ("ours_plain", "dali_plain"),
+    ("ours_plain_ra_re", "dali_rand_augment"),
 )
 SIZE = 224
 VIEWS = 400  # per image, where they are drawn here: as many as ImageNet+ has
@@ -68,7 +77,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--hw-decoder-load", type=float, default=0.65, help="with --device gpu")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=NAMES + EXTRA_NAMES, default=list(NAMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -180,8 +189,8 @@ def machine() -> dict[str, Any]:
 
 
 def prepare(data: Path | None, scratch: Path) -> dict[str, Any]:
-    """Writes the data sets rrc and rrc+ra+re into `scratch`; returns what they are made of."""
-    from dali_dr import Dataset
+    """Writes the data sets rrc, rrc+ra+re and plain into `scratch`; returns what they are made of."""
+    from dali_dr import Dataset, Sample, write_shards
 
     source = "photos of the demo" if data is None else data.name
     if data is None:
@@ -206,6 +215,8 @@ def prepare(data: Path | None, scratch: Path) -> dict[str, Any]:
     for variant in ("rrc", "rrc+ra+re"):
         if not (scratch / variant).exists():
             write_variant(variant, images, stored, classes, scratch / variant)
+    samples = (Sample(key, image, label) for key, image, label in images)
+    write_shards(samples, scratch / "plain", spec=None, num_classes=classes, progress=False)
     return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").num_views}
 
 
@@ -274,7 +285,7 @@ def endless(loader: Any, first: Callable[[Any], Any], gpu: bool) -> tuple[Callab
     return run, lambda: state.clear()
 
 
-def ours(variant: str) -> Loader:
+def ours(variant: str, augment: str | None = None) -> Loader:
     def build(scratch: Path, options: argparse.Namespace) -> Any:
         from dali_dr import ReinforcedIterator
 
@@ -286,6 +297,7 @@ def ours(variant: str) -> Loader:
             hw_decoder_load=options.hw_decoder_load,
             size=SIZE,
             last_batch="fill",
+            augment=augment,
         )
         return endless(iterator, lambda batch: batch[0]["data"], options.device == "gpu")
 
@@ -444,6 +456,9 @@ LOADERS: dict[str, Loader] = {
     "torchvision_ra_re": torchvision(True),
     "ours_rrc": ours("rrc"),
     "ours_rrc_ra_re": ours("rrc+ra+re"),
+    "ours_plain": ours("plain", "rrc"),
+    "ours_plain_ra_re": ours("plain", "rrc+ra+re"),
+    "ours_eval": ours("plain", "eval"),
     "decode_roi": decode_only(True),
     "decode_full": decode_only(False),
 }

@@ -31,6 +31,7 @@ def variants(batch_size: int) -> dict[str, dict[str, Any]]:
         "default": {},
         "views_per_image=4": {"views_per_image": 4, "batch_size": batch_size // 4},
         "curriculum": {"curriculum": Curriculum("easy", "all", 100)},
+        "p_reinforced=0.99": {"p_reinforced": 0.99},
         "sizes (one shape, fed per batch)": {"size": [(SIZE, batch_size)]},
         "repeats=3": {"repeats": 3, "batch_size": batch_size // 3 * 3},
         "windowed order": {"order": "windowed"},

@@ -14,7 +14,13 @@ hits all alike. Same photos, same threads, same output (float32 CHW, 224 pixels,
   decode_roi          nothing but reading and decoding the stored crops: what no loader of these photos can beat
   decode_full         nothing but reading and decoding whole images
 
-and, with --only, ours_rrc_mixing_ra_re (a partner in three views of four) and ours_double_mix (both mixed views of a pair).
+and, where --only asks for them, on mixed views and on plain shards without reinforcements:
+
+  ours_rrc_mixing_ra_re  ReinforcedIterator on mixed views: a partner in three of four
+  ours_double_mix     the same, both mixed views of a pair
+  ours_plain          ReinforcedIterator(augment="rrc"): fresh crops and flips, hard targets
+  ours_plain_ra_re    the same and RandAugment, RandomErasing(0.25)
+  ours_eval           ReinforcedIterator(augment="eval"): Resize(256), CenterCrop(224), all images in order
 
 DIR is a data set made by dali_dr, or a folder of images (then views are drawn here and targets are random, which the
 rates do not depend on). Without --data the photos of the demo are used.
@@ -47,8 +53,10 @@ NAMES = (
     "decode_roi",
     "decode_full",
 )
-# Only when asked for with --only: their views are drawn here.
+# Measured only where --only asks for them; mixed views are drawn here.
 MIXING_NAMES = ("ours_rrc_mixing_ra_re", "ours_double_mix")
+PLAIN_NAMES = ("ours_plain", "ours_plain_ra_re", "ours_eval")
+EXTRA_NAMES = MIXING_NAMES + PLAIN_NAMES
 RATIOS = (
     ("ours_rrc_ra_re", "dali_plain"),
     ("ours_rrc_ra_re", "dali_rand_augment"),
@@ -58,6 +66,8 @@ RATIOS = (
     ("ours_rrc", "torchvision_plain"),
     ("ours_rrc_mixing_ra_re", "ours_rrc_ra_re"),
     ("ours_double_mix", "ours_rrc_ra_re"),
+    ("ours_plain", "dali_plain"),
+    ("ours_plain_ra_re", "dali_rand_augment"),
 )
 SIZE = 224
 VIEWS = 400  # per image, where they are drawn here: as many as ImageNet+ has
@@ -74,7 +84,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--hw-decoder-load", type=float, default=0.65, help="with --device gpu")
-    parser.add_argument("--only", nargs="+", choices=NAMES + MIXING_NAMES, default=list(NAMES), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=NAMES + EXTRA_NAMES, default=list(NAMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -185,10 +195,10 @@ def machine() -> dict[str, Any]:
 # ---- the data: one folder of shards per variant, the same photos and crops in both
 
 
-def prepare(data: Path | None, scratch: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Writes the data sets rrc and rrc+ra+re, and those of mixed views in `names`, into `scratch`; returns what they are
-    made of."""
-    from dali_dr import Dataset
+def prepare(data: Path | None, scratch: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Writes the data sets rrc, rrc+ra+re and plain, and those of mixed views in `names`, into `scratch`; returns what
+    they are made of."""
+    from dali_dr import Dataset, Sample, write_shards
 
     source = "photos of the demo" if data is None else data.name
     if data is None:
@@ -214,6 +224,8 @@ def prepare(data: Path | None, scratch: Path, names: Sequence[str]) -> dict[str,
     for variant in ("rrc", "rrc+ra+re", *mixing):
         if not (scratch / variant).exists():
             write_variant(variant, images, stored, classes, scratch / variant)
+    samples = (Sample(key, image, label) for key, image, label in images)
+    write_shards(samples, scratch / "plain", spec=None, num_classes=classes, progress=False)
     return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").num_views}
 
 
@@ -294,7 +306,7 @@ def endless(loader: Any, first: Callable[[Any], Any], gpu: bool) -> tuple[Callab
     return run, lambda: state.clear()
 
 
-def ours(variant: str) -> Loader:
+def ours(variant: str, augment: str | None = None) -> Loader:
     def build(scratch: Path, options: argparse.Namespace) -> Any:
         from dali_dr import ReinforcedIterator
 
@@ -306,6 +318,7 @@ def ours(variant: str) -> Loader:
             hw_decoder_load=options.hw_decoder_load,
             size=SIZE,
             last_batch="fill",
+            augment=augment,
         )
         return endless(iterator, lambda batch: batch[0]["data"], options.device == "gpu")
 
@@ -471,6 +484,9 @@ LOADERS: dict[str, Loader] = {
     "ours_rrc_ra_re": ours("rrc+ra+re"),
     "ours_rrc_mixing_ra_re": ours("rrc+mixing+ra+re"),
     "ours_double_mix": ours("double-mix"),
+    "ours_plain": ours("plain", "rrc"),
+    "ours_plain_ra_re": ours("plain", "rrc+ra+re"),
+    "ours_eval": ours("plain", "eval"),
     "decode_roi": decode_only(True),
     "decode_full": decode_only(False),
 }

@@ -21,7 +21,7 @@ endif()
 # GCC 12 takes a placement of DALI's small vectors for a free of a non-heap object.
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wno-free-nonheap-object>")
 add_library(dali_dr_ops SHARED ${plugin_sources})
-target_link_libraries(dali_dr_ops PRIVATE dr_image dr_record dr_shards Threads::Threads)
+target_link_libraries(dali_dr_ops PRIVATE dr_image dr_draw dr_record dr_shards Threads::Threads)
 target_include_directories(dali_dr_ops SYSTEM PRIVATE ${DALI_DR_DALI_INCLUDE})
 if(DALI_DR_CUDA_FOUND)
   target_link_libraries(dali_dr_ops PRIVATE CUDA::cudart_static)

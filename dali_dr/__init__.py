@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import dali_dr.losses as losses
+    from dali_dr.augment.fresh import Evaluation as Evaluation
     from dali_dr.augment.spec import AugmentationSpec as AugmentationSpec
     from dali_dr.augment.views import Views as Views
     from dali_dr.errors import DaliDrError as DaliDrError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from dali_dr.errors import ShardError as ShardError
     from dali_dr.errors import SpecError as SpecError
     from dali_dr.iterator import ReinforcedIterator as ReinforcedIterator
+    from dali_dr.mixing import BatchMixing as BatchMixing
     from dali_dr.record.labels import Reinforcements as Reinforcements
     from dali_dr.shards.dataset import Dataset as Dataset
     from dali_dr.shards.writer import Sample as Sample
@@ -23,6 +25,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AugmentationSpec": "dali_dr.augment.spec",
+    "BatchMixing": "dali_dr.mixing",
+    "Evaluation": "dali_dr.augment.fresh",
     "Views": "dali_dr.augment.views",
     "DaliDrError": "dali_dr.errors",
     "SpecError": "dali_dr.errors",

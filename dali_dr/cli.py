@@ -63,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with a damaged image")
     make.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    pack = _command(commands, "pack", _pack, "pack a folder of images into plain shards, without reinforcements")
+    pack.add_argument("folder", type=Path, help="CLASS/NAME.jpg (also png, webp), or flat with ImageNet's file names")
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="data set to write, or to go on with")
+    pack.add_argument("--samples-per-shard", type=_positive, default=None, metavar="N")
+    pack.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with a damaged image")
+    pack.add_argument("--quiet", action="store_true", help="no progress bar")
+
     info = _command(commands, "info", _info, "print what is in a data set")
     info.add_argument("dataset", type=Path)
 
@@ -154,6 +161,26 @@ def _reinforce(options: argparse.Namespace) -> None:
         class_names=class_names,
         probabilities=options.probabilities,
         on_error=options.on_error,
+        progress=not options.quiet,
+        **sizes,
+    )
+    _print_info(options.out, options.json)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from dali_dr.reinforce.sources import ImageFolder
+    from dali_dr.shards.writer import Sample, write_shards
+
+    source = ImageFolder.scan(options.folder)
+    sizes = {"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}
+    write_shards(
+        lambda start: (Sample(source.keys[n], source.read(n), source.labels[n]) for n in range(start, len(source))),
+        options.out,
+        spec=None,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        on_error=options.on_error,
+        total=len(source),
         progress=not options.quiet,
         **sizes,
     )

@@ -20,6 +20,7 @@ import torch
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr import _plugin
+from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, replay_pipeline
 from dali_dr.record.labels import densify
@@ -53,7 +54,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     - soft_probs: (B, K) float32, their probabilities (see `dali_dr.losses`).
     - targets: instead of the two, with targets="dense" (B, classes) float32, the mass that the teacher gave to other
       classes spread over them evenly; with targets="top1" (B,) int64, the teacher's most likely class.
-    - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for.
+    - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for;
+      view v < 0 is fresh, drawn with number -v - 1.
 
     Of mixed views (MixUp, CutMix), label and index are those of the image itself, whose weight may be small: train on the
     soft targets. A double-mix yields two views of every image in a batch, next to each other: the mixed pair with image
@@ -69,8 +71,13 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
       dtype: "float32", "float16" or "uint8" (0 … 255, not normalised).
       mean, std: per channel, of values in 0 … 1.
       seed: of the order of the samples and of the choice of views.
-      order: "global", a permutation of all samples per epoch; "windowed", shard after shard, shuffled within `window`
-        positions (for network disks); "sequential", the order of the shards; or an `Order` of `dali_dr.sampling.order`.
+      augment: show fresh views with hard targets instead of the stored ones, which a data set of plain images need not have:
+        an `AugmentationSpec` or a preset's name ("rrc", "rrc+ra+re"), drawn anew for every visit of an image as
+        `dali_dr.augment.draw.draw` draws it; or "eval" or an `Evaluation`, the resized image's centre. soft_ids are then
+        the label and soft_probs 1, both (B, 1).
+      order: "global", a permutation of all samples per epoch and the default but for evaluation; "windowed", shard after
+        shard, shuffled within `window` positions (for network disks); "sequential", the order of the shards and the
+        default for evaluation; or an `Order` of `dali_dr.sampling.order`.
       window: positions, for order="windowed".
       samples: sample numbers or keys to take, instead of all.
       classes: class ids to take, instead of all.
@@ -80,6 +87,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         views per image. The epoch keeps its number of batches: divide batch_size by m, and train epochs / m of them.
       curriculum: epoch -> (a, b), the part of the views in order of falling confidence that is replayed; see
         `dali_dr.sampling.choice.Curriculum`.
+      p_reinforced: probability that a stored view is replayed (ml-dr takes 0.99); else a fresh one of the same
+        specification, without mixing, is drawn, whose target is the label.
       rank, world_size: this process's place; default: RANK and WORLD_SIZE of the environment (torchrun), else 0 of 1.
       last_batch: "partial", "drop" or "fill"; see `dali_dr.sampling.sampler.Sampler`. Distributed training wants "drop"
         or "fill", which give every rank the same number of batches.
@@ -112,7 +121,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
-        order: OrderName | Order = "global",
+        augment: Augment | None = None,
+        order: OrderName | Order | None = None,
         window: int = 16_384,
         samples: Sequence[int] | Sequence[str] | npt.NDArray[np.integer] | None = None,
         classes: Sequence[int] | None = None,
@@ -120,6 +130,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         class_mates: int = 0,
         views_per_image: int = 1,
         curriculum: Window | None = None,
+        p_reinforced: float = 1.0,
         rank: int | None = None,
         world_size: int | None = None,
         last_batch: LastBatch = "partial",
@@ -146,17 +157,33 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         self._targets = "dense" if as_tuples and targets == "sparse" else targets
         self._as_tuples = as_tuples
         self._with_index = with_index
-        spec = self.dataset.spec
-        mixing, self._pairs = spec.mixing is not None, spec.mixing is not None and spec.mixing.double
+        self._seed = seed
+        stored = self.dataset.manifest.spec
+        spec = stored if augment is None else resolve_augment(augment, stored, size if isinstance(size, int) else None)
+        if spec is None:
+            raise ShardError(
+                f"{self.dataset.path}: holds plain images without reinforcements; pass augment, for instance "
+                'augment="rrc" for training or augment="eval", or reinforce it first (`dali-dr reinforce`)'
+            )
+        evaluating = isinstance(spec, Evaluation)
+        if order is None:
+            order = "sequential" if evaluating else "global"
+        mixed = stored.mixing if augment is None and stored else None
+        mixing, self._pairs = mixed is not None, mixed is not None and mixed.double
         if mixing and dtype == "uint8":
             raise ValueError('mixed views are no whole numbers: use dtype="float32" or "float16", not "uint8"')
         if mixing and views_per_image != 1:
             raise ValueError(
                 f"views_per_image is {views_per_image}, but mixed views have a partner each: leave it at 1"
             )
+        if self._pairs and p_reinforced < 1:
+            raise ValueError(
+                f"p_reinforced is {p_reinforced}, but the views of a double-mix come in pairs: leave it at 1"
+            )
         self._views_per_image = 2 if self._pairs else views_per_image
-        self._seed = seed
         shapes, largest = _shapes(spec.size if size is None else size, batch_size, seed)
+        if evaluating and not isinstance(shapes, _Fixed):
+            raise ValueError("evaluation shows one size: pass `size` as an int or as (height, width)")
         if isinstance(order, str):
             order = _order(self.dataset, order, seed, window, _numbers(self.dataset, samples, classes))
         elif samples is not None or classes is not None:
@@ -169,7 +196,13 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             order = ClassPaired(order, self.dataset.labels, seed, class_mates)
         self._sampler = Sampler(
             order,
-            Choice(self.dataset.num_views // (2 if self._pairs else 1), seed, views_per_image, curriculum),
+            Choice(
+                self.dataset.num_views // (2 if self._pairs else 1) if augment is None else 0,
+                seed,
+                views_per_image,
+                curriculum,
+                p_reinforced,
+            ),
             shapes,
             _environment(rank, "RANK", 0),
             _environment(world_size, "WORLD_SIZE", 1),
@@ -190,10 +223,13 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             mean=() if dtype == "uint8" else tuple(mean),
             std=() if dtype == "uint8" else tuple(std),
             layout=layout,
-            roi_decode=roi_decode,
+            roi_decode="off" if evaluating else roi_decode,  # all of the image is needed
             hw_decoder_load=hw_decoder_load,
             prefetch=prefetch,
             clock=self._stopwatch.number,
+            draw=draw_argument(spec, seed),
+            topk=0 if augment is None else 1,
+            resize_shorter=spec.resize if isinstance(spec, Evaluation) else 0,
         )
         self._length: tuple[int, int] | None = None
         self._restart(0, 0)

@@ -34,8 +34,11 @@ def replay_pipeline(
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
     clock: int = -1,
+    draw: str = "",
+    topk: int = 0,
+    resize_shorter: int = 0,
 ) -> Any:
-    """Builds the pipeline that replays stored views.
+    """Builds the pipeline that replays stored views, or fresh ones for view numbers below 0.
 
     Args:
       source: called with DALI's BatchInfo before each batch; returns (samples int64 (B,), views int32 (B,) or (B, m),
@@ -49,6 +52,8 @@ def replay_pipeline(
       hw_decoder_load: share of the images for the GPU's JPEG engine (device "gpu" only).
       prefetch: batches prepared ahead.
       clock: number of the plugin's clock that times read, decode and replay; -1: none.
+      draw, topk: of fresh views, as `fn.dr.read` takes them (`dali_dr.augment.fresh.draw_argument`).
+      resize_shorter: for evaluation, as `fn.dr.replay` takes it.
       The others are those of `dali_dr.ReinforcedIterator`.
 
     Returns:
@@ -71,6 +76,7 @@ def replay_pipeline(
         "clock": clock,
         "stored_size": stored_size,
         "interpolation": interpolation,
+        "resize_shorter": resize_shorter,
         "mean": mean,
         "std": std,
     }
@@ -84,7 +90,7 @@ def replay_pipeline(
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
         replay["size"] = size or sizes[0]
         encoded, label, start, shape, params, soft_ids, soft_probs, *partner = dr.read(
-            samples, views, index=index, mixing=mixing, clock=clock
+            samples, views, index=index, mixing=mixing, draw=draw, topk=topk, clock=clock
         )
 
         def decode(encoded: Any, start: Any, shape: Any) -> Any:

@@ -282,6 +282,35 @@ def test_curriculum_replays_its_window(dataset: dali_dr.Dataset) -> None:
     assert views[0].max() < 2 and views[1].min() >= 3
 
 
+def test_mixture_with_fresh_views(dataset: dali_dr.Dataset) -> None:
+    """Fresh views are those that the drawing rules give for (seed, key, visit), with the label as target."""
+    iterator = loader(dataset, p_reinforced=0.5, dtype="uint8", layout="HWC")
+    fresh = 0
+    for epoch in range(2):
+        for batch in epoch_of(iterator):
+            for row, (number, view) in enumerate(zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)):
+                if view >= 0:
+                    assert np.array_equal(batch["data"][row].numpy(), reference(dataset, number, view))
+                    assert np.array_equal(batch["soft_probs"][row], dataset.reinforcements(number).soft_probs[view])
+                    continue
+                fresh += 1
+                assert view == -1 - epoch
+                image = Image.open(io.BytesIO(dataset.image(number))).convert("RGB")
+                drawn = draw(
+                    dataset.spec,
+                    seed=7,
+                    key=dataset.keys[number],
+                    views=[epoch],
+                    image_height=image.height,
+                    image_width=image.width,
+                )
+                assert np.array_equal(batch["data"][row].numpy(), replay_pillow(image, drawn, 0, dataset.spec))
+                assert int(batch["soft_ids"][row, 0]) == dataset.label(number)
+                assert batch["soft_probs"][row].tolist() == [1, 0, 0, 0]
+                assert len(set(batch["soft_ids"][row].tolist())) == 4
+    assert 10 < fresh < 36
+
+
 def test_repeats_pairs_and_subsets(dataset: dali_dr.Dataset) -> None:
     batches = epoch_of(loader(dataset, repeats=3, batch_size=6))
     assert all(

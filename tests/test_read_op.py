@@ -315,7 +315,13 @@ def test_a_sample_that_does_not_exist(dataset: DataSet, number: int) -> None:
     expect(rf"sample {number} does not exist: .*index\.bin has 15 samples", dataset.index, [0, number], [0, 0])
 
 
-@pytest.mark.parametrize("view", [-1, 3, [0, 1, 3]])
+def test_a_fresh_view_needs_the_drawing_rules(dataset: DataSet) -> None:
+    expect(
+        r"sample 13 \(key n00000013_13\) in .*: a negative view number asks for a fresh view", dataset.index, [13], [-1]
+    )
+
+
+@pytest.mark.parametrize("view", [3, [0, 1, 3]])
 def test_a_view_that_does_not_exist(dataset: DataSet, view: Any) -> None:
     bad = view if isinstance(view, int) else 3
     pattern = (

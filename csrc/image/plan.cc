@@ -11,6 +11,7 @@ namespace dali_dr::image {
 namespace {
 
 constexpr double kPi = 3.141592653589793;
+constexpr int32_t kMaxResized = 1 << 16;  // longest side of a resized image of which a view is a part
 
 struct Matrix {  // Pillow's order: x' = a*x + b*y + c, y' = d*x + e*y + f
   double a, b, c, d, e, f;
@@ -177,10 +178,21 @@ Box Rescale(const Box& box, Size out, Size stored) {
 
 std::string Text(Size s) { return std::to_string(s.height) + "x" + std::to_string(s.width); }
 
+// torchvision's CenterCrop along one axis: round((resized - out) / 2), halves to even. Where the axis keeps
+// its size, the crop moves instead of the window.
+void CentreAxis(int32_t out, int32_t* resized, int32_t* window, int32_t* begin, int32_t* length) {
+  const int32_t gap = *resized - out, half = gap / 2;
+  *window = half + (gap % 2 != 0 && half % 2 != 0);
+  if (*resized != *length) return;
+  *begin += *window;
+  *length = *resized = out;
+  *window = 0;
+}
+
 }  // namespace
 
 std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t origin_left, Size out,
-                     Size stored, Plan* plan) {
+                     Size stored, int32_t resize_shorter, Plan* plan) {
   const Box& crop = view.crop;
   const int64_t top = crop.top - origin_top, left = crop.left - origin_left;
   if (top < 0 || left < 0 || top + crop.height > image.height || left + crop.width > image.width) {
@@ -190,8 +202,25 @@ std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t o
            ") of the source: pass the whole image, or a part that holds the box with its `origin`";
   }
   plan->crop = {int32_t(top), int32_t(left), crop.height, crop.width};
-  plan->out = out;
+  plan->out = plan->resized = out;
+  plan->window_top = plan->window_left = 0;
   plan->flip = view.flip;
+  if (resize_shorter > 0) {
+    const int64_t shorter = std::min(crop.height, crop.width), longer = std::max(crop.height, crop.width);
+    const int64_t length = int64_t{resize_shorter} * longer / shorter;
+    if (length > kMaxResized) {
+      return "its " + Text(Size{crop.height, crop.width}) + " pixels would be resized to " +
+             std::to_string(length) + " on the longer side, more than " + std::to_string(kMaxResized);
+    }
+    const bool upright = crop.height >= crop.width;
+    plan->resized = upright ? Size{int32_t(length), resize_shorter} : Size{resize_shorter, int32_t(length)};
+    if (plan->resized.height < out.height || plan->resized.width < out.width) {
+      return "the view of " + Text(out) + " does not fit into the image resized to " + Text(plan->resized) +
+             ": pass a larger `resize_shorter`";
+    }
+    CentreAxis(out.height, &plan->resized.height, &plan->window_top, &plan->crop.top, &plan->crop.height);
+    CentreAxis(out.width, &plan->resized.width, &plan->window_left, &plan->crop.left, &plan->crop.width);
+  }
 
   const Box& erase = view.erase;
   plan->erase = Box{};

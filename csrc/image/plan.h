@@ -39,6 +39,11 @@ struct Plan {
   Box crop;   // relative to the top-left pixel of the given image
   Box erase;  // in output pixels, inside the output; height or width 0 = none
   Size out;
+  // The crop is resized to `resized`, of which the view is the part of size `out` from `window` on. Mostly
+  // the whole: resized == out, window 0. An axis that keeps its size has resized == out, too: the crop is
+  // then the part.
+  Size resized;
+  int32_t window_top, window_left;
   int32_t flip;
   int32_t num_steps;
   Step steps[kMaxOps];
@@ -60,9 +65,11 @@ std::string MakeMixPlan(const int32_t* words, Size out, Size stored, MixPlan* pl
 // `image` is the size of the given pixels, (origin_top, origin_left) their place in the source image, in
 // whose pixels the crop box is stored. `stored` is the view size at which erase boxes and translations were
 // stored; edges of erase boxes and translations are multiplied by out / stored and rounded half up, per axis.
+// `resize_shorter`: 0, or the length to which the crop's shorter side is resized, keeping its aspect ratio;
+// the view is then the centre of that, as in torchvision's Resize(resize_shorter) and CenterCrop(out).
 // Returns an empty string, or what is wrong and what to do.
 std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t origin_left, Size out,
-                     Size stored, Plan* plan);
+                     Size stored, int32_t resize_shorter, Plan* plan);
 
 }  // namespace dali_dr::image
 

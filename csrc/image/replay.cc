@@ -79,23 +79,23 @@ Finish::Finish(OutputType type, bool channels_last, std::span<const float> mean,
   }
 }
 
-void Scratch::SetTaps(const Axis& axis, TapTable* table) {
-  const int32_t max_taps = MaxTaps(axis), out = RoundUp(axis.out, 4);
+void Scratch::SetTaps(const Axis& axis, int32_t first, int32_t count, TapTable* table) {
+  const int32_t max_taps = MaxTaps(axis), out = RoundUp(count, 4);
   Grow(&raw_, max_taps);
   Grow(&fixed_, size_t(out) * max_taps);
   Grow(&table->start, out);
   int32_t longest = 1;
-  for (int32_t x = 0; x < axis.out; ++x) {
+  for (int32_t x = 0; x < count; ++x) {
     int32_t* fixed = fixed_.data() + size_t(x) * max_taps;
-    const int32_t count = FixedWeights(axis, x, raw_.data(), &table->start[x], fixed);
-    std::fill(fixed + count, fixed + max_taps, 0);
-    longest = std::max(longest, count);
+    const int32_t used = FixedWeights(axis, first + x, raw_.data(), &table->start[x], fixed);
+    std::fill(fixed + used, fixed + max_taps, 0);
+    longest = std::max(longest, used);
   }
   table->pairs = (longest + 1) / 2;
   const int32_t taps = 2 * table->pairs;
   table->weight.assign(size_t(out) * table->pairs, TapPair{});
-  for (int32_t x = axis.out; x < out; ++x) table->start[x] = 0;
-  for (int32_t x = 0; x < axis.out; ++x) {
+  for (int32_t x = count; x < out; ++x) table->start[x] = 0;
+  for (int32_t x = 0; x < count; ++x) {
     // Move windows at the far edge inwards (leading weights 0), so that taps past the edge occur only in tiny
     // inputs.
     const int32_t begin = table->start[x], start = std::max(0, std::min(begin, axis.in - taps));
@@ -127,9 +127,14 @@ void Scratch::CropResizeFlip(const Plan& plan, const Image& image, Filter filter
   const Box& crop = plan.crop;
   const Size out = plan.out;
   UseView(out);
-  const bool horizontal = crop.width != out.width, vertical = crop.height != out.height;
-  if (horizontal) SetTaps(MakeAxis(crop.width, out.width, filter), &columns_);
-  if (vertical) SetTaps(MakeAxis(crop.height, out.height, filter), &rows_);
+  const Size resized = plan.resized;
+  const bool horizontal = crop.width != resized.width, vertical = crop.height != resized.height;
+  if (horizontal) {
+    SetTaps(MakeAxis(crop.width, resized.width, filter), plan.window_left, out.width, &columns_);
+  }
+  if (vertical) {
+    SetTaps(MakeAxis(crop.height, resized.height, filter), plan.window_top, out.height, &rows_);
+  }
   // Bytes that kernels may read from the start of a row of the crop.
   const size_t read = 3 * size_t(horizontal ? std::max(crop.width, 2 * columns_.pairs) : crop.width) + kPad;
   const int32_t taps = vertical ? 2 * rows_.pairs : 1;
@@ -144,7 +149,7 @@ void Scratch::CropResizeFlip(const Plan& plan, const Image& image, Filter filter
     kernels_->split_row(row, out.width, plan.flip, to);
   };
 
-  if (horizontal && vertical && !VerticalFirst(crop.height, crop.width, out.height, out.width)) {
+  if (horizontal && vertical && !VerticalFirst(crop.height, crop.width, resized.height, resized.width)) {
     // The ring holds the horizontally resized rows that the vertical window of one output row needs.
     const int32_t ring_rows = RoundUp(taps + 2 * kRowGroup, kRowGroup);
     const size_t stride = size_t(RoundUp(3 * out.width, 32)) + kPad;

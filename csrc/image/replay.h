@@ -67,7 +67,8 @@ class Scratch {
     Taps view() const { return {start.data(), weight.data(), pairs}; }
   };
 
-  void SetTaps(const Axis& axis, TapTable* table);
+  // Of output coordinates first .. first + count.
+  void SetTaps(const Axis& axis, int32_t first, int32_t count, TapTable* table);
   void UseView(Size size);
   void SwapPlanes();
   void ApplyAffine(const Affine& map, Size size);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "dali/pipeline/operator/error_reporting.h"
+#include "image/header.h"
 
 namespace dali_dr {
 namespace {
@@ -59,6 +60,16 @@ void CopyTo(dali::TensorList<dali::CPUBackend>& output, int sample, const T* fro
   if (count > 0) std::memcpy(output.mutable_tensor<T>(sample), from, count * sizeof(T));
 }
 
+// All probability on the label, and the lowest other classes, so that ids are distinct as those of a record
+// are.
+void HardTarget(int32_t label, std::span<int32_t> ids, std::span<float> probs) {
+  std::fill(probs.begin(), probs.end(), 0.0f);
+  probs[0] = 1.0f;
+  ids[0] = label;
+  for (size_t i = 1; i < ids.size(); ++i)
+    ids[i] = static_cast<int32_t>(i) - (static_cast<int32_t>(i) <= label);
+}
+
 }  // namespace
 
 DALI_SCHEMA(dr__Read)
@@ -86,12 +97,19 @@ outputs follow:
 
 Without ``views``, only the first two; then samples need no records.
 
+A negative number v asks for a **fresh** view, number -v - 1 of as many as one likes, instead of a stored one. It is
+drawn from ``draw``, the sample's key and the number alone, exactly as ``dali_dr.augment.draw.draw`` draws it, and its
+target is the label: soft_ids are the label and then the lowest other classes, soft_probs are 1, 0, …. Samples without
+a record can be had that way too.
+
 A sample that cannot be had (no such number or view, a missing or changed shard, a damaged record) raises RuntimeError,
 which names its number, key, shard and offset.)")
     .NumInput(1, 2)
     .InputDox(0, "samples", "TensorList of int64, scalar", "Sample numbers, from 0.")
     .InputDox(1, "views", "TensorList of int32, scalar or [m]",
-              "View numbers: rows of the sample's record, from 0, in order of falling confidence.")
+              "View numbers: rows of the sample's record, from 0, in order of falling confidence; v < 0 is "
+              "the fresh "
+              "view number -v - 1.")
     .OutputFn([](const dali::OpSpec& spec) {
       if (spec.NumRegularInput() != 2) return kPlainOutputs;
       return spec.GetArgument<bool>("mixing") ? int{kNumMixingOutputs} : int{kNumOutputs};
@@ -102,7 +120,16 @@ which names its number, key, shard and offset.)")
         "index",
         "Path of the data set's index.bin. Shards lie at the paths that it gives, relative to its folder.",
         DALI_STRING)
-    .AddOptionalArg("clock", "Number of the clock that times this pipeline's stages; -1: none.", -1);
+    .AddOptionalArg("clock", "Number of the clock that times this pipeline's stages; -1: none.", -1)
+    .AddOptionalArg("draw",
+                    "What fresh views are drawn from, as ``dali_dr.augment.fresh.draw_argument`` writes it; "
+                    "``\"whole\"`` for the whole image, not augmented. Empty: there are no fresh views.",
+                    std::string())
+    .AddOptionalArg(
+        "topk",
+        "K of fresh views. 0: that of the sample's record, 1 for a sample without. If given, records must "
+        "have this K, and are not read for fresh views.",
+        0);
 
 Read::Read(const dali::OpSpec& spec)
     : StatelessOperator(spec),
@@ -112,6 +139,14 @@ Read::Read(const dali::OpSpec& spec)
       clock_(Clock::Get(spec.GetArgument<int>("clock"))) {
   DALI_ENFORCE(with_views_ || !mixing_,
                "`mixing` needs `views`: without them there is nothing that is mixed.");
+  const auto text = spec.GetArgument<std::string>("draw");
+  if (!text.empty()) draw_ = draw::Spec::Parse(text);
+  const int topk = spec.GetArgument<int>("topk");
+  DALI_ENFORCE(
+      topk >= 0 && static_cast<uint64_t>(topk) <= shards_->num_classes(),
+      make_string("`topk` is ", topk, ": pass 1 to ", shards_->num_classes(), ", the number of classes of ",
+                  shards_->index_path(), ", or 0 for that of the records."));
+  topk_ = static_cast<size_t>(topk);
 }
 
 void Read::Region::Add(const int32_t* box) {
@@ -142,40 +177,87 @@ void Read::AddPartner(Slot* slot, bool first, const int32_t* words) const {
   slot->partner_roi.Add(crop);
 }
 
-void Read::Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const {
-  shards_->Load(slot->sample);
+std::span<const int32_t> Read::Views(const dali::Workspace& ws, int i) const {
+  if (!with_views_) return {};
+  const auto& views = ws.Input<dali::CPUBackend>(1);
+  return {views.tensor<int32_t>(i), static_cast<size_t>(volume(views.tensor_shape_span(i)))};
+}
+
+bool Read::NeedsRecord(int64_t sample, std::span<const int32_t> views) const {
+  if (std::any_of(views.begin(), views.end(), [](int32_t v) { return v >= 0; })) return true;
+  return with_views_ && topk_ == 0 && shards_->HasRecord(sample);  // for its K
+}
+
+void Read::Fill(Slot* slot, std::span<const int32_t> views, record::Decompressor* decompressor) const {
+  const shards::Sample& sample = slot->sample;
+  shards_->Load(sample);
   if (!with_views_) return;
-  try {
-    const auto record = record::Record::Parse(decompressor->Decompress(slot->sample.record.bytes));
-    if (record.mixing() && !mixing_)
-      throw record::RecordError("its views are mixed with partner images; read them with mixing=True");
-    const size_t plain = record.plain_words(), topk = record.topk();
-    const size_t words = mixing_ ? 2 * plain + record::kMixWords : plain;
-    slot->words = static_cast<int>(words);
-    slot->topk = record.topk();
-    slot->roi = slot->partner_roi = Region{};
-    slot->partner = shards::Sample{};
-    slot->params.resize(rows.size() * words);
-    slot->ids.resize(rows.size() * topk);
-    slot->probs.resize(rows.size() * topk);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (rows[i] < 0 || static_cast<uint32_t>(rows[i]) >= record.views())
-        throw record::RecordError(make_string("view ", rows[i],
-                                              " does not exist, the record holds views 0 to ",
-                                              record.views() - 1, "; ask for one of these"));
-      int32_t* view = slot->params.data() + i * words;
-      record.ReadView(rows[i], {view, static_cast<size_t>(record.view_words())},
-                      {slot->ids.data() + i * topk, topk}, {slot->probs.data() + i * topk, topk});
-      slot->roi.Add(view);
-      if (!mixing_) continue;
-      if (!record.mixing()) record::FillNoPartner({view + plain, words - plain}, record.num_ops());
-      AddPartner(slot, i == 0, view + plain);
+  std::optional<record::Record> record;
+  size_t stored_words = 0;  // of a stored view without its partner
+  const auto in_record = [&](const auto& body) {
+    try {
+      body();
+    } catch (const record::RecordError& error) {
+      throw record::RecordError(shards_->Where(sample, sample.record) + ": " + error.what());
+    } catch (const shards::ShardError& error) {
+      throw shards::ShardError(shards_->Where(sample, sample.record) +
+                               ": the partner of one of its views cannot be had: " + error.what());
     }
-  } catch (const record::RecordError& error) {
-    throw record::RecordError(shards_->Where(slot->sample, slot->sample.record) + ": " + error.what());
-  } catch (const shards::ShardError& error) {
-    throw shards::ShardError(shards_->Where(slot->sample, slot->sample.record) +
-                             ": the partner of one of its views cannot be had: " + error.what());
+  };
+  slot->topk = std::max<size_t>(topk_, 1);
+  if (!sample.record.bytes.empty())
+    in_record([&] {
+      record = record::Record::Parse(decompressor->Decompress(sample.record.bytes));
+      stored_words = record->plain_words();
+      slot->topk = record->topk();
+      if (topk_ != 0 && topk_ != slot->topk)
+        throw record::RecordError(make_string("its predictions have ", slot->topk, " classes, but `topk` is ",
+                                              topk_, ": pass that number, or 0"));
+    });
+  std::optional<draw::Drawer> drawer;
+  if (std::any_of(views.begin(), views.end(), [](int32_t v) { return v < 0; })) {
+    image::Size size;
+    std::string problem = image::ReadSize(sample.image.bytes, &size);
+    if (!draw_)
+      problem = "a negative view number asks for a fresh view, but the argument `draw` is not given";
+    if (!problem.empty()) throw shards::ShardError(shards_->Where(sample, sample.image) + ": " + problem);
+    drawer.emplace(*draw_, sample.key, size);
+  }
+  // A stored and a fresh view may have different numbers of operations; words after the last are ignored.
+  const size_t plain = std::max(record ? stored_words : 0, drawer ? draw::Drawer::words(*draw_) : 0);
+  slot->words = mixing_ ? 2 * plain + record::kMixWords : plain;
+  slot->roi = slot->partner_roi = Region{};
+  slot->partner = shards::Sample{};
+  slot->params.assign(views.size() * slot->words, 0);
+  slot->ids.resize(views.size() * slot->topk);
+  slot->probs.resize(views.size() * slot->topk);
+  for (size_t i = 0; i < views.size(); ++i) {
+    const std::span<int32_t> view(slot->params.data() + i * slot->words, slot->words);
+    const std::span<int32_t> ids(slot->ids.data() + i * slot->topk, slot->topk);
+    const std::span<float> probs(slot->probs.data() + i * slot->topk, slot->topk);
+    bool alone = mixing_;  // without a partner, where there might be one
+    if (views[i] < 0) {
+      drawer->Draw(-(int64_t{views[i]} + 1), view.first(plain));
+      HardTarget(sample.label, ids, probs);
+    } else {
+      in_record([&] {
+        if (static_cast<uint32_t>(views[i]) >= record->views())
+          throw record::RecordError(make_string("view ", views[i],
+                                                " does not exist, the record holds views 0 to ",
+                                                record->views() - 1, "; ask for one of these"));
+        if (record->mixing() && !mixing_)
+          throw record::RecordError("its views are mixed with partner images; read them with mixing=True");
+        if (record->mixing() && plain != stored_words)
+          throw record::RecordError(
+              "its views are mixed, and the fresh ones asked for with them have more operations; "
+              "draw fresh ones with as many or fewer");
+        record->ReadView(views[i], view.first(record->view_words()), ids, probs);
+        alone = mixing_ && !record->mixing();
+      });
+    }
+    slot->roi.Add(view.data());
+    if (alone) record::FillNoPartner(view.subspan(plain), static_cast<int>(plain - record::kViewWords) / 2);
+    if (mixing_) in_record([&] { AddPartner(slot, i == 0, view.data() + plain); });
   }
 }
 
@@ -197,20 +279,14 @@ void Read::FillSlots(const dali::Workspace& ws, int count) {
   ForEachSample(pool, count, [&](int i, int) {
     guarded(i, [&](Slot& slot) {
       slot.error.clear();
-      slot.sample = shards_->Find(*samples.tensor<int64_t>(i), with_views_);
+      const int64_t number = *samples.tensor<int64_t>(i);
+      slot.sample = shards_->Find(number, NeedsRecord(number, Views(ws, i)));
       shards_->Prefetch(slot.sample);
     });
   });
   ForEachSample(pool, count, [&](int i, int thread) {
     if (!slots_[i].error.empty()) return;
-    guarded(i, [&](Slot& slot) {
-      std::span<const int32_t> rows;
-      if (with_views_) {
-        const auto& views = ws.Input<dali::CPUBackend>(1);
-        rows = {views.tensor<int32_t>(i), static_cast<size_t>(volume(views.tensor_shape_span(i)))};
-      }
-      Fill(&slot, rows, &decompressors_[thread]);
-    });
+    guarded(i, [&](Slot& slot) { Fill(&slot, Views(ws, i), &decompressors_[thread]); });
   });
   if (mixing_) {  // again one pass later, so that cold reads of partners overlap too
     ForEachSample(pool, count, [&](int i, int) {
@@ -297,8 +373,8 @@ void Read::Batch(dali::Workspace& ws) {
     const auto views = ws.Input<dali::CPUBackend>(1).tensor_shape_span(i);
     std::copy(views.begin(), views.end(), params.tensor_shape_span(i).begin());
     std::copy(views.begin(), views.end(), predictions.tensor_shape_span(i).begin());
-    params.tensor_shape_span(i)[views_dim] = slots_[i].words;
-    predictions.tensor_shape_span(i)[views_dim] = slots_[i].topk;
+    params.tensor_shape_span(i)[views_dim] = static_cast<int64_t>(slots_[i].words);
+    predictions.tensor_shape_span(i)[views_dim] = static_cast<int64_t>(slots_[i].topk);
   }
   resize(kParams, params, DALI_INT32);
   resize(kSoftIds, predictions, DALI_INT32);

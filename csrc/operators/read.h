@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
+#include "draw/draw.h"
 #include "operators/clock.h"
 #include "record/record.h"
 #include "shards/shards.h"
@@ -37,8 +39,8 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   struct Slot {
     std::string error;  // not empty: why the sample cannot be had; then the rest holds anything
     shards::Sample sample;
-    shards::Sample partner;  // no bytes: there is none, or it is the sample itself
-    int words = 0, topk = 0;
+    shards::Sample partner;      // no bytes: there is none, or it is the sample itself
+    size_t words = 0, topk = 0;  // of one packed view, of one prediction
     Region roi, partner_roi;
     std::vector<int32_t> params;  // one packed view after the other
     std::vector<int32_t> ids;
@@ -48,9 +50,16 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   // Makes the outputs of a batch.
   void Batch(dali::Workspace& ws);
 
-  // Brings one sample into memory and unpacks the given rows of its record; with mixing, finds its partner.
-  // Throws ShardError, RecordError.
-  void Fill(Slot* slot, std::span<const int32_t> rows, record::Decompressor* decompressor) const;
+  // The view numbers of sample i of the batch; none without views.
+  std::span<const int32_t> Views(const dali::Workspace& ws, int i) const;
+
+  // Whether these views of a sample cannot be made without its record.
+  bool NeedsRecord(int64_t sample, std::span<const int32_t> views) const;
+
+  // Brings one sample into memory and makes the given views: unpacks rows of its record, draws fresh ones;
+  // with mixing, finds its partner. Throws ShardError, RecordError, and others for what is wrong with the
+  // image or the arguments.
+  void Fill(Slot* slot, std::span<const int32_t> views, record::Decompressor* decompressor) const;
 
   // Notes the partner of one view, unpacked as `words`, in the slot. Throws RecordError.
   void AddPartner(Slot* slot, bool first, const int32_t* words) const;
@@ -62,7 +71,9 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   std::shared_ptr<const shards::ShardSet>
       shards_;  // shared with the images given out, which lie in its mappings
   bool with_views_, mixing_;
-  Clock* clock_;  // or null
+  Clock* clock_;                    // or null
+  std::optional<draw::Spec> draw_;  // of fresh views
+  size_t topk_;                     // 0: as in the record
   std::vector<Slot> slots_;
   std::vector<record::Decompressor> decompressors_;  // one per thread
 };

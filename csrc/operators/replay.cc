@@ -73,6 +73,14 @@ height, width, which scale as erase boxes do (all zero: none); the view of the p
         "The view size at which erase boxes and translations were stored: an int or (height, width). 0 means "
         "``size``.",
         std::vector<int>{0})
+    .AddOptionalArg(
+        "resize_shorter",
+        "Resize the crop box so that its shorter side has this length, keeping its aspect ratio, and show "
+        "the "
+        "centre of that of size ``size``: torchvision's Resize(resize_shorter) and CenterCrop(size) where "
+        "the box is "
+        "the whole image. Only the pixels that are shown are computed. 0: resize the box to ``size``.",
+        0)
     .AddOptionalArg("interpolation", "``\"bilinear\"`` or ``\"bicubic\"``, both with Pillow's antialiasing.",
                     std::string("bilinear"))
     .AddOptionalArg(
@@ -106,6 +114,7 @@ ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
       size_("size", spec) {
   clock_ = Clock::Get(spec.GetArgument<int>("clock"));
   stored_argument_ = SizeArgument(spec, "stored_size");
+  resize_shorter_ = spec.GetArgument<int>("resize_shorter");
   if (!size_.HasArgumentInput()) SetSize(SizeArgument(spec, "size"));
 
   const auto interpolation = spec.GetArgument<std::string>("interpolation");
@@ -153,6 +162,10 @@ void ReplayBase<Backend>::SetSize(image::Size size) {
           std::max(stored_.height, stored_.width) <= image::kMaxViewSize,
       make_string("`stored_size` is ", stored_.height, "x", stored_.width, ": each side must be 1 to ",
                   image::kMaxViewSize, ", or the argument 0 for `size`."));
+  DALI_ENFORCE(resize_shorter_ == 0 || (resize_shorter_ >= std::max(out_.height, out_.width) &&
+                                        resize_shorter_ <= image::kMaxViewSize),
+               make_string("`resize_shorter` is ", resize_shorter_, ": pass at least `size`, at most ",
+                           image::kMaxViewSize, ", or 0 for none."));
 }
 
 template <typename Backend>
@@ -162,7 +175,7 @@ std::string ReplayBase<Backend>::AddView(std::span<const int32_t> words, std::sp
   const auto plan = [&](std::span<const int32_t> own, image::Size size, const int* origin, image::Plan* to) {
     std::string problem = image::ParseView(own.data(), int64_t(own.size()), &view);
     if (!problem.empty()) return problem;
-    return image::MakePlan(view, size, origin[0], origin[1], out_, stored_, to);
+    return image::MakePlan(view, size, origin[0], origin[1], out_, stored_, resize_shorter_, to);
   };
   if (!mixing_) {
     if (words.size() % 2 != 0 && words.size() >= image::kMixWords + 2 * image::kViewHeaderWords)

@@ -33,6 +33,7 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
   void ForEachView(dali::Workspace& ws, Make make);
 
   image::Size out_, stored_;
+  int32_t resize_shorter_;  // 0: none
   image::Filter filter_;
   std::optional<image::Finish> finish_;
   // Of the current batch: the plans of sample i are plans_[first_[i] .. first_[i + 1]).

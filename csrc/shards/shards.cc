@@ -127,6 +127,7 @@ ShardSet::ShardSet(const std::string& index_path) : index_path_(index_path), ind
   if (const auto n = LoadAs<uint32_t>(head + 12); n != kHeaderBytes)
     FailIndex("header_bytes is " + std::to_string(n) + ", want 64");
   samples_ = LoadAs<uint64_t>(head + 16);
+  num_classes_ = LoadAs<uint64_t>(head + 24);
   num_files_ = LoadAs<uint32_t>(head + 32);
   if (LoadAs<uint32_t>(head + 36) != 0) FailIndex("unknown flags are set");
   const auto file_table_bytes = LoadAs<uint64_t>(head + 40);
@@ -219,12 +220,18 @@ Member ShardSet::Find(const Sample& sample, const char* kind, uint32_t file, uin
   return {file, member.offset, shard.mapping.bytes().subspan(member.offset, size)};
 }
 
-Sample ShardSet::Find(int64_t number, bool with_record) const {
+const uint8_t* ShardSet::Entry(int64_t number) const {
   if (number < 0 || static_cast<uint64_t>(number) >= samples_)
     Fail("sample ", number, " does not exist: ", index_path_, " has ", samples_, " samples, numbered from 0");
+  return entries_ + kEntryBytes * static_cast<uint64_t>(number);
+}
+
+bool ShardSet::HasRecord(int64_t number) const { return LoadAs<uint32_t>(Entry(number) + 20) != 0; }
+
+Sample ShardSet::Find(int64_t number, bool with_record) const {
   uint32_t entry[7];  // image file, block, bytes; record file, block, bytes; label
   static_assert(sizeof entry == kEntryBytes);
-  std::memcpy(entry, entries_ + kEntryBytes * static_cast<uint64_t>(number), sizeof entry);
+  std::memcpy(entry, Entry(number), sizeof entry);
   Sample sample;
   sample.number = number;
   sample.key = Key(static_cast<uint64_t>(number));

@@ -60,7 +60,11 @@ class ShardSet {
   explicit ShardSet(const std::string& index_path);
 
   int64_t samples() const { return static_cast<int64_t>(samples_); }
+  uint64_t num_classes() const { return num_classes_; }  ///< labels are below it
   const std::string& index_path() const { return index_path_; }
+
+  /// Whether sample `number` has a record. Throws ShardError if there is no such sample.
+  bool HasRecord(int64_t number) const;
 
   /// Finds sample `number`, with its record or without, and maps its shards; does not touch its data yet.
   /// Throws ShardError: no such sample, no record, a shard that is missing or of another size, a slice
@@ -90,6 +94,7 @@ class ShardSet {
   };
 
   [[noreturn]] void FailIndex(const std::string& what) const;
+  const uint8_t* Entry(int64_t number) const;
   std::string_view Key(uint64_t number) const;
   void Map(File* shard, const Sample& sample, const Member& member) const;
   Member Find(const Sample& sample, const char* kind, uint32_t file, uint32_t block, uint32_t size) const;
@@ -100,7 +105,7 @@ class ShardSet {
 
   std::string index_path_;
   MappedFile index_;
-  uint64_t samples_ = 0;
+  uint64_t samples_ = 0, num_classes_ = 0;
   const uint8_t* entries_ = nullptr;
   const uint8_t* key_offsets_ = nullptr;
   std::string_view keys_;

@@ -107,7 +107,8 @@ def _reinforce(options: argparse.Namespace) -> None:
     import torch
 
     from dali_dr.augment.spec import AugmentationSpec
-    from dali_dr.reinforce.generate import Generation, reinforce
+    from dali_dr.reinforce.generate import Generation
+    from dali_dr.reinforce.run import reinforce
     from dali_dr.reinforce.sources import ImageFolder
     from dali_dr.reinforce.teachers import load_teacher
 

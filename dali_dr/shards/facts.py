@@ -198,7 +198,7 @@ def read_image(path: Path, number: int, members: list[tar.Member]) -> StoredSamp
     if len(images) != 1 or not labels:
         raise ShardError(
             f"{path}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
-            f"({', '.join(tar.IMAGE_SUFFIXES)}) and a label in {key}.cls or as \"label\" in {key}.json"
+            f'({", ".join(tar.IMAGE_SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
         )
     text = tar.read_at(path, labels[0].offset, labels[0].size)
     try:

@@ -191,7 +191,6 @@ class WebDatasetTars:
       keys: in the order of the tars.
       labels: int32 (S,).
       members: int64 (S, 3): number of the tar, offset and length of the image.
-      suffixes: of the images, as the tars have them.
       class_names: the numbers as text.
     """
 
@@ -199,7 +198,6 @@ class WebDatasetTars:
     keys: Sequence[str]
     labels: npt.NDArray[np.int32]
     members: npt.NDArray[np.int64]
-    suffixes: Sequence[str]
     class_names: Sequence[str]
 
     @classmethod
@@ -209,18 +207,17 @@ class WebDatasetTars:
         Raises:
           ShardError: naming tar and key of a sample without an image or label.
         """
-        keys, labels, members, suffixes = [], [], [], []
+        keys, labels, members = [], [], []
         for number, path in enumerate(tars):
             for group in members_of(path):
                 sample = read_image(path, number, group)
                 keys.append(sample.key)
                 labels.append(sample.label)
                 members.append((number, sample.image.offset, sample.image.size))
-                suffixes.append(sample.image.suffix)
         if not keys:
             raise ShardError(f"{tars[0]}: holds no samples")
         class_names = [str(n) for n in range(max(labels) + 1)]
-        return cls(tars, keys, np.array(labels, np.int32), np.array(members, np.int64), suffixes, class_names)
+        return cls(tars, keys, np.array(labels, np.int32), np.array(members, np.int64), class_names)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -232,7 +229,7 @@ class WebDatasetTars:
     def place(self, number: int) -> Place:
         """Where image ``number`` is, for a sidecar data set."""
         file, offset, _ = self.members[number].tolist()
-        return Place(file, offset, self.suffixes[number])
+        return Place(file, offset)
 
     def image_tars(self, out: Path) -> tuple[ImageTar, ...]:
         """The tars, as the manifest of a sidecar data set in ``out`` names them."""

@@ -36,7 +36,7 @@ from dali_dr.record.labels import Reinforcements, order_by_confidence
 from dali_dr.shards import tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, StoredSample, describe_topk, image_files, members_of
 from dali_dr.shards.index import INDEX_NAME, MAX_LABEL, IndexedFile, SampleTable
-from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
+from dali_dr.shards.manifest import MANIFEST_NAME, ImageTar, Manifest, library_versions
 
 # 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises
 # 100 MB to 1 GB), small enough that a kill costs a minute or two of one GPU's teacher.
@@ -52,12 +52,11 @@ OnError = Literal["raise", "skip"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image lies in a tar that stays as it is: the tar's number in `Manifest.image_tars`, the offset of the
-    image's first byte there, and the image's suffix as the tar has it."""
+    """Where an image lies in a tar that stays as it is: the tar's number in `Manifest.image_tars`, and the offset of the
+    image's first byte there."""
 
     tar: int
     offset: int
-    suffix: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -98,6 +97,7 @@ def write_shards(
     log_step: float = DEFAULT_LOG_STEP,
     seed: int | None = None,
     extra: Mapping[str, Any] | None = None,
+    image_tars: Sequence[ImageTar] = (),
     resume: bool = True,
     on_error: OnError = "raise",
     check_images: bool = False,
@@ -124,6 +124,7 @@ def write_shards(
         probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.codec.encode`.
         seed: of the drawn views; kept in the manifest.
         extra: JSON-able, kept in the manifest.
+        image_tars: the tars that hold the images (`Sample.place`): a sidecar data set, whose shards are records alone.
         resume: False refuses a folder that already holds shards.
         on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
         check_images: also decode every image in full, to refuse images that are cut off (about 1 ms each).
@@ -162,6 +163,7 @@ def write_shards(
         log_step=log_step if spec is not None and probabilities == "log8" else None,
         seed=seed,
         extra=extra or {},
+        image_tars=tuple(image_tars),
     )
     if total is None:
         with contextlib.suppress(TypeError):
@@ -297,8 +299,8 @@ def write_one_shard(
                 record = written[-1] if sample.reinforcements is not None else None
                 image, image_tar = written[0], None
                 if sample.place is not None and draft.image_tars:
-                    name, image_tar = f"{sample.key}.{sample.place.suffix}", sample.place.tar
-                    image = tar.Member(name, sample.place.offset, len(sample.image_bytes))
+                    image = tar.Member(sample.key, sample.place.offset, len(sample.image_bytes))
+                    image_tar = sample.place.tar
                 stored = StoredSample(sample.key, int(sample.label), image, record, image_tar)
                 facts.add(stored, views, sample_topk)
                 if len(members) == limit:
@@ -505,14 +507,15 @@ def _write_missing(
         for start in itertools.count():
             if start not in finished:
                 break
-        leading = [ShardFacts.load(shard_path(out, draft, number)) for number in range(start)]
+        images = ImageTars.of(out, draft)
+        leading = [ShardFacts.load(shard_path(out, draft, number), images) for number in range(start)]
         consumed = sum(facts.consumed for facts in leading)
         bar.update(consumed)
         stream = iter(samples(consumed))
     for number in itertools.count():
         path = shard_path(out, draft, number)
         if number in finished:
-            done = ShardFacts.load(path)
+            done = ShardFacts.load(path, ImageTars.of(out, draft))
             if number >= start:
                 _follow(stream, done, path, bar)
             for key in done.keys:

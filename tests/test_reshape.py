@@ -143,23 +143,28 @@ def test_a_killed_sidecar_run_goes_on(image_tars: Path, sidecar: dali_dr.Dataset
         assert path.name == "report" or path.read_bytes() == (run.out / path.name).read_bytes()
 
 
+def by_crop(views: Any) -> Any:
+    """Rows in an order that does not depend on confidence, which quantisation shifts a little."""
+    return views.take(np.lexsort(views.crop.T))
+
+
 def test_subset_keeps_views_classes_and_images(whole: dali_dr.Dataset, tmp_path: Path) -> None:
     subset(whole, tmp_path / "s", views=5, topk=2, images="3:9", progress=False)
     small = dali_dr.Dataset(tmp_path / "s")
     assert list(small.keys) == list(whole.keys)[3:9] and small.num_views == 5 and small.manifest.topk == 2
     assert verify(tmp_path / "s", images=True, progress=False).ok and small.spec == whole.spec
     for number in range(6):
-        full, kept = whole.reinforcements(number + 3), small.reinforcements(number)
         rows = choose_rows(12, 5, "random", small.keys[number])
-        assert np.array_equal(kept.crop, full.crop[rows]) and np.array_equal(kept.soft_ids, full.soft_ids[rows, :2])
+        full, kept = by_crop(whole.reinforcements(number + 3).take(rows)), by_crop(small.reinforcements(number))
+        assert np.array_equal(kept.crop, full.crop) and np.array_equal(kept.soft_ids, full.soft_ids[:, :2])
         # the logarithmic code rounds the rest anew, by half a step of 0.15 nats at most
-        np.testing.assert_allclose(np.log(kept.soft_probs), np.log(full.soft_probs[rows, :2]), atol=0.076)
-        assert np.array_equal(kept.magnitudes, full.magnitudes[rows]) and small.image(number) == whole.image(number + 3)
+        np.testing.assert_allclose(np.log(kept.soft_probs), np.log(full.soft_probs[:, :2]), atol=0.076)
+        assert np.array_equal(kept.magnitudes, full.magnitudes) and small.image(number) == whole.image(number + 3)
     everything = subset(whole, tmp_path / "all", progress=False)
     again = dali_dr.Dataset(tmp_path / "all")
     assert everything.images == 15
     for number in range(15):
-        full, kept = whole.reinforcements(number), again.reinforcements(number)
+        full, kept = by_crop(whole.reinforcements(number)), by_crop(again.reinforcements(number))
         assert np.array_equal(kept.crop, full.crop) and np.array_equal(kept.soft_ids, full.soft_ids)
         np.testing.assert_allclose(kept.soft_probs, full.soft_probs, rtol=1e-5)
 

@@ -16,7 +16,9 @@ from dali_dr.errors import DaliDrError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns the exit status."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    console = logging.StreamHandler()
+    console.setLevel(logging.WARNING)  # what a run tells of its shards goes to its log files
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[console])
     options = _parser().parse_args(arguments)
     try:
         status: int | None = options.run(options)

@@ -214,6 +214,8 @@ class Run:
                             self._write_shard(number, draft, claim, bar)
                         except ClaimLost as lost:
                             _log.warning("%s", lost)
+            bar.n = len(self.source)
+            bar.refresh()
 
     def _write_shard(self, number: int, draft: Manifest, claim: Claim, bar: Any) -> None:
         path = writer.shard_path(self.out, draft, number)

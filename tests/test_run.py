@@ -23,6 +23,7 @@ from test_reinforce import generation
 
 import dali_dr
 from dali_dr.reinforce import claims as claims_module
+from dali_dr.reinforce import run as run_module
 from dali_dr.reinforce.claims import ClaimLost, Claims, ClaimsGone
 from dali_dr.reinforce.run import Run, Worker, settle_batch
 from dali_dr.reinforce.sources import ImageFolder
@@ -165,6 +166,21 @@ def test_finished_shards_are_not_computed_again(images: Path, alone: Path, tmp_p
     run.work()
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert len(calls) == 5 + 6 + 6  # shards 3, 4 and 6
+    assert data_set(tmp_path / "out") == data_set(alone)
+
+
+def test_a_run_killed_before_its_report_still_gets_it(
+    images: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run = make_run(images, tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_module, "write_report", interrupt)
+        run.work()
+    assert (tmp_path / "out" / "dataset.json").exists() and not (tmp_path / "out" / "report" / "summary.json").exists()
+    assert run.work().summary["skipped"] == 7
     assert data_set(tmp_path / "out") == data_set(alone)
 
 

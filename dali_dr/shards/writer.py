@@ -206,7 +206,7 @@ def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True
             quoted = "; ".join(f"{k} was {before.get(k)!r:.80}, now {now[k]!r:.80}" for k in differing)
             raise ShardError(f"{out}: belongs to a run with other settings ({quoted}); choose another folder")
     finished = (out / MANIFEST_NAME).exists()
-    if alone or finished:
+    if alone:
         _clean(out, draft, finished)
     return finished
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from dali_dr.iterator import ReinforcedIterator as ReinforcedIterator
     from dali_dr.mixing import BatchMixing as BatchMixing
     from dali_dr.record.labels import Reinforcements as Reinforcements
+    from dali_dr.reinforce.generate import Generation as Generation
+    from dali_dr.reinforce.teachers import Member as Member
+    from dali_dr.reinforce.teachers import Teacher as Teacher
     from dali_dr.shards.dataset import Dataset as Dataset
+    from dali_dr.shards.reshape import merge as merge
+    from dali_dr.shards.reshape import subset as subset
     from dali_dr.shards.writer import Sample as Sample
     from dali_dr.shards.writer import write_shards as write_shards
 
@@ -34,7 +39,12 @@ _HOME = {
     "ShardError": "dali_dr.errors",
     "ReinforcedIterator": "dali_dr.iterator",
     "Reinforcements": "dali_dr.record.labels",
+    "Generation": "dali_dr.reinforce.generate",
+    "Member": "dali_dr.reinforce.teachers",
+    "Teacher": "dali_dr.reinforce.teachers",
     "Dataset": "dali_dr.shards.dataset",
+    "merge": "dali_dr.shards.reshape",
+    "subset": "dali_dr.shards.reshape",
     "Sample": "dali_dr.shards.writer",
     "write_shards": "dali_dr.shards.writer",
 }

@@ -306,7 +306,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         if self._targets != "sparse":
             ids, probs = batch.pop("soft_ids"), batch.pop("soft_probs")
             dense = self._targets == "dense"
-            batch["targets"] = densify(ids, probs, self.dataset.num_classes) if dense else ids[:, 0].long()
+            batch["targets"] = densify(ids, probs, self.dataset.num_outputs) if dense else ids[:, 0].long()
         return (batch["data"], batch["targets"]) if self._as_tuples else [batch]
 
     def reset(self) -> None:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,8 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import replay_pillow
 from dali_dr.cli import main
 from dali_dr.record.labels import order_by_confidence
-from dali_dr.reinforce.generate import Generation, reinforce
+from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.run import reinforce
 from dali_dr.reinforce.sources import ImageFolder, imagenet_classes
 from dali_dr.reinforce.teachers import Member, Teacher, load_teacher
 
@@ -103,37 +99,6 @@ def test_damaged_images_are_refused_or_skipped_by_choice(folder: Path, tmp_path:
     manifest = reinforce(source, tmp_path / "skip", generation(), num_classes=6, on_error="skip", progress=False)
     assert manifest.images == 8
     assert "class1/broken" not in list(dali_dr.Dataset(tmp_path / "skip").keys)
-
-
-def test_an_interrupted_run_ends_in_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    for number in range(40):
-        (folder / "class2" / f"more{number:02d}.jpg").write_bytes(encode_jpeg(picture(60, 70, number)))
-    code = (
-        "import sys; sys.path.insert(0, {tests!r}); import test_reinforce as t; from pathlib import Path\n"
-        "g = t.generation(batch_views=12); g.teacher.members[0].model.register_forward_hook(lambda *a: t.time.sleep(0.02))\n"
-        "t.reinforce(t.ImageFolder.scan(Path({folder!r})), Path({out!r}), g, num_classes=6, samples_per_shard=5, progress=False)"
-    )
-    outs = [tmp_path / "whole", tmp_path / "killed"]
-    commands = [
-        [sys.executable, "-c", code.format(tests=str(Path(__file__).parent), folder=str(folder), out=str(o))]
-        for o in outs
-    ]
-    subprocess.run(commands[0], check=True)
-    kills = 0
-    while not (outs[1] / "dataset.json").exists():
-        shards = len(list(outs[1].glob("*.tar"))) if outs[1].exists() else 0
-        process = subprocess.Popen(commands[1])
-        while process.poll() is None and kills < 3:
-            if len(list(outs[1].glob("*.tar"))) > shards + 1:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.01)
-        process.wait()
-    assert kills == 3
-    files = sorted(p.name for p in outs[0].iterdir())
-    assert files == sorted(p.name for p in outs[1].iterdir())
-    assert all((outs[0] / f).read_bytes() == (outs[1] / f).read_bytes() for f in files)
 
 
 def test_synset_folders_get_imagenet_numbers(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Rest = Literal["spread", "drop", "renormalise"]
 RESTS: Final[tuple[str, ...]] = ("spread", "drop", "renormalise")
 
+# FKD's forms of a label (arXiv 2112.01528, section 3.5), see `targets`.
+Form = Literal["full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
+FORMS: Final[tuple[str, ...]] = ("full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm")
+
 # A row may sum to a little more than 1: softmax in float32 adds about 1e-6, a float16 record up to 2**-11.
 SUM_TOLERANCE: Final = 1e-3
 
@@ -197,3 +201,51 @@ def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> An
     else:
         dense = probs.new_zeros(shape)
     return dense.scatter_(-1, ids.long(), probs)
+
+
+@overload
+def targets(
+    ids: npt.NDArray[Any], probs: npt.NDArray[Any], num_classes: int, form: Form, topk: int | None = None
+) -> npt.NDArray[Any]: ...
+@overload
+def targets(
+    ids: torch.Tensor, probs: torch.Tensor, num_classes: int, form: Form, topk: int | None = None
+) -> torch.Tensor: ...
+def targets(ids: Any, probs: Any, num_classes: int, form: Form, topk: int | None = None) -> Any:
+    """Dense targets (..., C) of stored predictions, in one of the forms of FKD (arXiv 2112.01528, section 3.5).
+
+    With p_1 >= p_2 >= ... the teacher's probabilities and K the classes used:
+
+    - "full": p as it is; every class must be stored.
+    - "hard": 1 for the most likely class.
+    - "smoothing": p_1 for the most likely class, (1 - p_1) / (C - 1) for the others.
+    - "marginal_smoothing": p_1 ... p_K, and (1 - sum) / (C - K) for the others.
+    - "marginal_renorm": p_1 ... p_K divided by their sum, 0 for the others.
+
+    Args:
+        ids: integers (..., stored K) in order of falling probability; NumPy or torch, as ``probs``.
+        probs: floating (..., stored K).
+        num_classes: C.
+        form: see above.
+        topk: use the first so many stored classes only (for the last two forms); None: all.
+
+    Returns:
+        (..., C) of the dtype, kind and device of ``probs``.
+
+    Raises:
+        ValueError: the stored data do not allow the form.
+    """
+    stored = probs.shape[-1]
+    if form not in FORMS:
+        raise ValueError(f"form is {form!r}, want one of {', '.join(FORMS)}")
+    if form == "full" and stored != num_classes:
+        raise ValueError(
+            f"full labels want all {num_classes} classes stored, here are {stored}: generate with --labels full"
+        )
+    used = 1 if form in ("hard", "smoothing") else stored if topk is None else topk
+    if not 1 <= used <= stored:
+        raise ValueError(f"{form} labels of {used} classes: {stored} are stored")
+    ids, probs = ids[..., :used], probs[..., :used]
+    if form == "hard":
+        probs = probs * 0 + 1
+    return densify(ids, probs, num_classes, "renormalise" if form == "marginal_renorm" else "spread")

@@ -10,8 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,28 +21,13 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
 from dali_dr.errors import ShardError
 from dali_dr.pipeline import Device, view_pipeline
-from dali_dr.record.codec import Probabilities
 from dali_dr.record.labels import Reinforcements, sparsify
+from dali_dr.reinforce.sources import Source
 from dali_dr.reinforce.teachers import Teacher
-from dali_dr.shards.manifest import Manifest
-from dali_dr.shards.writer import SAMPLES_PER_SHARD, OnError, Sample, image_info, write_shards
+from dali_dr.shards.writer import Sample, image_info
 
 _log = logging.getLogger(__name__)
 _CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
-
-
-class Source(Protocol):
-    """Images to be reinforced: keys, labels and bytes by number."""
-
-    @property
-    def keys(self) -> Any: ...
-
-    @property
-    def labels(self) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, number: int) -> bytes: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +63,8 @@ class Generation:
     def samples(self, source: Source, begin: int, end: int) -> Iterator[Sample]:
         """Reinforces images begin … end-1 of a source, in order; an image that cannot be decoded comes without views.
 
-        Teacher batches are cut on a fixed grid over the source. On the CPU a prediction may change in its last bits with
-        the batch that it is computed in; on a fixed grid it does not matter where a run was interrupted and went on.
+        Teacher batches are cut from `begin` on and end at `end`. A prediction may change in its last bits with the batch
+        that it is computed in; shards are fixed ranges of the source, so each has its own batches, whoever computes it.
         """
         feed = _Feed(self, source, begin, end)
         pipeline = view_pipeline(
@@ -113,8 +97,7 @@ class Generation:
                     views = Reinforcements(**columns, soft_ids=whole[0], soft_probs=whole[1])
                     sample = dataclasses.replace(sample, reinforcements=views)
                     at += len(rows)
-                if image.number >= begin:
-                    yield sample
+                yield sample
             parts = []
 
     @property
@@ -123,68 +106,25 @@ class Generation:
         return max(1, self.batch_views // self.num_views)
 
 
-def reinforce(
-    source: Source,
-    out: Path,
-    generation: Generation,
-    *,
-    num_classes: int,
-    class_names: Sequence[str] | None = None,
-    samples_per_shard: int = SAMPLES_PER_SHARD,
-    probabilities: Probabilities = "log8",
-    on_error: OnError = "raise",
-    progress: bool = True,
-) -> Manifest:
-    """Reinforces a whole source into a data set; a run that was interrupted goes on where it stopped.
-
-    Args:
-      source: the images.
-      out: folder of the data set.
-      generation: what is drawn and who predicts.
-      num_classes: the teacher's classes; labels are below it too.
-      class_names: one per class.
-      samples_per_shard, probabilities, on_error, progress: see `dali_dr.write_shards`.
-
-    Returns:
-      The manifest of the data set.
-
-    Raises:
-      ShardError: an image cannot be decoded or stored (with on_error="raise"), or `out` belongs to another run.
-
-    Mixed views name their partners by number, so with mixing an image left out later would shift all that follow: with
-    on_error="skip" all images are decoded once before anything is written, and the good ones are numbered.
-    """
-    if generation.spec.mixing is not None and on_error == "skip":
-        source, on_error = _Readable.of(source, generation.num_threads), "raise"
-    return write_shards(
-        lambda start: generation.samples(source, start, len(source)),
-        out,
-        spec=generation.spec,
-        num_classes=num_classes,
-        class_names=class_names,
-        teacher=generation.teacher.facts(),
-        samples_per_shard=samples_per_shard,
-        probabilities=probabilities,
-        seed=generation.seed,
-        extra={"views": generation.num_views, "topk": generation.topk, "batch_views": generation.batch_views},
-        on_error=on_error,
-        check_images=True,
-        total=len(source),
-        progress=progress,
-    )
-
-
 @dataclasses.dataclass(frozen=True)
-class _Readable:
-    """The images of a source that decode."""
+class GoodImages:
+    """The images of a source that decode.
+
+    Mixed views name their partners by number, so an image left out later would shift all that follow: where images may be
+    left out, all are decoded once before anything is written, and the good ones are numbered.
+    """
 
     source: Source
     numbers: Sequence[int]
     keys: Sequence[str]
     labels: Sequence[int]
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self.source.class_names
+
     @classmethod
-    def of(cls, source: Source, threads: int) -> _Readable:
+    def of(cls, source: Source, threads: int) -> GoodImages:
         def good(number: int) -> bool:
             try:
                 image_info(source.read(number), full=True)
@@ -273,8 +213,8 @@ class _Feed:
 
     def _cut(self, begin: int, end: int) -> Iterator[tuple[list[_Image], range]]:
         g = self._generation
-        for first in range(begin // g.group * g.group, end, g.group):
-            images = [self._prepare(n) for n in range(first, min(first + g.group, len(self._source)))]
+        for first in range(begin, end, g.group):
+            images = [self._prepare(n) for n in range(first, min(first + g.group, end))]
             for row in range(0, g.num_views, g.batch_views):
                 yield images, range(row, min(row + g.batch_views, g.num_views))
 

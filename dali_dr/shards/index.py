@@ -187,18 +187,26 @@ class SampleIndex:
 
 
 class SampleTable:
-    """Samples as they are collected for an index: entries and keys, grown file by file."""
+    """Samples as they are collected for an index: entries and keys, grown file by file.
 
-    def __init__(self) -> None:
+    Args:
+        image_tars: tars of the images, where they are not beside their records; ``image_file`` of the entries that are
+            added counts in them. They follow the other files in the index.
+    """
+
+    def __init__(self, image_tars: Sequence[IndexedFile] = ()) -> None:
         self.files: list[IndexedFile] = []
+        self._image_tars = list(image_tars)
         self._entries: list[npt.NDArray[Any]] = []
         self._lengths: list[npt.NDArray[np.int64]] = []
         self._keys = bytearray()
 
     def add_file(self, file: IndexedFile, keys: Iterable[str], entries: npt.NDArray[Any]) -> None:
-        """Append the samples of one tar; the file numbers of ``entries`` are set here."""
+        """Append the samples of one tar; the numbers of this file in ``entries`` are set here."""
         entries = entries.copy()
-        entries["image_file"] = entries["record_file"] = len(self.files)
+        entries["record_file"] = len(self.files)
+        if not self._image_tars:
+            entries["image_file"] = len(self.files)
         encoded = [key.encode() for key in keys]
         self.files.append(file)
         self._entries.append(entries)
@@ -208,10 +216,12 @@ class SampleTable:
     def write(self, path: Path, num_classes: int) -> None:
         """Write the index of all added samples to ``path``, atomically."""
         entries = np.concatenate(self._entries) if self._entries else np.empty(0, ENTRY)
+        if self._image_tars:
+            entries["image_file"] += len(self.files)
         offsets = np.zeros(len(entries) + 1, "<u8")
         if self._lengths:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:].view(np.int64))
-        names = [(file.size, file.name.encode()) for file in self.files]
+        names = [(file.size, file.name.encode()) for file in [*self.files, *self._image_tars]]
         files = b"".join(struct.pack("<QH", size, len(name)) + name for size, name in names)
         header = _HEADER.pack(
             _MAGIC,

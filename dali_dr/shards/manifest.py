@@ -35,6 +35,19 @@ class ShardInfo:
 
 
 @dataclass(frozen=True)
+class ImageTar:
+    """A tar of images that nobody rewrites, beside which the shards hold records alone (a sidecar data set).
+
+    Attributes:
+        path: of the tar, relative to the data set's folder (or absolute).
+        bytes: its length.
+    """
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A data set's manifest.
 
@@ -49,6 +62,7 @@ class Manifest:
         log_step: nats per unit of the "log8" encoding, None for the others.
         seed: seed of the drawn views, where one was used.
         extra: free for the user; JSON-able.
+        image_tars: where the images are, of a sidecar data set; empty where each shard holds its images.
         shards: in order of the samples.
         views_min, views_max: views per image; 0 without reinforcements.
         topk: stored teacher classes per view.
@@ -66,6 +80,7 @@ class Manifest:
     log_step: float | None = None
     seed: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    image_tars: tuple[ImageTar, ...] = ()
     shards: tuple[ShardInfo, ...] = ()
     views_min: int = 0
     views_max: int = 0
@@ -77,6 +92,11 @@ class Manifest:
     def images(self) -> int:
         """Samples in all shards."""
         return sum(shard.samples for shard in self.shards)
+
+    @property
+    def num_outputs(self) -> int:
+        """Length of the teacher's output, of which soft_ids are places: the classes, or the dimensions of an embedding."""
+        return int((self.teacher or {}).get("outputs", self.num_classes))
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON-able dict, in the order of the schema."""
@@ -101,6 +121,7 @@ class Manifest:
             "record_bytes": self.record_bytes,
             "versions": dict(self.versions),
             "extra": dict(self.extra),
+            **({"image_tars": [vars(image_tar) for image_tar in self.image_tars]} if self.image_tars else {}),
             "shards": [vars(shard) for shard in self.shards],
         }
 
@@ -143,6 +164,7 @@ class Manifest:
             log_step=encoding.get("log_step"),
             seed=data.get("seed"),
             extra=data.get("extra", {}),
+            image_tars=tuple(ImageTar(**image_tar) for image_tar in data.get("image_tars", ())),
             shards=tuple(ShardInfo(**shard) for shard in data["shards"]),
             views_min=data["views"]["min"],
             views_max=data["views"]["max"],

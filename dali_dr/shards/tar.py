@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -97,8 +98,9 @@ def idx_text(samples: Sequence[Sequence[Member]]) -> str:
 
 
 def temporary(path: Path) -> Path:
-    """The hidden name beside ``path`` under which it is written before it is complete."""
-    return path.with_name(f".{path.name}.tmp")
+    """A hidden name beside ``path`` to write it under before it is complete, new with every call: writers on several
+    machines may be at the same file, and process numbers repeat between machines."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
@@ -112,18 +114,50 @@ def sync_folder(folder: Path) -> None:
 
 def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
     """Write ``chunks`` to ``path`` so that it is, at every instant, absent, its old self or complete and on disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # processes may write the same index at once
+    partial = _write_temporary(path, *chunks)
+    try:
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def create_atomically(path: Path, *chunks: bytes | memoryview) -> bool:
+    """As `write_atomically`, but only where there is no ``path`` yet; of several callers, one succeeds.
+
+    Returns:
+        Whether it was this call that made the file.
+    """
+    partial = _write_temporary(path, *chunks)
+    try:
+        os.link(partial, path)  # atomic, on NFS too; fails where the name exists
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links: exclusive, though a reader may see it half written
+        try:
+            with path.open("xb") as file:
+                file.write(partial.read_bytes())
+        except FileExistsError:
+            return False
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def _write_temporary(path: Path, *chunks: bytes | memoryview) -> Path:
+    partial = temporary(path)
     try:
         with partial.open("wb") as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    return partial
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:

@@ -13,7 +13,7 @@ import tqdm
 from dali_dr.augment.views import Mix
 from dali_dr.errors import ShardError
 from dali_dr.shards import tar
-from dali_dr.shards.facts import ShardFacts, digest, members_of, read_record, read_sample
+from dali_dr.shards.facts import ImageTars, ShardFacts, digest, image_files, members_of, read_record, read_sample
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleIndex
 from dali_dr.shards.manifest import Manifest, ShardInfo
 from dali_dr.shards.writer import KeyTable, image_info
@@ -70,25 +70,30 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
     manifest = Manifest.load(folder)
     report = VerifyReport()
     index = _open_index(folder / INDEX_NAME, manifest, report)
-    keys = KeyTable()
+    keys, pictures = KeyTable(), ImageTars.of(folder, manifest)
+    for image_tar in manifest.image_tars:
+        place = folder / image_tar.path
+        there = f"has {place.stat().st_size} bytes" if place.is_file() else "missing"
+        if there != f"has {image_tar.bytes} bytes":
+            report.add(f"{place}: {there}, dataset.json says {image_tar.bytes}")
     lowest, highest, record_bytes, start = manifest.views_max, 0, 0, 0
     partners = _Partners(manifest.images) if manifest.spec is not None and manifest.spec.mixing is not None else None
     with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=folder.name) as bar:
         for number, shard in enumerate(manifest.shards):
             facts = ShardFacts(shard.name, bytes=shard.bytes)
             try:
-                _check_shard(folder, shard, manifest, images, facts, report, bar, partners, start)
+                _check_shard(folder, shard, manifest, images, pictures, facts, report, bar, partners, start)
             except (ShardError, OSError) as error:
                 report.add(str(error))
             for key in facts.keys:
                 for other in keys.shards_of(key):
-                    place = folder / manifest.shards[other].name
-                    if any(members[0].key == key for members in members_of(place)):
-                        report.add(f"{folder / shard.name}: sample {key}: {place.name} has this key too")
+                    elsewhere = folder / manifest.shards[other].name
+                    if any(members[0].key == key for members in members_of(elsewhere)):
+                        report.add(f"{folder / shard.name}: sample {key}: {elsewhere.name} has this key too")
             for key in facts.keys:
                 keys.add(key, number)
             if index is not None and len(facts.keys) == shard.samples:
-                _check_index(index, number, start, facts, report)
+                _check_index(index, number, start, facts, len(manifest.image_tars), report)
             start += shard.samples
             report.images += len(facts.keys)
             report.records += sum(size > 0 for _, size in facts.records)
@@ -112,6 +117,7 @@ def _check_shard(
     shard: ShardInfo,
     manifest: Manifest,
     images: bool,
+    pictures: ImageTars | None,
     facts: ShardFacts,
     report: VerifyReport,
     bar: tqdm.tqdm[NoReturn],
@@ -132,7 +138,7 @@ def _check_shard(
         samples.append(members)
         key = members[0].key
         try:
-            _check_sample(path, members, manifest, images, facts, partners, start + len(samples) - 1)
+            _check_sample(path, members, manifest, images, pictures, facts, partners, start + len(samples) - 1)
         except (ShardError, ValueError) as error:
             text = str(error)
             report.add(text if text.startswith(str(path)) else f"{path}: sample {key}: {text}")
@@ -183,12 +189,13 @@ def _check_sample(
     members: list[tar.Member],
     manifest: Manifest,
     images: bool,
+    pictures: ImageTars | None,
     facts: ShardFacts,
     partners: _Partners | None,
     number: int,
 ) -> None:
     """Check one sample and append it to ``facts``; ShardError or ValueError for the first thing that is wrong."""
-    sample = read_sample(path, members)
+    sample = read_sample(path, members, pictures)
     if sample.record is None:
         facts.add(sample, 0, -1)
     else:
@@ -196,8 +203,9 @@ def _check_sample(
         facts.add(sample, len(record.reinforcements), record.reinforcements.topk)
     if sample.label >= manifest.num_classes:
         raise ValueError(f"its label is {sample.label}, dataset.json has {manifest.num_classes} classes")
-    suffix, height, width = image_info(tar.read_at(path, sample.image.offset, sample.image.size), full=images)
-    if suffix != sample.image.suffix.replace("jpeg", "jpg"):
+    place = path if pictures is None or sample.image_tar is None else pictures.paths[sample.image_tar]
+    suffix, height, width = image_info(tar.read_at(place, sample.image.offset, sample.image.size), full=images)
+    if pictures is None and suffix != sample.image.suffix.replace("jpeg", "jpg"):
         raise ValueError(f"its image is a {suffix}, but called {sample.image.name}")
     if sample.record is None:
         if manifest.views_max:
@@ -219,7 +227,7 @@ def _check_sample(
     ):
         if found != said:
             raise ValueError(f"its record has the {what} {found}, dataset.json says {said}")
-    record.reinforcements.validate(height, width, size, manifest.num_classes)
+    record.reinforcements.validate(height, width, size, manifest.num_outputs)
     mix = record.reinforcements.mix
     if (mix is None) != (manifest.spec.mixing is None):
         raise ValueError(f"its views are {'not ' * (mix is None)}mixed, against the spec in dataset.json")
@@ -234,17 +242,20 @@ def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleI
     except ShardError as error:
         report.add(str(error))
         return None
-    files = tuple(IndexedFile(shard.name, shard.bytes) for shard in manifest.shards)
+    files = (*(IndexedFile(shard.name, shard.bytes) for shard in manifest.shards), *image_files(manifest))
     if (index.files, len(index), index.num_classes) == (files, manifest.images, manifest.num_classes):
         return index
     report.add(f"{path}: its files, samples or classes are not those of dataset.json; {_INDEX_ADVICE}")
     return None
 
 
-def _check_index(index: SampleIndex, number: int, start: int, facts: ShardFacts, report: VerifyReport) -> None:
+def _check_index(
+    index: SampleIndex, number: int, start: int, facts: ShardFacts, image_tars: int, report: VerifyReport
+) -> None:
     """Compare index.bin with what shard ``number`` holds, whose first sample is ``start``."""
     want = facts.entries()
-    want["image_file"] = want["record_file"] = number
+    want["record_file"] = number
+    want["image_file"] = want["image_file"] + len(index.files) - image_tars if image_tars else number
     end = start + len(want)
     if not np.array_equal(index.entries[start:end], want) or index.keys[start:end] != facts.keys:
         report.add(f"{index.path}: its samples of {facts.name} are not those in the tar; {_INDEX_ADVICE}")

@@ -2,7 +2,8 @@
 
 Order on disk for each shard: the tar under a hidden name, fsynced; its facts; its .idx; the tar's final name. So a
 tar under its final name is complete. `index.bin` and `dataset.json` come last, from the facts of all shards. A
-generator with several processes calls `begin`, then `write_one_shard` by number in each process, then `finalise`.
+generator with several processes calls `begin`, then `write_one_shard` by number in each process, then `finalise`
+(`dali_dr.reinforce.run` does).
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from typing import Any, Final, Literal, NoReturn
 
 import numpy as np
 import tqdm
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.codec import DEFAULT_LOG_STEP, Probabilities, encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence
 from dali_dr.shards import tar
-from dali_dr.shards.facts import ShardFacts, StoredSample, describe_topk, members_of
+from dali_dr.shards.facts import ImageTars, ShardFacts, StoredSample, describe_topk, image_files, members_of
 from dali_dr.shards.index import INDEX_NAME, MAX_LABEL, IndexedFile, SampleTable
-from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
+from dali_dr.shards.manifest import MANIFEST_NAME, ImageTar, Manifest, library_versions
 
 # 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises
 # 100 MB to 1 GB), small enough that a kill costs a minute or two of one GPU's teacher.
@@ -49,6 +50,15 @@ _log = logging.getLogger(__name__)
 OnError = Literal["raise", "skip"]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image lies in a tar that stays as it is: the tar's number in `Manifest.image_tars`, and the offset of the
+    image's first byte there."""
+
+    tar: int
+    offset: int
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Sample:
     """One image as it goes into a shard.
@@ -58,12 +68,16 @@ class Sample:
         image_bytes: the encoded image (JPEG, PNG or WebP), stored untouched.
         label: class id, 0 <= label < num_classes.
         reinforcements: stored views and predictions, or None for a plain image.
+        problem: why the sample cannot be stored, where that is known before; it is refused.
+        place: where the image is, for a sidecar data set, which does not store it again.
     """
 
     key: str
     image_bytes: bytes
     label: int
     reinforcements: Reinforcements | None = None
+    problem: str | None = None
+    place: Place | None = None
 
 
 Samples = Iterable[Sample] | Callable[[int], Iterable[Sample]]
@@ -83,6 +97,7 @@ def write_shards(
     log_step: float = DEFAULT_LOG_STEP,
     seed: int | None = None,
     extra: Mapping[str, Any] | None = None,
+    image_tars: Sequence[ImageTar] = (),
     resume: bool = True,
     on_error: OnError = "raise",
     check_images: bool = False,
@@ -109,6 +124,7 @@ def write_shards(
         probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.codec.encode`.
         seed: of the drawn views; kept in the manifest.
         extra: JSON-able, kept in the manifest.
+        image_tars: the tars that hold the images (`Sample.place`): a sidecar data set, whose shards are records alone.
         resume: False refuses a folder that already holds shards.
         on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
         check_images: also decode every image in full, to refuse images that are cut off (about 1 ms each).
@@ -147,6 +163,7 @@ def write_shards(
         log_step=log_step if spec is not None and probabilities == "log8" else None,
         seed=seed,
         extra=extra or {},
+        image_tars=tuple(image_tars),
     )
     if total is None:
         with contextlib.suppress(TypeError):
@@ -159,10 +176,13 @@ def write_shards(
         return finalise(out, draft)
 
 
-def begin(out: Path, draft: Manifest, *, resume: bool = True) -> bool:
+def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True) -> bool:
     """Prepare ``out`` for a run of the settings in ``draft`` and remove what a killed run left half done.
 
-    For one process; no other may be writing there.
+    Args:
+        resume: False refuses a folder that already holds a run.
+        alone: no other process is writing there. False removes nothing, and of several processes that begin at once
+            with different settings, all but one fail.
 
     Returns:
         Whether the data set is already finished.
@@ -171,27 +191,39 @@ def begin(out: Path, draft: Manifest, *, resume: bool = True) -> bool:
         ShardError: if the folder holds another run, or shards although ``resume`` is False.
     """
     out.mkdir(parents=True, exist_ok=True)
-    state = out / STATE_NAME
-    finished = (out / MANIFEST_NAME).exists()
-    present = finished or state.exists()
-    if not present and finished_shards(out, draft):
-        raise ShardError(f"{out}: holds {draft.name} shards of unknown origin; choose an empty folder")
-    if present and not resume:
+    before = settings_of(out)
+    if before is None:
+        if finished_shards(out, draft):
+            raise ShardError(f"{out}: holds {draft.name} shards of unknown origin; choose an empty folder")
+        if not tar.create_atomically(out / STATE_NAME, json.dumps(draft.settings()).encode()):
+            before = settings_of(out)  # another process was first
+    elif not resume:
         raise ShardError(f"{out}: already holds a run; choose an empty folder, or resume=True to continue it")
-    if present:
-        try:
-            before = Manifest.load(out).settings() if finished else json.loads(state.read_bytes())
-        except ValueError as error:
-            raise ShardError(f"{out}: cannot be continued: {error}") from error
+    if before is not None:
         now = draft.settings()
         differing = [key for key in now if before.get(key) != now[key]]
         if differing:
             quoted = "; ".join(f"{k} was {before.get(k)!r:.80}, now {now[k]!r:.80}" for k in differing)
             raise ShardError(f"{out}: belongs to a run with other settings ({quoted}); choose another folder")
-    elif not finished:
-        tar.write_atomically(state, json.dumps(draft.settings()).encode())
-    _clean(out, draft, finished)
+    finished = (out / MANIFEST_NAME).exists()
+    if alone:
+        _clean(out, draft, finished)
     return finished
+
+
+def settings_of(out: Path) -> dict[str, Any] | None:
+    """`Manifest.settings` of the run in ``out``, finished or not; None if there is none. ShardError if unreadable."""
+    for _ in range(2):  # a run may be finished, and its state removed, in between
+        try:
+            if (out / MANIFEST_NAME).exists():
+                return Manifest.load(out).settings()
+            settings: dict[str, Any] = json.loads((out / STATE_NAME).read_bytes())
+            return settings
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise ShardError(f"{out}: cannot be continued: {error}") from error
+    return None
 
 
 def write_one_shard(
@@ -204,6 +236,7 @@ def write_one_shard(
     check_images: bool = False,
     topk: int | None = None,
     keys: KeyTable | None = None,
+    confirm: Callable[[ShardFacts], None] | None = None,
 ) -> ShardFacts | None:
     """Write the shard ``path`` (see `shard_path`) and its .idx, atomically.
 
@@ -212,9 +245,12 @@ def write_one_shard(
         draft: the settings; its shards and counts are not used.
         topk: teacher classes that every sample must have (-1: no reinforcements); None: as the first one has.
         keys: keys of other shards, which the samples must not have; theirs are added.
+        confirm: called with the facts when all is written but nothing is seen under its final name; what it raises ends
+            the call without a trace.
 
     Returns:
-        The shard's facts, or None (and no shard) if there was no sample.
+        The shard's facts, or None (and no shard) if there was no sample. If samples were left out of a shard that has no
+        other, the facts stay beside it, see `empty_shards`.
 
     Raises:
         ShardError: naming shard and key, for a sample that cannot be stored and ``on_error="raise"``.
@@ -249,6 +285,7 @@ def write_one_shard(
                         raise ShardError(f"{path.name}: {error}") from error
                     _log.warning("%s: left out: %s", path.name, error)
                     facts.skipped.append(str(getattr(sample, "key", sample)))
+                    facts.reasons.append(str(error))
                     continue
                 written = []
                 for suffix, data in parts:
@@ -259,16 +296,26 @@ def write_one_shard(
                     put(tar.padding(len(data)))
                 members.append(written)
                 keys.add(sample.key, number)
-                record = written[2] if len(written) > 2 else None
-                facts.add(StoredSample(sample.key, int(sample.label), written[0], record), views, sample_topk)
+                record = written[-1] if sample.reinforcements is not None else None
+                image, image_tar = written[0], None
+                if sample.place is not None and draft.image_tars:
+                    image = tar.Member(sample.key, sample.place.offset, len(sample.image_bytes))
+                    image_tar = sample.place.tar
+                stored = StoredSample(sample.key, int(sample.label), image, record, image_tar)
+                facts.add(stored, views, sample_topk)
                 if len(members) == limit:
                     break
             put(tar.trailer(facts.bytes))
             facts.sha256 = sha.hexdigest()
-            if not members:
-                return None
-            file.flush()
-            os.fsync(file.fileno())
+            if members:
+                file.flush()
+                os.fsync(file.fileno())
+        if confirm is not None:
+            confirm(facts)
+        if not members:
+            if facts.skipped:
+                tar.write_atomically(_empty_path(path), json.dumps(dataclasses.asdict(facts)).encode())
+            return None
         facts.save(path)
         tar.write_atomically(path.with_suffix(".idx"), tar.idx_text(members).encode())
         partial.replace(path)
@@ -278,8 +325,13 @@ def write_one_shard(
     return facts
 
 
-def finalise(out: Path, draft: Manifest) -> Manifest:
-    """Write ``index.bin`` and ``dataset.json`` for the finished shards in ``out``.
+def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
+    """Write ``index.bin`` and ``dataset.json`` for the finished shards in ``out``, and remove what was for resuming.
+
+    Several processes may do it at once: both write the same, each file atomically, and dataset.json comes last.
+
+    Args:
+        clean: False leaves that to a later `begin`.
 
     Raises:
         ShardError: if a shard is missing, none exists, two hold the same key, or they differ in K.
@@ -287,15 +339,17 @@ def finalise(out: Path, draft: Manifest) -> Manifest:
     numbers = finished_shards(out, draft)
     if not numbers:
         raise ShardError(f"{out}: no sample was written, so there is no data set")
-    if numbers[-1] != len(numbers) - 1:
-        missing = next(n for n, number in enumerate(numbers) if n != number)
+    known = {*numbers, *empty_shards(out, draft)}
+    if max(known) != len(known) - 1:
+        missing = next(n for n in itertools.count() if n not in known)
         raise ShardError(f"{shard_path(out, draft, missing)}: not written yet, {len(numbers)} other shards are")
-    table, keys, shards, record_bytes = SampleTable(), KeyTable(), [], 0
+    images, table = ImageTars.of(out, draft), SampleTable(image_files(draft))
+    keys, shards, record_bytes = KeyTable(), [], 0
     topk: int | None = None
     views: list[int] = []  # the extremes
     for number in numbers:
         path = shard_path(out, draft, number)
-        facts = ShardFacts.load(path)
+        facts = ShardFacts.load(path, images)
         _ensure_idx(path)
         for key in facts.keys:
             for other in keys.shards_of(key):
@@ -323,7 +377,8 @@ def finalise(out: Path, draft: Manifest) -> Manifest:
         versions=library_versions(),
     )
     manifest.save(out)
-    _clean(out, draft, finished=True)
+    if clean:
+        _clean(out, draft, finished=True)
     return manifest
 
 
@@ -336,6 +391,13 @@ def finished_shards(out: Path, draft: Manifest) -> list[int]:
     """Numbers of the complete shards in ``out``, rising."""
     pattern = re.compile(re.escape(draft.name) + r"-(\d{6,})\.tar")
     return sorted(int(match[1]) for entry in os.scandir(out) if (match := pattern.fullmatch(entry.name)))
+
+
+def empty_shards(out: Path, draft: Manifest) -> dict[int, ShardFacts]:
+    """Facts, by number, of the shards that were done but are not there, because every sample of theirs was refused."""
+    pattern = re.compile(rf"\.{re.escape(draft.name)}-(\d{{6,}})\.tar\.empty\.json")
+    found = {int(match[1]): entry for entry in os.scandir(out) if (match := pattern.fullmatch(entry.name))}
+    return {number: ShardFacts(**json.loads(Path(found[number]).read_bytes())) for number in sorted(found)}
 
 
 class KeyTable:
@@ -417,12 +479,16 @@ def image_info(image_bytes: bytes, *, full: bool = False) -> tuple[str, int, int
         with Image.open(io.BytesIO(image_bytes), formats=tuple(_FORMATS)) as image:
             suffix = next((s for f, s in _FORMATS.items() if f == image.format), "jpg")  # a JPEG may call itself MPO
             width, height = image.size
+            if suffix == "png" and image_bytes[24:25] == b"\x10":  # the bit depth in IHDR
+                # Decoders cut or round to 8 bits each in its own way, so views would differ between devices.
+                raise ValueError("a PNG with 16 bits per channel; convert it to 8 bits")
             if full:
                 image.load()
     except Exception as error:  # Pillow raises many kinds on damaged files
+        why = "it is none" if isinstance(error, UnidentifiedImageError) else error  # whose text is a buffer's address
         raise ValueError(
             f"the image ({len(image_bytes)} bytes, starting {image_bytes[:8].hex()}) cannot be read as JPEG, PNG or "
-            f"WebP: {error}"
+            f"WebP: {why}"
         ) from error
     return suffix, height, width
 
@@ -441,14 +507,15 @@ def _write_missing(
         for start in itertools.count():
             if start not in finished:
                 break
-        leading = [ShardFacts.load(shard_path(out, draft, number)) for number in range(start)]
+        images = ImageTars.of(out, draft)
+        leading = [ShardFacts.load(shard_path(out, draft, number), images) for number in range(start)]
         consumed = sum(facts.consumed for facts in leading)
         bar.update(consumed)
         stream = iter(samples(consumed))
     for number in itertools.count():
         path = shard_path(out, draft, number)
         if number in finished:
-            done = ShardFacts.load(path)
+            done = ShardFacts.load(path, ImageTars.of(out, draft))
             if number >= start:
                 _follow(stream, done, path, bar)
             for key in done.keys:
@@ -523,6 +590,8 @@ def _counted(stream: Iterator[Sample], bar: Any) -> Iterator[Sample]:
 def _parts(sample: Sample, draft: Manifest, check_images: bool) -> tuple[list[tuple[str, bytes]], int, int]:
     """The members (suffix, bytes) of a sample in their order, its views and its K (-1: no reinforcements)."""
     key, image = sample.key, sample.image_bytes
+    if sample.problem is not None:
+        _refuse(key, sample.problem)
     if not isinstance(image, (bytes, bytearray, memoryview)):
         _refuse(key, f"image_bytes is a {type(image).__name__}, want the encoded image as bytes")
     image = bytes(image)
@@ -537,6 +606,10 @@ def _parts(sample: Sample, draft: Manifest, check_images: bool) -> tuple[list[tu
         _refuse(key, f"label is {label!r}, want an integer in 0..{draft.num_classes - 1}")
     parts = [(suffix, image), (tar.LABEL_SUFFIX, b"%d" % int(label))]
     reinforcements = sample.reinforcements
+    if draft.image_tars:
+        parts = []
+        if sample.place is None or reinforcements is None:
+            _refuse(key, "a sidecar data set wants a place and reinforcements for every sample")
     if reinforcements is None:
         return parts, 0, -1
     if not isinstance(reinforcements, Reinforcements):
@@ -549,11 +622,11 @@ def _parts(sample: Sample, draft: Manifest, check_images: bool) -> tuple[list[tu
     mixing, mix = draft.spec.mixing, reinforcements.mix
     if (mix is None) != (mixing is None) or (mix is not None and mixing is not None and mix.double != mixing.double):
         _refuse(key, "has mixed views and the spec no mixing, or the other way round, or one of them a double-mix")
-    if (beyond := reinforcements.soft_ids >= draft.num_classes).any():
+    if (beyond := reinforcements.soft_ids >= draft.num_outputs).any():
         row = int(np.argmax(beyond.any(axis=1)))
         _refuse(
             key,
-            f"view {row}: class id outside 0..{draft.num_classes - 1} in {reinforcements.soft_ids[row].tolist()}",
+            f"view {row}: class id outside 0..{draft.num_outputs - 1} in {reinforcements.soft_ids[row].tolist()}",
         )
     try:
         frame = encode(
@@ -613,12 +686,17 @@ def _shard_number(path: Path, draft: Manifest) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _keys_in(path: Path, _modified: int) -> frozenset[str]:
-    return frozenset(ShardFacts.load(path).keys)
+    facts = ShardFacts.saved(path)
+    return frozenset(facts.keys if facts else (members[0].key for members in members_of(path)))
 
 
 def _keys_of(out: Path, draft: Manifest, number: int) -> frozenset[str]:
     path = shard_path(out, draft, number)
     return _keys_in(path, path.stat().st_mtime_ns)
+
+
+def _empty_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.empty.json")
 
 
 def _ensure_idx(path: Path) -> None:
@@ -629,15 +707,16 @@ def _ensure_idx(path: Path) -> None:
 def _clean(out: Path, draft: Manifest, finished: bool) -> None:
     """Remove half-written files, files of shards that do not exist, and, once finished, what was for resuming."""
     shard = re.compile(rf"(\.?)({re.escape(draft.name)}-\d{{6,}})\.(tar\.json|idx)")
+    empty = re.compile(rf"\.{re.escape(draft.name)}-\d{{6,}}\.tar\.empty\.json")
     ours = re.compile(
-        rf"\.({re.escape(draft.name)}-\d{{6,}}\.(tar|tar\.json|idx)|\.[^/]*\.tar\.json"
-        rf"|{re.escape(INDEX_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(STATE_NAME)})(\.\d+)?\.tmp"
+        rf"\.({re.escape(draft.name)}-\d{{6,}}\.(tar|idx)|\.{re.escape(draft.name)}-\d{{6,}}\.tar(\.empty)?\.json"
+        rf"|{re.escape(INDEX_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(STATE_NAME)})\.[0-9a-f]+\.tmp"
     )
     for entry in list(os.scandir(out)):
         match = shard.fullmatch(entry.name)
         orphan = match is not None and not (out / f"{match[2]}.tar").exists()
         spent = finished and (entry.name == STATE_NAME or (match is not None and match[1] == "."))
-        if orphan or spent or ours.fullmatch(entry.name):
+        if orphan or spent or empty.fullmatch(entry.name) or ours.fullmatch(entry.name):
             Path(entry.path).unlink(missing_ok=True)
 
 

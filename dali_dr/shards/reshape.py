@@ -1,0 +1,271 @@
+"""subset and merge: another shape of a reinforced data set, without asking the teacher again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_dr.errors import ShardError
+from dali_dr.record.codec import DEFAULT_LOG_STEP
+from dali_dr.record.labels import Reinforcements
+from dali_dr.shards import tar
+from dali_dr.shards.dataset import Dataset
+from dali_dr.shards.index import IndexedFile
+from dali_dr.shards.manifest import ImageTar, Manifest
+from dali_dr.shards.writer import SAMPLES_PER_SHARD, Place, Sample, write_shards
+
+Choice = Literal["random", "even"]
+CHOICES: Final[tuple[Choice, ...]] = ("random", "even")
+_PERSON: Final = b"dali_dr subset 1"  # version of the derivation of the random numbers
+
+
+def choose_rows(count: int, keep: int, choice: Choice, key: str, seed: int = 0) -> npt.NDArray[np.intp]:
+    """Which ``keep`` of a record's ``count`` rows stay, in rising order.
+
+    Rows are stored by falling confidence, so the first ones would be the easy ones. "random": the first of a permutation
+    that depends on (key, count, seed) alone; as every view was drawn independently, the result is distributed as if fewer
+    had been drawn, and a smaller subset lies within a larger one. "even": row floor((i + 0.5) * count / keep), that is one of
+    every stretch of confidence, which keeps the mean confidence of each image closest.
+    """
+    if choice == "even":
+        return ((np.arange(keep) + 0.5) * count / keep).astype(np.intp)
+    digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON).digest()
+    words = np.random.Philox(key=np.frombuffer(digest, "<u8").astype(np.uint64)).random_raw(count)
+    return np.sort(np.argsort(words, kind="stable")[:keep])
+
+
+def choose_images(dataset: Dataset, what: str | int | Sequence[str]) -> npt.NDArray[np.int64]:
+    """Sample numbers, rising, of the images that ``what`` names.
+
+    Args:
+        what: a number of images (the same ones every time, spread over the data set by a hash of their keys), a range
+            "BEGIN:END" of sample numbers, a file with a key per line, or a sequence of keys.
+
+    Raises:
+        ShardError: a key is not there, or the number or range is empty or beyond the data set.
+    """
+    if isinstance(what, str) and what.isdecimal():
+        what = int(what)
+    if isinstance(what, int):
+        if not 1 <= what <= len(dataset):
+            raise ShardError(f"{dataset.path}: cannot choose {what} of {len(dataset)} images")
+        hashes = [hashlib.blake2b(key.encode(), digest_size=8, person=_PERSON).digest() for key in dataset.keys]
+        return np.sort(np.argsort(np.frombuffer(b"".join(hashes), ">u8"), kind="stable")[:what]).astype(np.int64)
+    if isinstance(what, str) and ":" in what and not Path(what).exists():
+        begin, _, end = what.partition(":")
+        if not (begin or "0").isdecimal() or not (end or "0").isdecimal():
+            raise ShardError(f"images {what!r}: want a number, BEGIN:END or a file of keys")
+        numbers = np.arange(int(begin or 0), min(int(end or len(dataset)), len(dataset)))
+        if not len(numbers):
+            raise ShardError(f"{dataset.path}: images {what} are none of its {len(dataset)}")
+        return numbers
+    if isinstance(what, str):
+        try:
+            what = Path(what).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ShardError(
+                f"images {what!r}: neither a number, nor BEGIN:END, nor a file of keys: {error}"
+            ) from error
+    number_of = {key: number for number, key in enumerate(dataset.keys)}
+    absent = [key for key in what if key not in number_of]
+    if absent or not what:
+        raise ShardError(f"{dataset.path}: {len(absent)} of the {len(what)} keys are not there, such as {absent[:3]}")
+    return np.array(sorted({number_of[key] for key in what}), np.int64)
+
+
+def subset(
+    source: Dataset | str | Path,
+    out: str | Path,
+    *,
+    views: int | None = None,
+    topk: int | None = None,
+    images: str | int | Sequence[str] | None = None,
+    choice: Choice = "random",
+    sidecar: bool = False,
+    samples_per_shard: int | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Write a smaller data set with some views, teacher classes or images of another.
+
+    ImageNet+ "Small" is 100 views of 400 and the 5 likeliest classes of 10. Probabilities stay what they are (the rest of the
+    mass grows); with the logarithmic encoding, only the rest is rounded anew.
+
+    Args:
+        source: a reinforced data set.
+        out: folder to write, or to continue.
+        views: kept of each image, see `choose_rows`; None: all.
+        topk: likeliest classes kept of each view; None: all.
+        images: kept, see `choose_images`; None: all.
+        choice: of the views.
+        sidecar: write the records alone, beside the tars that hold the images of ``source``.
+        samples_per_shard: None: as ``source`` has it.
+        progress: show a progress bar.
+
+    Raises:
+        ShardError: what is asked for is not there, or ``out`` holds something else.
+    """
+    data = _reinforced(source)
+    manifest = data.manifest
+    if views is not None and not 1 <= views <= manifest.views_min:
+        raise ShardError(f"{data.path}: cannot keep {views} views of {manifest.views_min} per image")
+    if topk is not None and not 0 <= topk <= manifest.topk:
+        raise ShardError(f"{data.path}: cannot keep {topk} classes of the {manifest.topk} stored per view")
+    if choice not in CHOICES:
+        raise ShardError(f"choice is {choice!r}, want one of {', '.join(CHOICES)}")
+    numbers = np.arange(len(data)) if images is None else choose_images(data, images)
+    if len(numbers) < len(data) and data.has_record(0) and _mix(data.reinforcements(0)) is not None:
+        raise ShardError(f"{data.path}: its views are mixed with others of its images, so all images must stay")
+    kept = slice(None, topk)
+
+    def change(number: int) -> Reinforcements:
+        stored = data.reinforcements(number)
+        if views is not None:
+            # The rows of a double-mix belong together in pairs.
+            pair = 2 if getattr(_mix(stored), "double", False) else 1
+            rows = choose_rows(len(stored) // pair, -(-views // pair), choice, data.keys[number])
+            stored = stored.take((rows[:, None] * pair + np.arange(pair)).ravel())
+        columns: dict[str, Any] = {
+            name: np.ascontiguousarray(getattr(stored, name)[:, kept]) for name in ("soft_ids", "soft_probs")
+        }
+        return dataclasses.replace(stored, **columns)
+
+    shape = {"views": views, "topk": topk, "images": len(numbers), "choice": choice if views else None}
+    history = {"subset": {name: value for name, value in shape.items() if value is not None}}
+    return _write(data, numbers, change, Path(out), history, sidecar, samples_per_shard, progress)
+
+
+def merge(
+    first: Dataset | str | Path,
+    second: Dataset | str | Path,
+    out: str | Path,
+    *,
+    sidecar: bool = False,
+    samples_per_shard: int | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Write a data set with the views of two runs on the same images, such as two of 200 views with different seeds.
+
+    Args:
+        first, second: reinforced data sets of the same images, spec, teacher, K and encoding.
+        out: folder to write, or to continue.
+        sidecar: write the records alone, beside the tars that hold the images of ``first``.
+        samples_per_shard: None: as ``first`` has it.
+        progress: show a progress bar.
+
+    Raises:
+        ShardError: saying in what the two differ; or they share the seed, and so their views.
+    """
+    data, other = _reinforced(first), _reinforced(second)
+    a, b = data.manifest, other.manifest
+    digests = [(m.teacher or {}).get("weights_digest") for m in (a, b)]
+    for what, ours, theirs in (
+        ("spec", a.spec, b.spec),
+        ("classes", a.num_classes, b.num_classes),
+        ("K", a.topk, b.topk),
+        ("encoding", (a.probabilities, a.log_step), (b.probabilities, b.log_step)),
+        ("teacher", digests[0], digests[1]),
+        ("number of images", len(data), len(other)),
+    ):
+        if ours != theirs:
+            raise ShardError(f"{data.path} and {other.path} cannot be merged: {what}: {ours} and {theirs}")
+    if a.seed is not None and a.seed == b.seed:
+        raise ShardError(
+            f"{data.path} and {other.path} were drawn with the same seed ({a.seed}), so their views are the same: "
+            "reinforce the second with another --seed"
+        )
+    number_of = {key: number for number, key in enumerate(other.keys)}
+
+    def change(number: int) -> Reinforcements:
+        key = data.keys[number]
+        if key not in number_of:
+            raise ShardError(
+                f"{other.path}: has no sample {key}, which {data.path} has: merge data sets of the same images"
+            )
+        twin = number_of[key]
+        if data.image(number) != other.image(twin):
+            raise ShardError(f"sample {key}: its images in {data.path} and {other.path} differ")
+        pair = data.reinforcements(number), other.reinforcements(twin)
+        if any(_mix(one) is not None for one in pair) and twin != number:
+            raise ShardError(f"{other.path}: its views are mixed with images by number, and its order is another")
+        return _concatenated(*pair)
+
+    history = {"merge": {"seeds": [a.seed, b.seed], "views": [a.views_min, b.views_min]}}
+    return _write(data, np.arange(len(data)), change, Path(out), history, sidecar, samples_per_shard, progress)
+
+
+def _write(
+    data: Dataset,
+    numbers: npt.NDArray[np.int64],
+    change: Any,
+    out: Path,
+    history: dict[str, Any],
+    sidecar: bool,
+    samples_per_shard: int | None,
+    progress: bool,
+) -> Manifest:
+    """The samples ``numbers`` of ``data``, their reinforcements changed by ``change(number)``."""
+    manifest = data.manifest
+    if out.resolve() == data.path.resolve():
+        raise ShardError(f"{out}: is the data set that is read; choose another folder")
+    used = sorted(set(data.index.entries["image_file"][numbers].tolist())) if sidecar else []
+
+    def samples(start: int) -> Iterator[Sample]:
+        for number in numbers[start:].tolist():
+            place = None
+            if sidecar:
+                entry = data.index.entry(number)
+                place = Place(used.index(int(entry["image_file"])), int(entry["image_block"]) * tar.BLOCK)
+            yield Sample(data.keys[number], data.image(number), data.label(number), change(number), place=place)
+
+    files: list[IndexedFile] = [data.index.files[number] for number in used]
+    return write_shards(
+        samples,
+        out,
+        spec=data.spec,
+        num_classes=data.num_classes,
+        class_names=data.class_names,
+        teacher=manifest.teacher,
+        samples_per_shard=samples_per_shard or manifest.samples_per_shard or SAMPLES_PER_SHARD,
+        name=manifest.name,
+        probabilities=manifest.probabilities or "log8",
+        log_step=DEFAULT_LOG_STEP if manifest.log_step is None else manifest.log_step,
+        seed=manifest.seed,
+        extra={**manifest.extra, "made_by": [*manifest.extra.get("made_by", ()), history]},
+        image_tars=[ImageTar(os.path.relpath(data.path / f.name, out), f.size) for f in files],
+        total=len(numbers),
+        progress=progress,
+    )
+
+
+def _concatenated(first: Reinforcements, second: Reinforcements) -> Reinforcements:
+    """The rows of both; every field is an array, None in both, or a dataclass of such."""
+
+    def join(a: Any, b: Any) -> Any:
+        if a is None and b is None:
+            return None
+        if dataclasses.is_dataclass(a) and not isinstance(a, type):
+            columns = {f.name: join(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)}
+            return dataclasses.replace(a, **columns)
+        return np.concatenate([a, b])
+
+    joined: Reinforcements = join(first, second)
+    return joined
+
+
+def _mix(views: Reinforcements) -> Any:
+    """What mixed views were mixed with, or None."""
+    return getattr(views, "mix", None)
+
+
+def _reinforced(dataset: Dataset | str | Path) -> Dataset:
+    data = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
+    if data.num_views < 1:
+        raise ShardError(f"{data.path}: holds plain images without reinforcements")
+    return data

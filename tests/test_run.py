@@ -1,0 +1,299 @@
+"""Many workers on one data set: claims, kills, takeovers; the data set is that of one worker, byte for byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import encode_jpeg, picture
+from PIL import Image
+from test_reinforce import generation
+
+import dali_dr
+from dali_dr.reinforce import claims as claims_module
+from dali_dr.reinforce import run as run_module
+from dali_dr.reinforce.claims import ClaimLost, Claims, ClaimsGone
+from dali_dr.reinforce.run import Run, Worker, settle_batch
+from dali_dr.reinforce.sources import ImageFolder
+from dali_dr.shards.verify import verify
+
+TEACHERS_SECONDS = 0.04  # that a batch takes, so that there is something to kill
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """42 small photos and, in shard 3 of 6 to a shard, one that is cut off; all six of shard 5 are no images."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(42):
+        path = root / f"c{number // 6}" / f"p{number:02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        data = encode_jpeg(picture(50 + number, 64, number))
+        path.write_bytes(data[: len(data) // 2] if number == 20 else b"no image" if number // 6 == 5 else data)
+    return root
+
+
+def make_run(images: Path, out: Path, **changes: Any) -> Run:
+    source = ImageFolder.scan(images)
+    g = generation(batch_views=10, num_threads=1)
+    defaults = {"class_names": None, "samples_per_shard": 6, "on_error": "skip", "progress": False}
+    defaults["probabilities"] = "float32"
+    return Run(source, out, g, 7, **{**defaults, **changes})
+
+
+def data_set(folder: Path) -> dict[str, bytes]:
+    """All files but the report, which tells times."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "report"}
+
+
+@pytest.fixture(scope="module")
+def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of one worker."""
+    out = tmp_path_factory.mktemp("alone") / "out"
+    outcome = make_run(images, out).work()
+    assert outcome.ended and outcome.manifest.images == 42 - 1 - 6
+    return out
+
+
+def working_process(images: Path, out: Path, rank: int, lease: float) -> int:
+    """Forks a worker; its exit status is 0 when the data set is finished."""
+    if process := os.fork():
+        return process
+    try:
+        run = make_run(images, out, lease=lease, worker=Worker(rank, 4, rank))
+        run.generation.teacher.members[0].model.register_forward_hook(lambda *_: time.sleep(TEACHERS_SECONDS))
+        run.work()
+    except BaseException as error:
+        logging.exception(error)
+        os._exit(1)
+    os._exit(0)
+
+
+def four_workers(images: Path, out: Path, lease: float, seed: int) -> None:
+    """Four workers, of which one is stopped for longer than the lease, and one at random is killed time and again."""
+    rng = random.Random(seed)
+    workers = {rank: working_process(images, out, rank, lease) for rank in range(4)}
+    time.sleep(0.5)
+    os.kill(workers[0], signal.SIGSTOP)
+    kills = 0
+    while not (out / "dataset.json").exists():
+        time.sleep(rng.uniform(0.02, 0.25))
+        rank = rng.choice([1, 2, 3])
+        if kills < 12:
+            os.kill(workers[rank], signal.SIGKILL)
+            os.waitpid(workers[rank], 0)
+            workers[rank] = working_process(images, out, rank, lease)
+            kills += 1
+    os.kill(workers[0], signal.SIGCONT)
+    statuses = [os.waitpid(process, 0)[1] for process in workers.values()]
+    print(json.dumps({"kills": kills, "statuses": statuses}))
+
+
+def test_four_workers_killed_at_random_make_the_data_set_of_one(images: Path, alone: Path, tmp_path: Path) -> None:
+    # In a process of its own, which has no DALI threads yet when it forks.
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_run; from pathlib import Path\n"
+    )
+    code += "import torch; torch.set_num_threads(1)\n"
+    code += f"test_run.four_workers(Path({str(images)!r}), Path({str(tmp_path / 'out')!r}), 2.0, 1)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["kills"] >= 10 and told["statuses"] == [0] * 4, done.stderr
+    assert data_set(tmp_path / "out") == data_set(alone)
+    report = tmp_path / "out" / "report"
+    summary, single = (json.loads((f / "report" / "summary.json").read_bytes()) for f in (tmp_path / "out", alone))
+    for name in ("images", "skipped", "views", "record_bytes", "confidence_histogram", "mean_confidence"):
+        assert summary[name] == single[name]
+    assert (report / "skipped.jsonl").read_bytes() == (alone / "report" / "skipped.jsonl").read_bytes()
+    logs = {path.name: path.read_text() for path in report.glob("*.log")}
+    assert set(logs) == {f"rank-{rank}.log" for rank in range(4)} and "images in" in "".join(logs.values())
+    assert "taking over" in "".join(logs.values()) and "left out" in "".join(logs.values())
+
+
+def test_report_of_a_run(alone: Path, images: Path) -> None:
+    summary = json.loads((alone / "report" / "summary.json").read_bytes())
+    dataset = dali_dr.Dataset(alone)
+    assert summary["images"] == len(dataset) == 35 and summary["views"] == 35 * 7 and summary["skipped"] == 7
+    sizes = [int(dataset.index.entry(n)["record_bytes"]) for n in range(35)]
+    assert summary["bytes_per_reinforcement"] == pytest.approx(sum(sizes) / (35 * 7), abs=0.01)
+    confidence = np.concatenate([dataset.reinforcements(n).soft_probs[:, 0] for n in range(35)])
+    assert np.histogram(confidence, 50, (0, 1))[0].tolist() == summary["confidence_histogram"]
+    assert summary["mean_confidence"] == pytest.approx(confidence.mean(), abs=0.01)  # from the histogram
+    assert 0 < summary["teacher_utilisation"] < 1 and summary["gpu_hours"] == 0 and summary["teacher_hours"] >= 0
+    skipped = [json.loads(line) for line in (alone / "report" / "skipped.jsonl").read_text().splitlines()]
+    assert [one["key"] for one in skipped] == ["c3/p20", *(f"c5/p{n}" for n in range(30, 36))]
+    assert all("cannot be read" in one["why"] for one in skipped)
+    assert Image.open(alone / "report" / "confidence.png").size == (640, 360)
+    assert verify(alone, images=True, progress=False).ok
+    assert not (alone / "shard-000005.tar").exists() and (alone / "shard-000006.tar").exists()
+
+
+def test_a_finished_run_is_not_done_again(images: Path, alone: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in alone.rglob("*")}
+    outcome = make_run(images, alone).work()
+    assert not outcome.ended and outcome.summary["images"] == 35
+    assert {path: path.stat().st_mtime_ns for path in alone.rglob("*")} == before
+
+
+def test_finished_shards_are_not_computed_again(images: Path, alone: Path, tmp_path: Path) -> None:
+    run = make_run(images, tmp_path / "out")
+    calls: list[int] = []
+
+    def interrupt(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+
+    hook = run.generation.teacher.members[0].model.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.work()
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    assert len(done) == 3  # 6 batches a shard: one image's 7 views do not fill a batch of 10
+    hook.remove()
+    calls.clear()
+    run.generation.teacher.members[0].model.register_forward_hook(lambda *_: calls.append(1))
+    run.work()
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert len(calls) == 5 + 6 + 6  # shards 3, 4 and 6
+    assert data_set(tmp_path / "out") == data_set(alone)
+
+
+def test_a_run_killed_before_its_report_still_gets_it(
+    images: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run = make_run(images, tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_module, "write_report", interrupt)
+        run.work()
+    assert (tmp_path / "out" / "dataset.json").exists() and not (tmp_path / "out" / "report" / "summary.json").exists()
+    assert run.work().summary["skipped"] == 7
+    assert data_set(tmp_path / "out") == data_set(alone)
+
+
+@pytest.mark.parametrize("change", ["seed", "label", "teacher", "batch"])
+def test_other_settings_or_images_are_refused(change: str, images: Path, alone: Path) -> None:
+    run = make_run(images, alone)
+    if change == "label":
+        source = dataclasses.replace(run.source, labels=[6, *run.source.labels[1:]])
+        run = dataclasses.replace(run, source=source)
+    elif change == "teacher":
+        teacher = dataclasses.replace(run.generation.teacher, temperature=2.0)
+        run = dataclasses.replace(run, generation=dataclasses.replace(run.generation, teacher=teacher))
+    else:
+        g = dataclasses.replace(run.generation, **{"seed": {"seed": 5}, "batch": {"batch_views": 11}}[change])
+        run = dataclasses.replace(run, generation=g)
+    with pytest.raises(dali_dr.ShardError, match="other settings"):
+        run.work()
+
+
+def test_an_unreadable_file_is_told_as_such(tmp_path: Path, images: Path) -> None:
+    run = make_run(images, tmp_path / "out")
+    files = [Path("c0/gone.jpg") if n == 1 else file for n, file in enumerate(run.source.files)]
+    run = dataclasses.replace(run, source=dataclasses.replace(run.source, files=files))
+    run.work()
+    first = json.loads((tmp_path / "out" / "report" / "skipped.jsonl").read_text().splitlines()[0])
+    assert first["key"] == "c0/p01" and "No such file" in first["why"]
+    with pytest.raises(dali_dr.ShardError, match=r"c0/p01.*No such file"):
+        dataclasses.replace(run, out=tmp_path / "raise", on_error="raise").work()
+
+
+def test_two_images_of_one_key_are_refused(images: Path, tmp_path: Path) -> None:
+    run = make_run(images, tmp_path / "out")
+    source = dataclasses.replace(run.source, keys=["a", *run.source.keys[1:41], "a"])
+    with pytest.raises(dali_dr.ShardError, match="key a"):
+        dataclasses.replace(run, source=source).work()
+
+
+def test_claims_are_given_once_and_taken_over_when_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims_module, "_dead", lambda owner: False)  # as if all were on other machines
+    workers = [Claims(tmp_path / "claims", lease=0.4) for _ in range(8)]
+    got: list[Any] = []
+    barrier = threading.Barrier(8)
+
+    def take(claims: Claims) -> None:
+        barrier.wait()
+        got.append(claims.take(["a", "b", "c"]))
+
+    threads = [threading.Thread(target=take, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claim.piece for claim in got if claim) == ["a", "b", "c"]
+    held = next(claim for claim in got if claim and claim.piece == "a")
+    watcher = workers[0]
+    assert watcher.take(["a"]) is None
+    for _ in range(4):  # signs of life, older than the lease in all
+        time.sleep(0.2)
+        held.beat()
+        assert watcher.take(["a"]) is None
+    held.check()
+    time.sleep(0.6)
+    over = watcher.take(["a"])
+    assert over is not None and over.generation == 1
+    with pytest.raises(ClaimLost):
+        held.check()
+    assert workers[1].take(["a"]) is None
+    over.release()
+    assert workers[1].take(["a"]).generation == 2  # type: ignore[union-attr]
+
+
+def test_a_dead_process_of_this_machine_is_not_waited_for(tmp_path: Path) -> None:
+    process = os.fork()
+    if process == 0:
+        Claims(tmp_path / "claims").take(["a"])
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    claims = Claims(tmp_path / "claims", lease=1000)
+    claim = claims.take(["a"])
+    assert claim is not None and claim.generation == 1
+    assert claims.take(["a"]) is None  # this process lives
+    with pytest.raises(ValueError), claims.held(claim):
+        raise ValueError
+    assert claims.take(["a"]).generation == 2  # type: ignore[union-attr]
+    for path in (tmp_path / "claims").iterdir():
+        path.unlink()
+    (tmp_path / "claims").rmdir()
+    with pytest.raises(ClaimsGone):
+        claims.take(["a"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Worker(0, 1, 0)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Worker(5, 8, 1)),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "2"}, Worker(3, 4, 2)),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
+            Worker(1, 2, 0),
+        ),
+        ({"SLURM_NTASKS": "4"}, Worker(0, 1, 0)),  # in an allocation, but not started by srun
+    ],
+)
+def test_worker_of_environment(variables: dict[str, str], expected: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Worker.of_environment() == expected
+
+
+def test_the_batch_is_measured_once(tmp_path: Path, alone: Path) -> None:
+    assert settle_batch(tmp_path / "new", lambda: 48) == 48
+    assert settle_batch(tmp_path / "new", lambda: 96) == 48
+    assert settle_batch(alone, lambda: 96) == 10

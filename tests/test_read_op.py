@@ -407,7 +407,7 @@ def test_a_swapped_key(fresh: DataSet) -> None:
         (lambda record: zstandard.compress(record)[:-3], "zstd frame of"),
         (lambda record: zstandard.compress(record) * 2, "zstd frame is"),
         (lambda record: zstandard.ZstdCompressor(write_content_size=False).compress(record), "content size"),
-        (lambda record: zstandard.compress(record[:12] + b"\x0b" + record[13:]), "flags are 11"),
+        (lambda record: zstandard.compress(record[:12] + b"\x83" + record[13:]), "flags are 131"),
         (lambda record: zstandard.compress(record[:-5] + b"\xff" * 5), "probability code"),
     ],
 )

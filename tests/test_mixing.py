@@ -26,8 +26,11 @@ from dali_dr.errors import SpecError
 from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.preview import replay_views
 from dali_dr.record.labels import Reinforcements
-from dali_dr.reinforce.generate import Generation, reinforce
+from dali_dr.reinforce.check import check_teacher
+from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.run import reinforce
 from dali_dr.reinforce.sources import ImageFolder
+from dali_dr.shards.reshape import merge, subset
 from dali_dr.shards.verify import verify
 
 load_torchvision()
@@ -334,24 +337,23 @@ def test_read_without_mixing_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_resumed_runs_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     whole = make(folder, tmp_path / "whole", "rrc+mixing+ra+re").path
     source, g = ImageFolder.scan(folder), generation("rrc+mixing+ra+re")
-    begin = g.samples
+    calls: list[int] = []
 
     class Stopping(Exception):
         pass
 
-    def stopping(source: Any, start: int, end: int) -> Any:
-        for count, sample in enumerate(begin(source, start, end)):
-            if count == 5:
-                raise Stopping
-            yield sample
+    def stop(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) % 7 == 0:
+            raise Stopping
 
-    object.__setattr__(g, "samples", stopping)
+    g.teacher.members[0].model.register_forward_hook(stop)
     options: dict[str, Any] = {"num_classes": 6, "samples_per_shard": 4, "probabilities": "float32", "progress": False}
-    for _ in range(2):
-        with pytest.raises(Stopping):
-            reinforce(source, tmp_path / "cut", g, **options)
+    with pytest.raises(Stopping):
+        reinforce(source, tmp_path / "cut", g, **options)
+    assert list((tmp_path / "cut").glob("*.tar"))
     reinforce(source, tmp_path / "cut", generation("rrc+mixing+ra+re"), **options)
-    for path in whole.iterdir():
+    for path in whole.glob("*.*"):
         assert (tmp_path / "cut" / path.name).read_bytes() == path.read_bytes()
 
 
@@ -368,9 +370,33 @@ def test_numbers_stay_right_when_images_are_left_out(
     with caplog.at_level(logging.WARNING):
         got = make(source, tmp_path / "skip", "rrc+mixing", on_error="skip")
     assert "class0/broken" in caplog.text
+    assert "class0/broken" in (tmp_path / "skip" / "report" / "skipped.jsonl").read_text()
     want = make(folder, tmp_path / "good", "rrc+mixing")
     assert list(got.keys) == list(want.keys)
     assert all(got.reinforcements(n) == want.reinforcements(n) for n in range(len(want)))
+
+
+def test_the_teacher_says_the_same_of_replayed_mixed_views(dataset: dali_dr.Dataset) -> None:
+    check = check_teacher(dataset, tiny_teacher(), samples=40, batch=8, num_threads=1)
+    assert check.ok and check.kl_mean < 1e-5 and check.top1_equal == 1
+
+
+def test_subset_and_merge_keep_partners_and_pairs(dataset: dali_dr.Dataset, folder: Path, tmp_path: Path) -> None:
+    subset(dataset, tmp_path / "s", views=4, topk=2, progress=False)
+    small = dali_dr.Dataset(tmp_path / "s")
+    assert verify(tmp_path / "s", progress=False).problems == [] and small.num_views == 4
+    assert check_teacher(small, tiny_teacher(), samples=20, batch=8, num_threads=1).ok
+    if dataset.spec.mixing is not None:
+        with pytest.raises(dali_dr.ShardError, match="all images must stay"):
+            subset(dataset, tmp_path / "x", images=3, progress=False)
+    variant = next(name for name, (_, mixing) in VARIANTS.items() if mixing == dataset.spec.mixing)
+    g = dataclasses.replace(generation(variant), spec=dataset.spec, seed=1)
+    options: dict[str, Any] = {"num_classes": 6, "probabilities": "float32", "progress": False}
+    reinforce(ImageFolder.scan(folder), tmp_path / "b", g, **options)
+    merge(dataset, tmp_path / "b", tmp_path / "m", progress=False)
+    both = dali_dr.Dataset(tmp_path / "m")
+    assert verify(tmp_path / "m", progress=False).problems == [] and both.num_views == 2 * dataset.num_views
+    assert check_teacher(both, tiny_teacher(), samples=20, batch=8, num_threads=1).ok
 
 
 def test_verify_finds_partners_that_do_not_fit(folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import numpy as np
@@ -65,6 +65,11 @@ class Reinforcements(Views):
     def topk(self) -> int:
         """Number of stored classes per view (K)."""
         return int(self.soft_ids.shape[1])
+
+    def likeliest(self, topk: int | None) -> Reinforcements:
+        """The same views with the ``topk`` most likely classes only; None: all."""
+        ids, probs = self.soft_ids[:, :topk], self.soft_probs[:, :topk]
+        return replace(self, soft_ids=np.ascontiguousarray(ids), soft_probs=np.ascontiguousarray(probs))
 
     def validate(self, image_height: int, image_width: int, view_size: int, num_classes: int | None = None) -> None:
         """Check the views (``Views.validate``) and the predictions.

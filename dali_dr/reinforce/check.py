@@ -86,9 +86,13 @@ def check_teacher(
         )
     rng = np.random.default_rng(seed)
     numbers = rng.integers(0, len(dataset), samples)
-    rows = rng.integers(0, dataset.num_views, samples).astype(np.int32)
+    rows: npt.NDArray[np.int32] = rng.integers(0, dataset.num_views, samples).astype(np.int32)
     order = np.lexsort((rows, numbers))
     numbers, rows = numbers[order], rows[order]
+    mixing = spec.mixing is not None
+    pairs = spec.mixing is not None and spec.mixing.double  # are replayed together, both count
+    if pairs:
+        rows = ((rows[:, None] & ~1) + np.arange(2)).astype(np.int32)
     starts = range(0, samples, batch)
 
     def source(info: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
@@ -105,10 +109,11 @@ def check_teacher(
         size=(spec.size, spec.size),
         stored_size=spec.size,
         interpolation=spec.interpolation,
-        dtype="uint8",
+        dtype="float32" if mixing else "uint8",  # in 0 … 255, as the teacher saw it
         mean=(),
         std=(),
         layout="CHW",
+        mixing=mixing,
     )
     divergences, equal = [], []
     for _ in starts:
@@ -116,6 +121,8 @@ def check_teacher(
             torch.stack([torch.utils.dlpack.from_dlpack(output[i]) for i in range(len(output))])
             for output in pipeline.run()
         )
+        if pairs:
+            views, ids, stored = (tensor.flatten(0, 1) for tensor in (views, ids, stored))
         now = teacher.predict(views).cpu()
         ids, stored = ids.cpu().long(), stored.cpu().double()
         divergences.append(_divergence(now.double().gather(1, ids), stored).numpy())
@@ -123,12 +130,12 @@ def check_teacher(
     kl = np.concatenate(divergences)
     worst = int(kl.argmax())
     return TeacherCheck(
-        views=samples,
+        views=len(kl),
         kl_mean=float(kl.mean()),
         kl_max=float(kl.max()),
         top1_equal=float(np.concatenate(equal).mean()),
         teacher_is_the_same=teacher.facts()["weights_digest"] == (dataset.manifest.teacher or {}).get("weights_digest"),
-        worst=(dataset.keys[int(numbers[worst])], int(rows[worst])),
+        worst=(dataset.keys[int(numbers[worst // (2 if pairs else 1)])], int(rows.ravel()[worst])),
     )
 
 

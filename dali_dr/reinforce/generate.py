@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,6 @@ from dali_dr.reinforce.sources import Source
 from dali_dr.reinforce.teachers import Teacher
 from dali_dr.shards.writer import Sample, image_info
 
-_log = logging.getLogger(__name__)
 _CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
 
 
@@ -104,44 +101,6 @@ class Generation:
     def group(self) -> int:
         """Images per teacher batch (1 when the views of one image fill several batches)."""
         return max(1, self.batch_views // self.num_views)
-
-
-@dataclasses.dataclass(frozen=True)
-class GoodImages:
-    """The images of a source that decode.
-
-    Mixed views name their partners by number, so an image left out later would shift all that follow: where images may be
-    left out, all are decoded once before anything is written, and the good ones are numbered.
-    """
-
-    source: Source
-    numbers: Sequence[int]
-    keys: Sequence[str]
-    labels: Sequence[int]
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self.source.class_names
-
-    @classmethod
-    def of(cls, source: Source, threads: int) -> GoodImages:
-        def good(number: int) -> bool:
-            try:
-                image_info(source.read(number), full=True)
-            except ValueError as error:
-                _log.warning("left out: sample %s: %s", source.keys[number], error)
-                return False
-            return True
-
-        with ThreadPoolExecutor(threads) as pool:
-            numbers = [n for n, kept in enumerate(pool.map(good, range(len(source)))) if kept]
-        return cls(source, numbers, [source.keys[n] for n in numbers], [source.labels[n] for n in numbers])
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def read(self, number: int) -> bytes:
-        return self.source.read(self.numbers[number])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -33,7 +34,7 @@ import tqdm
 from dali_dr.errors import ShardError
 from dali_dr.record.codec import DEFAULT_LOG_STEP, Probabilities
 from dali_dr.reinforce.claims import DEFAULT_LEASE, Claim, ClaimLost, Claims, ClaimsGone
-from dali_dr.reinforce.generate import Generation, GoodImages
+from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.report import CONFIDENCE_BINS, write_report
 from dali_dr.reinforce.select import Select, select
 from dali_dr.reinforce.sources import Source, WebDatasetTars
@@ -41,12 +42,13 @@ from dali_dr.reinforce.teachers import Teacher
 from dali_dr.shards import tar, writer
 from dali_dr.shards.facts import ShardFacts
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest
-from dali_dr.shards.writer import SAMPLES_PER_SHARD, OnError, Sample
+from dali_dr.shards.writer import SAMPLES_PER_SHARD, OnError, Place, Sample
 
 CLAIMS_NAME: Final = ".claims"
 REPORT_NAME: Final = "report"
 _END: Final = "end"  # the last piece of work: index, manifest, report
 _BATCH: Final = "batch_views"
+_REFUSED: Final = "refused.json"
 _log = logging.getLogger(__name__)
 
 
@@ -138,9 +140,6 @@ class Run:
         Raises:
           ShardError: an image cannot be decoded or stored (with on_error="raise"), or `out` belongs to another run.
         """
-        if self.generation.spec.mixing is not None and self.on_error == "skip":
-            good = GoodImages.of(self.source, self.generation.num_threads)
-            return dataclasses.replace(self, source=good, on_error="raise").work()
         self._check()
         draft = self._draft()
         finished = writer.begin(self.out, draft, alone=False)
@@ -151,9 +150,43 @@ class Run:
             claims = Claims(folder, self.lease)
             with contextlib.suppress(ClaimsGone):
                 if not finished:
-                    self._write_shards(draft, claims)
+                    self._without_bad_partners()._write_shards(draft, claims)
                 return self._end(draft, claims)
         return Outcome(Manifest.load(self.out), False, self._summary())
+
+    def _without_bad_partners(self) -> Run:
+        """This run with the images that decode alone, if views are mixed and others are to be left out.
+
+        Mixed views name their partners by number in the data set, so an image left out later would shift all that follow.
+        """
+        if self.generation.spec.mixing is None or self.on_error == "raise":
+            return self
+        path = self.out / CLAIMS_NAME / _REFUSED
+        if not path.exists():  # else another worker, or an earlier one, has decoded all
+
+            def problem(number: int) -> str | None:
+                source = _Readable(self.source)
+                try:
+                    writer.image_info(data := source.read(number), full=True)
+                except ValueError:
+                    return f"sample {self.source.keys[number]}: {source.problem(number, data)}"
+                return None
+
+            with ThreadPoolExecutor(self.generation.num_threads) as pool:
+                problems = pool.map(problem, range(len(self.source)))
+                refused = {number: why for number, why in enumerate(problems) if why is not None}
+            for why in refused.values():
+                _log.warning("left out: %s", why)
+            tar.create_atomically(path, json.dumps(refused).encode())
+        source = _Part(self.source, [n for n in range(len(self.source)) if n not in self._refused()])
+        return dataclasses.replace(self, source=source, on_error="raise")
+
+    def _refused(self) -> dict[int, str]:
+        """What `_without_bad_partners` left out: reasons by number in the source."""
+        with contextlib.suppress(OSError):
+            found = json.loads((self.out / CLAIMS_NAME / _REFUSED).read_bytes())
+            return {int(number): why for number, why in found.items()}
+        return {}
 
     @property
     def shards(self) -> int:
@@ -166,13 +199,13 @@ class Run:
             seen: set[str] = set()
             twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise ShardError(f"two images have the key {twice}: rename one")
+        if self.pool is not None and self.pool < kept:
+            raise ShardError(f"a pool of {self.pool} candidates holds no {kept} views")
         mixing = self.generation.spec.mixing
         if self.pool is not None and mixing is not None and mixing.double:
             raise ShardError(
-                "the views of a double-mix come in pairs, which a pool would tear apart: leave out the pool"
+                "the views of a double-mix come in pairs, of which a pool cannot keep one: leave the pool out"
             )
-        if self.pool is not None and self.pool < kept:
-            raise ShardError(f"a pool of {self.pool} candidates holds no {kept} views")
         if self.sidecar and not isinstance(self.source, WebDatasetTars):
             raise ShardError("a sidecar data set goes with images in tars: give a pattern such as 'images/*.tar'")
 
@@ -282,10 +315,7 @@ class Run:
                     probs = np.zeros_like(probs)
                     np.put_along_axis(probs, views.soft_ids.astype(np.int64), views.soft_probs, axis=1)
                 views = views.take(select(probs, g.num_views, self.select, key=sample.key, seed=g.seed))
-                columns: dict[str, Any] = {
-                    name: np.ascontiguousarray(getattr(views, name)[:, : g.topk]) for name in _PREDICTED
-                }
-                sample = dataclasses.replace(sample, reinforcements=dataclasses.replace(views, **columns))
+                sample = dataclasses.replace(sample, reinforcements=views.likeliest(g.topk))
             if self.sidecar:
                 sample = dataclasses.replace(sample, place=cast(WebDatasetTars, self.source).place(number))
             yield sample
@@ -299,7 +329,7 @@ class Run:
         with claims.held(claim):
             missing = not (self.out / MANIFEST_NAME).exists()
             manifest = writer.finalise(self.out, draft, clean=False) if missing else Manifest.load(self.out)
-            figures = [json.loads(path.read_bytes()) for path in sorted(claims.folder.glob("*.json"))]
+            figures = [json.loads(path.read_bytes()) for path in sorted(claims.folder.glob(f"{draft.name}-*.json"))]
             if figures:  # none: this worker came when all was done, and made the folder of claims anew
                 facts = [ShardFacts.saved(self.out / shard.name) for shard in manifest.shards]
                 known = [f for f in facts if f is not None] + [*writer.empty_shards(self.out, draft).values()]
@@ -308,6 +338,7 @@ class Run:
                     for f in sorted(known, key=lambda f: f.name)
                     for key, why in zip(f.skipped, f.reasons, strict=True)
                 ]
+                skipped += [{"key": self.source.keys[number], "why": why} for number, why in self._refused().items()]
                 write_report(self.out / REPORT_NAME, manifest, figures, skipped)
             writer.begin(self.out, draft)  # removes what was for resuming
             shutil.rmtree(claims.folder, ignore_errors=True)
@@ -382,9 +413,6 @@ def claims_figures(out: Path, shard: Path) -> Path:
     return out / CLAIMS_NAME / f"{shard.stem}.json"
 
 
-_PREDICTED: Final = ("soft_ids", "soft_probs")
-
-
 class _Clock:
     """A teacher that counts the seconds spent in it."""
 
@@ -402,6 +430,26 @@ class _Clock:
             torch.cuda.synchronize(probabilities.device)
         self.seconds += time.monotonic() - begun
         return probabilities
+
+
+class _Part:
+    """The images ``numbers`` of a source, as a source."""
+
+    def __init__(self, source: Source, numbers: Sequence[int]) -> None:
+        self._source, self._numbers = source, numbers
+        self.keys: Sequence[str] = [source.keys[number] for number in numbers]
+        self.labels: Sequence[int] = [int(source.labels[number]) for number in numbers]
+        self.class_names: Sequence[str] = source.class_names
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def read(self, number: int) -> bytes:
+        return self._source.read(self._numbers[number])
+
+    def place(self, number: int) -> Place:
+        """As of the source, for a sidecar data set."""
+        return cast(WebDatasetTars, self._source).place(self._numbers[number])
 
 
 class _Readable:

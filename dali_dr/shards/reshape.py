@@ -120,21 +120,17 @@ def subset(
     if choice not in CHOICES:
         raise ShardError(f"choice is {choice!r}, want one of {', '.join(CHOICES)}")
     numbers = np.arange(len(data)) if images is None else choose_images(data, images)
-    if len(numbers) < len(data) and data.has_record(0) and _mix(data.reinforcements(0)) is not None:
+    if len(numbers) < len(data) and data.spec.mixing is not None:
         raise ShardError(f"{data.path}: its views are mixed with others of its images, so all images must stay")
-    kept = slice(None, topk)
 
     def change(number: int) -> Reinforcements:
         stored = data.reinforcements(number)
         if views is not None:
             # The rows of a double-mix belong together in pairs.
-            pair = 2 if getattr(_mix(stored), "double", False) else 1
+            pair = 2 if stored.mix is not None and stored.mix.double else 1
             rows = choose_rows(len(stored) // pair, -(-views // pair), choice, data.keys[number])
             stored = stored.take((rows[:, None] * pair + np.arange(pair)).ravel())
-        columns: dict[str, Any] = {
-            name: np.ascontiguousarray(getattr(stored, name)[:, kept]) for name in ("soft_ids", "soft_probs")
-        }
-        return dataclasses.replace(stored, **columns)
+        return stored.likeliest(topk)
 
     shape = {"views": views, "topk": topk, "images": len(numbers), "choice": choice if views else None}
     history = {"subset": {name: value for name, value in shape.items() if value is not None}}
@@ -192,7 +188,7 @@ def merge(
         if data.image(number) != other.image(twin):
             raise ShardError(f"sample {key}: its images in {data.path} and {other.path} differ")
         pair = data.reinforcements(number), other.reinforcements(twin)
-        if any(_mix(one) is not None for one in pair) and twin != number:
+        if data.spec.mixing is not None and twin != number:
             raise ShardError(f"{other.path}: its views are mixed with images by number, and its order is another")
         return _concatenated(*pair)
 
@@ -257,11 +253,6 @@ def _concatenated(first: Reinforcements, second: Reinforcements) -> Reinforcemen
 
     joined: Reinforcements = join(first, second)
     return joined
-
-
-def _mix(views: Reinforcements) -> Any:
-    """What mixed views were mixed with, or None."""
-    return getattr(views, "mix", None)
 
 
 def _reinforced(dataset: Dataset | str | Path) -> Dataset:

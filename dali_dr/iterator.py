@@ -255,6 +255,11 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         return self._length[1]
 
     def __iter__(self) -> ReinforcedIterator:
+        """Begins the next epoch if all of this one has been given out, also where nobody asked for the batch after the last
+        (a loop that counts to `len`, as Lightning's does); else goes on within the epoch."""
+        following = self._source.peek().epoch
+        if following != self._epoch:
+            self._epoch, self._consumed = following, 0
         return self
 
     def __next__(self) -> Any:

@@ -20,7 +20,7 @@ import torch
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr import _plugin
-from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, resolve_augment
+from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, fresh_seed, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, replay_pipeline
 from dali_dr.record.labels import densify
@@ -227,7 +227,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             hw_decoder_load=hw_decoder_load,
             prefetch=prefetch,
             clock=self._stopwatch.number,
-            draw=draw_argument(spec, seed),
+            draw=draw_argument(spec, seed if augment is not None else fresh_seed(seed)),
             topk=0 if augment is None else 1,
             resize_shorter=spec.resize if isinstance(spec, Evaluation) else 0,
         )

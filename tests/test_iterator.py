@@ -21,6 +21,7 @@ from PIL import Image
 import dali_dr
 from dali_dr import _plugin
 from dali_dr.augment.draw import draw
+from dali_dr.augment.fresh import fresh_seed
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.cli import main
 from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
@@ -298,7 +299,7 @@ def test_mixture_with_fresh_views(dataset: dali_dr.Dataset) -> None:
                 image = Image.open(io.BytesIO(dataset.image(number))).convert("RGB")
                 drawn = draw(
                     dataset.spec,
-                    seed=7,
+                    seed=fresh_seed(7),
                     key=dataset.keys[number],
                     views=[epoch],
                     image_height=image.height,

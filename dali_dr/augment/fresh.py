@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -68,6 +69,11 @@ def resolve_augment(
     if getattr(augment, "mixing", None) is not None:
         raise SpecError("augment: views drawn while training are mixed as batches: use dali_dr.mixing.BatchMixing")
     return augment
+
+
+def fresh_seed(seed: int) -> int:
+    """The seed of fresh views beside stored ones: apart from `seed`, with which the stored ones may have been drawn."""
+    return int.from_bytes(hashlib.blake2b(f"fresh {seed}".encode(), digest_size=8).digest(), "little")
 
 
 def draw_argument(spec: AugmentationSpec | Evaluation, seed: int) -> str:

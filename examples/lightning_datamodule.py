@@ -4,7 +4,7 @@
 
 The place in the data is part of the Trainer's checkpoints, and `trainer.fit(…, ckpt_path=…)` goes on with exactly the next
 batch, within an epoch too. (Lightning by itself saves the state of a loader, but restores it within an epoch only; hence the
-two hooks below.) Ranks come from the environment, as torchrun sets it.
+two hooks below.) Ranks come from the Trainer.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dali_dr import ReinforcedIterator, losses
+from dali_dr import Dataset, Evaluation, ReinforcedIterator, losses
 from dali_dr._torchvision import load_torchvision
-from dali_dr.augment.fresh import Evaluation
 
 load_torchvision()  # before Lightning and timm import it; matters only beside a CPU build of torch
 try:
@@ -55,8 +55,15 @@ class ReinforcedData(lightning.LightningDataModule):
         self.loader: ReinforcedIterator | None = None
         self.restored: dict[str, int] | None = None
 
+    def _place(self) -> dict[str, int]:
+        """This process's place, as the Trainer knows it: its launchers do not all set RANK."""
+        trainer = self.trainer
+        if trainer is None:
+            return {}
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size, "device_id": trainer.local_rank}
+
     def train_dataloader(self) -> ReinforcedIterator:
-        self.loader = ReinforcedIterator(self.data, **self.common, **self.options)
+        self.loader = ReinforcedIterator(self.data, **self.common, **self._place(), **self.options)
         if self.restored:
             self.loader.load_state_dict(self.restored)
         return self.loader
@@ -64,12 +71,9 @@ class ReinforcedData(lightning.LightningDataModule):
     def val_dataloader(self) -> WholePasses | list[Any]:
         if self.val is None:
             return []
-        spec = (
-            ReinforcedIterator(self.data, **self.common).dataset.spec
-            if self.loader is None
-            else self.loader.dataset.spec
-        )
-        return WholePasses(ReinforcedIterator(self.val, **self.common, augment=Evaluation(spec.size, self.resize)))
+        size = self.options.get("size") or Dataset(Path(self.data)).spec.size
+        view = Evaluation(size, self.resize)
+        return WholePasses(ReinforcedIterator(self.val, **self.common, **self._place(), augment=view))
 
     def state_dict(self) -> dict[str, Any]:
         return {"loader": self.loader.state_dict()} if self.loader else {}
@@ -135,7 +139,7 @@ def main() -> int:
     options = parser.parse_args()
     device = "gpu" if torch.cuda.is_available() else "cpu"
     data = ReinforcedData(options.data, options.val, options.batch_size, device)
-    model = timm.create_model(options.model, num_classes=data.train_dataloader().dataset.num_classes)
+    model = timm.create_model(options.model, num_classes=Dataset(Path(options.data)).num_classes)
     trainer = lightning.Trainer(max_epochs=options.epochs, precision="bf16-mixed" if device == "gpu" else 32)
     trainer.fit(Distillation(model, options.lr), datamodule=data, ckpt_path=options.resume)
     return 0

@@ -26,7 +26,7 @@ from dali_dr import ReinforcedIterator
 Batch = list[dict[str, torch.Tensor]]
 
 
-class ReinforcedNode(BaseNode[Batch]):  # type: ignore[misc]
+class ReinforcedNode(BaseNode[Batch]):
     """A source of batches. `reset()` begins an epoch: the next one, where the one before was begun."""
 
     def __init__(self, iterator: ReinforcedIterator) -> None:
@@ -43,7 +43,7 @@ class ReinforcedNode(BaseNode[Batch]):  # type: ignore[misc]
         iter(self.iterator)
 
     def next(self) -> Batch:
-        return next(self.iterator)  # type: ignore[no-any-return]
+        return next(self.iterator)
 
     def get_state(self) -> dict[str, Any]:
         return self.iterator.state_dict()

@@ -4,10 +4,11 @@
         --data imagenet-plus --val imagenet-val --out runs/resnet50
     torchrun --nproc-per-node 8 examples/train_timm.py --recipe …   # the batch size is that of all processes together
 
-Values come from the defaults below, then from the recipes in their order, then from the command line. The same command goes
-on where a run was interrupted (SIGTERM and Ctrl-C write a checkpoint first): on exactly the next batch and, on a CPU, to
-exactly the weights of an uninterrupted run, because everything random and the learning rate depend on the place in
-the run alone, and that is `loader.state_dict()`. OUT/log.jsonl gets a line every --log-every steps and per evaluation.
+Values come from the defaults below, then from the recipes in their order, then from the command line; mappings are merged.
+
+The same command goes on where a run was interrupted (SIGTERM and Ctrl-C write a checkpoint first): on exactly the next batch
+and, on a CPU, to exactly the weights of an uninterrupted run, because everything random and the learning rate depend on the
+place in the run alone, and that is `loader.state_dict()`. OUT/log.jsonl gets a line every --log-every steps and per evaluation.
 
 Exit status: 0 when trained to the end, 75 when interrupted (run it again), 2 for a wrong option.
 """
@@ -34,7 +35,6 @@ import dali_dr
 from dali_dr import losses
 from dali_dr._plugin import build_facts
 from dali_dr._torchvision import load_torchvision
-from dali_dr.augment.fresh import Evaluation
 
 load_torchvision()  # before timm imports it; matters only beside a CPU build of torch
 import timm  # noqa: E402
@@ -86,13 +86,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--log-every", type=int, default=50, help="steps")
     add("--checkpoint-every", type=int, default=1000, help="steps; and after every epoch")
     add("--stop-after", type=int, default=0, help="interrupt the run after so many steps; 0: never")
+    nested = "model_options", "optimizer_options", "loader"
     for path in parser.parse_known_args(argv)[0].recipe:
         values = {str(name).replace("-", "_"): value for name, value in yaml.safe_load(path.read_text()).items()}
         if unknown := values.keys() - {action.dest for action in parser._actions}:
             parser.error(f"{path}: no such option: {', '.join(sorted(unknown))}")
+        values |= {name: parser.get_default(name) | values[name] for name in nested if name in values}
         # Numbers as strings, which argparse checks as it does those of the command line (YAML itself takes 1e-4 for one).
         parser.set_defaults(**{k: str(v) if type(v) in (int, float) else v for k, v in values.items()})
     options = parser.parse_args(argv)
+    for name in nested:
+        setattr(options, name, parser.get_default(name) | getattr(options, name))
     if not options.data or not options.out:
         parser.error("--data and --out are needed")
     options.ranks, options.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
@@ -117,7 +121,7 @@ class Run:
         own["class_mates"] = int(o.loss == "bake")
         self.loader = dali_dr.ReinforcedIterator(o.data, **data | own | o.loader)
         spec = self.loader.dataset.manifest.spec
-        evaluation = Evaluation(o.eval_size or o.size or (spec.size if spec else 224), o.eval_resize)
+        evaluation = dali_dr.Evaluation(o.eval_size or o.size or (spec.size if spec else 224), o.eval_resize)
         self.val = dali_dr.ReinforcedIterator(o.val, **data, augment=evaluation) if o.val else None
 
         torch.manual_seed(o.seed)
@@ -197,7 +201,7 @@ class Run:
 
     def step(self, batch: dict[str, torch.Tensor], place: tuple[int, int, float]) -> torch.Tensor:
         """One step of the optimizer; `place` is where the run stood before the batch."""
-        o, parameters = self.options, list(self.model.parameters())
+        o = self.options
         torch.manual_seed(hash((o.seed, o.rank, *place[:2])))  # dropout and drop path resume exactly, too
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(place[2])
@@ -207,7 +211,7 @@ class Run:
         self.scaler.scale(loss).backward()
         if o.clip_grad:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, o.clip_grad)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:

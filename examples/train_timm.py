@@ -10,7 +10,7 @@ The same command goes on where a run was interrupted (SIGTERM and Ctrl-C write a
 and, on a CPU, to exactly the weights of an uninterrupted run, because everything random and the learning rate depend on the
 place in the run alone, and that is `loader.state_dict()`. OUT/log.jsonl gets a line every --log-every steps and per evaluation.
 
-Exit status: 0 when trained to the end, 75 when interrupted (run it again), 2 for a wrong option.
+Exit status: 0 when trained to the end, 75 when interrupted (run it again; torchrun turns it into 1), 2 for a wrong option.
 """
 
 from __future__ import annotations

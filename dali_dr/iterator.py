@@ -23,7 +23,8 @@ from dali_dr import _plugin
 from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, fresh_seed, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, replay_pipeline
-from dali_dr.record.labels import densify
+from dali_dr.record.labels import FORMS, Form
+from dali_dr.record.labels import targets as dense_targets
 from dali_dr.sampling.choice import Choice, Window
 from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed
 from dali_dr.sampling.sampler import LastBatch, Progressive, RandomShapes, Sampler, Shape, Shapes, Share
@@ -38,7 +39,7 @@ _STATE_VERSION = 1
 _log = logging.getLogger(__name__)
 
 OrderName = Literal["global", "windowed", "sequential"]
-Targets = Literal["sparse", "dense", "top1"]
+Targets = Literal["sparse", "dense", "top1", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
 Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
 
 
@@ -93,7 +94,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
       last_batch: "partial", "drop" or "fill"; see `dali_dr.sampling.sampler.Sampler`. Distributed training wants "drop"
         or "fill", which give every rank the same number of batches.
       num_threads: DALI's CPU threads; default: the processors that this process may use.
-      targets: "sparse" (soft_ids and soft_probs), "dense" or "top1".
+      targets: "sparse" (soft_ids and soft_probs), "dense", "top1", or one of FKD's label forms, which are dense too:
+        "full", "hard", "smoothing", "marginal_smoothing" (as "dense"), "marginal_renorm"; see `dali_dr.record.labels.targets`.
       as_tuples: yield `(images, targets)` instead, dense unless targets="top1": what a torchvision-style loop with
         `CrossEntropyLoss` takes.
       with_index: add "index" and "view" to the batches.
@@ -147,8 +149,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
-        if targets not in ("sparse", "dense", "top1"):
-            raise ValueError(f'targets must be "sparse", "dense" or "top1", not {targets!r}')
+        if targets not in (known := ("sparse", "dense", "top1", *FORMS)):
+            raise ValueError(f"targets must be one of {', '.join(known)}, not {targets!r}")
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
         self._on_error = on_error
         self.skipped: dict[str, str] = {}
@@ -310,8 +312,11 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             del batch["index"], batch["view"]
         if self._targets != "sparse":
             ids, probs = batch.pop("soft_ids"), batch.pop("soft_probs")
-            dense = self._targets == "dense"
-            batch["targets"] = densify(ids, probs, self.dataset.num_outputs) if dense else ids[:, 0].long()
+            form = "marginal_smoothing" if self._targets == "dense" else self._targets
+            top1 = form == "top1"
+            batch["targets"] = (
+                ids[:, 0].long() if top1 else dense_targets(ids, probs, self.dataset.num_outputs, cast(Form, form))
+            )
         return (batch["data"], batch["targets"]) if self._as_tuples else [batch]
 
     def reset(self) -> None:

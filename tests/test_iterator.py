@@ -333,6 +333,27 @@ def test_sequential_order_is_that_of_the_shards(dataset: dali_dr.Dataset) -> Non
     assert torch.cat([b["index"] for b in epoch_of(loader(dataset, order="sequential"))]).tolist() == list(range(23))
 
 
+def test_label_forms(dataset: dali_dr.Dataset) -> None:
+    (sparse,) = next(loader(dataset))
+    ids, probs = sparse["soft_ids"].long(), sparse["soft_probs"]
+    rows = torch.arange(len(ids))
+    for form in ("hard", "smoothing", "marginal_smoothing", "marginal_renorm"):
+        (batch,) = next(loader(dataset, targets=form))
+        found, expected = batch["targets"], torch.zeros(len(ids), CLASSES)
+        if form == "hard":
+            expected[rows, ids[:, 0]] = 1
+        elif form == "smoothing":
+            expected[:] = (1 - probs[:, :1]) / (CLASSES - 1)
+            expected[rows, ids[:, 0]] = probs[:, 0]
+        else:
+            if form == "marginal_smoothing":
+                expected[:] = (1 - probs.sum(1, keepdim=True)) / (CLASSES - 4)
+            expected.scatter_(1, ids, probs if form == "marginal_smoothing" else probs / probs.sum(1, keepdim=True))
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(ValueError, match="full"):
+        next(loader(dataset, targets="full"))
+
+
 def test_top1_targets(dataset: dali_dr.Dataset) -> None:
     (batch,) = next(loader(dataset, targets="top1"))
     (sparse,) = next(loader(dataset))

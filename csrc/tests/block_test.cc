@@ -115,7 +115,7 @@ void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Fini
   std::vector<Task> tasks;
   std::vector<std::unique_ptr<uint8_t[]>> got;
   for (size_t i = 0; i < cases.size(); ++i) {
-    const std::string problem = MakePlan(cases[i].view, cases[i].image, 0, 0, out, out, &plans[i]);
+    const std::string problem = MakePlan(cases[i].view, cases[i].image, 0, 0, out, out, 0, &plans[i]);
     CHECK(problem.empty(), "%s", problem.c_str());
     got.push_back(Garbage(bytes));
     tasks.push_back({&plans[i], {cases[i].pixels.get(), cases[i].image}, got.back().get()});

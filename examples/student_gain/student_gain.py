@@ -39,7 +39,8 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import RandAugment, RandomResizedCrop
 from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.losses import kl_divergence
-from dali_dr.reinforce.generate import Generation, reinforce
+from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.run import reinforce
 from dali_dr.reinforce.teachers import Member, Teacher
 
 HERE = Path(__file__).resolve().parent

@@ -166,20 +166,18 @@ def student() -> ResNet:
 
 @dataclasses.dataclass(frozen=True)
 class Jpegs:
-    """Encoded images in memory: a source for `dali_dr.reinforce.generate.reinforce`."""
+    """Encoded images in memory: a source for `dali_dr.reinforce.run.reinforce`."""
 
     keys: Sequence[str]
     labels: Sequence[int]
     data: Sequence[bytes]
+    class_names: Sequence[str] = CLASSES
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, number: int) -> bytes:
         return self.data[number]
-
-    def take(self, numbers: Sequence[int]) -> Jpegs:
-        return Jpegs(*([column[n] for n in numbers] for column in (self.keys, self.labels, self.data)))
 
     @functools.cached_property
     def pixels(self) -> torch.Tensor:
@@ -217,7 +215,7 @@ def read_cifar(folder: Path, settings: Settings) -> dict[str, Jpegs]:
     for classes in images.values():
         for one_class in classes:
             one_class.sort()
-            generator.shuffle(one_class)  # type: ignore[arg-type]  # a list of pairs; shuffled in place
+            generator.shuffle(one_class)  # in place
     sizes = {name: getattr(settings, name) for name in ("train", "validation", "tuning")}
     begin, parts = 0, {}
     for name, (part, size) in {**{n: ("train", s) for n, s in sizes.items()}, "test": ("test", settings.test)}.items():
@@ -497,7 +495,7 @@ def table(results: dict[str, Any]) -> str:
         pair = [[r for r in by_arm[arm] if r["seed"] in common] for arm in (a, b)]
         if common:
             mean, half = paired_interval(*([r["accuracy"] for r in runs] for runs in pair))
-            images = interval_over_images(*pair, settings["test"])
+            images = interval_over_images(pair[0], pair[1], settings["test"])
             lines.append(
                 f"| {ARMS[a]} − {ARMS[b]} | {mean:+.2f} | {mean - half:+.2f} … {mean + half:+.2f} | {images:.2f} |"
             )

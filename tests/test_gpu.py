@@ -111,6 +111,17 @@ def test_sizes_and_extreme_crops(side: int, interpolation: str) -> None:
     both(images, params, crops, size=side, interpolation=interpolation, **OUTPUTS[0])
 
 
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize(("size", "shorter"), [((224, 224), 256), ((33, 31), 64), ((288, 161), 301)], ids=str)
+def test_evaluation_shows_the_centre(size: tuple[int, int], shorter: int, interpolation: str) -> None:
+    """Smaller, larger, wide, tall images, and some of which one axis or both keep their size."""
+    shapes = [(375, 500), (501, 333), (1600, 1999), (97, 80), (shorter, 401), (400, shorter), (shorter, shorter)]
+    shapes += [(2900, 301), (40, 2000), (1, 1), (7, 300)]
+    images = [picture(*shape, i) for i, shape in enumerate(shapes)]
+    params = [pack((0, 0, *shape)) for shape in shapes]
+    both(images, params, shapes, size=size, resize_shorter=shorter, interpolation=interpolation, **OUTPUTS[0])
+
+
 @pytest.mark.parametrize("batch", [1, 512])
 def test_batches(batch: int) -> None:
     rng = np.random.default_rng(batch)

@@ -20,12 +20,12 @@ struct Need {
 
 Need NeedOf(const Plan& plan, Filter filter) {
   const Box& crop = plan.crop;
-  const Passes passes = MakePasses(crop.height, crop.width, plan.out);
-  const Axis columns = MakeAxis(crop.width, plan.out.width, filter);
-  const Axis rows = MakeAxis(crop.height, plan.out.height, filter);
+  const Passes passes = MakePasses(crop.height, crop.width, plan.resized);
+  const Axis columns = MakeAxis(crop.width, plan.resized.width, filter);
+  const Axis rows = MakeAxis(crop.height, plan.resized.height, filter);
   Need need{};
-  if (passes.horizontal) need.taps += AxisTableBytes(columns);
-  if (passes.vertical) need.taps += AxisTableBytes(rows);
+  if (passes.horizontal) need.taps += AxisTableBytes(columns, plan.out.width);
+  if (passes.vertical) need.taps += AxisTableBytes(rows, plan.out.height);
   if (passes.horizontal && passes.vertical)
     need.band = BandRowBytes(passes, crop.width, plan.out) * (passes.vertical_first ? 1 : MaxTaps(rows));
   return need;
@@ -67,6 +67,9 @@ void Batch::Assign(Size out, std::span<const Task> tasks) {
     job.out = task.out;
     job.height = crop.height;
     job.width = crop.width;
+    job.resized = plan.resized;
+    job.window_top = plan.window_top;
+    job.window_left = plan.window_left;
     job.erase = plan.erase;
     job.flip = plan.flip;
     job.first_step = int32_t(steps_.size());

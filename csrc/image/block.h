@@ -37,7 +37,9 @@ struct Job {
   void* out;              // 3 * height * width values
   int64_t pitch;          // bytes from one row of the image to the next
   int32_t height, width;  // of the crop
-  Box erase;              // in output pixels, inside the output
+  Size resized;           // what the crop is resized to; the view is the part of it from the window on
+  int32_t window_top, window_left;
+  Box erase;  // in output pixels, inside the output
   int32_t flip, first_step, num_steps, unused;
 };
 
@@ -103,7 +105,8 @@ struct TapRange {
   int32_t begin, count;
 };
 
-// Weights of one axis: coordinate x reads input begin .. begin + count with weight[x * taps ...].
+// Weights of the view's part of one axis: its coordinate x, which is x + window on the axis, reads input
+// begin .. begin + count with weight[x * taps ...].
 struct AxisTable {
   TapRange* range;
   int32_t* weight;
@@ -112,8 +115,8 @@ struct AxisTable {
   DR_HD int32_t End(int32_t x) const { return range[x].begin + range[x].count; }
 };
 
-DR_HD int64_t AxisTableBytes(const Axis& axis) {
-  return axis.out * (int64_t{sizeof(TapRange)} + 4 * int64_t{MaxTaps(axis)});
+DR_HD int64_t AxisTableBytes(const Axis& axis, int32_t out) {
+  return out * (int64_t{sizeof(TapRange)} + 4 * int64_t{MaxTaps(axis)});
 }
 
 // Which passes a resize has, and which comes first.
@@ -121,10 +124,10 @@ struct Passes {
   bool horizontal, vertical, vertical_first;
 };
 
-DR_HD Passes MakePasses(int32_t height, int32_t width, Size out) {
-  const bool horizontal = width != out.width, vertical = height != out.height;
+DR_HD Passes MakePasses(int32_t height, int32_t width, Size resized) {
+  const bool horizontal = width != resized.width, vertical = height != resized.height;
   return {horizontal, vertical,
-          vertical && (!horizontal || VerticalFirst(height, width, out.height, out.width))};
+          vertical && (!horizontal || VerticalFirst(height, width, resized.height, resized.width))};
 }
 
 // Bytes of one row between the passes: planar and padded to words after the horizontal pass, interleaved
@@ -225,17 +228,18 @@ class BlockReplay {
  private:
   // ---- Resize
 
-  DR_BLOCK AxisTable MakeTable(const Axis& axis, uint8_t* memory) {
+  DR_BLOCK AxisTable MakeTable(const Axis& axis, int32_t out, uint8_t* memory) {
     auto* range = reinterpret_cast<TapRange*>(memory);
-    return {range, reinterpret_cast<int32_t*>(range + axis.out), MaxTaps(axis)};
+    return {range, reinterpret_cast<int32_t*>(range + out), MaxTaps(axis)};
   }
 
-  DR_BLOCK void FillTable(const Axis& axis, const AxisTable& table) {
-    block_.ForEach(axis.out, [&](int32_t x) {
+  // `out` coordinates from `window` on.
+  DR_BLOCK void FillTable(const Axis& axis, int32_t window, int32_t out, const AxisTable& table) {
+    block_.ForEach(out, [&](int32_t x) {
       TapRange range;
-      Window(axis, x, &range.begin, &range.count);
+      Window(axis, window + x, &range.begin, &range.count);
       table.range[x] = range;
-      const double center = Center(axis, x);
+      const double center = Center(axis, window + x);
       double sum = 0.0;
       for (int32_t i = 0; i < range.count; ++i) sum = Add(sum, RawWeight(axis, center, range.begin + i));
       for (int32_t i = 0; i < range.count; ++i) {
@@ -344,13 +348,14 @@ class BlockReplay {
   }
 
   DR_BLOCK void CropResizeFlip(const Job& job) {
-    const Passes passes = MakePasses(job.height, job.width, batch_.out);
-    const Axis columns = MakeAxis(job.width, width_, batch_.filter);
-    const Axis rows = MakeAxis(job.height, height_, batch_.filter);
-    const AxisTable across = MakeTable(columns, taps_);
-    const AxisTable down = MakeTable(rows, passes.horizontal ? taps_ + AxisTableBytes(columns) : taps_);
-    if (passes.horizontal) FillTable(columns, across);
-    if (passes.vertical) FillTable(rows, down);
+    const Passes passes = MakePasses(job.height, job.width, job.resized);
+    const Axis columns = MakeAxis(job.width, job.resized.width, batch_.filter);
+    const Axis rows = MakeAxis(job.height, job.resized.height, batch_.filter);
+    const AxisTable across = MakeTable(columns, width_, taps_);
+    const AxisTable down =
+        MakeTable(rows, height_, passes.horizontal ? taps_ + AxisTableBytes(columns, width_) : taps_);
+    if (passes.horizontal) FillTable(columns, job.window_left, width_, across);
+    if (passes.vertical) FillTable(rows, job.window_top, height_, down);
     block_.Sync();
     uint8_t* const band = pixels_ + plane_[3];
     const int32_t flip = job.flip;

@@ -357,8 +357,6 @@ DALI_REGISTER_OPERATOR(dr__Replay, ReplayCpu, dali::CPU);
 #ifdef DALI_DR_CUDA
 
 ReplayGpu::ReplayGpu(const dali::OpSpec& spec) : ReplayBase(spec) {
-  DALI_ENFORCE(resize_shorter_ == 0,
-               "`resize_shorter` is not implemented on the GPU yet: evaluate with device=\"cpu\".");
   const dali::DeviceGuard guard(spec.GetArgument<int>("device_id"));
   const std::string problem = image::OpenDevice(&limits_);
   DALI_ENFORCE(problem.empty(), make_string("fn.dr.replay on the GPU: ", problem, "."));

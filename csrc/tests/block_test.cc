@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "image/batch.h"
@@ -103,9 +104,11 @@ struct Case {
   View view;
   Size image;
   std::unique_ptr<uint8_t[]> pixels;
+  int32_t resize_shorter = 0;
 };
 
 uint32_t parts_seen[2];
+uint32_t windows_seen[2][2];  // views that are a part of the resized crop: [enlarged][vertical first]
 
 // Replays the cases both ways and compares.
 void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Finish& finish,
@@ -115,8 +118,14 @@ void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Fini
   std::vector<Task> tasks;
   std::vector<std::unique_ptr<uint8_t[]>> got;
   for (size_t i = 0; i < cases.size(); ++i) {
-    const std::string problem = MakePlan(cases[i].view, cases[i].image, 0, 0, out, out, 0, &plans[i]);
+    const std::string problem =
+        MakePlan(cases[i].view, cases[i].image, 0, 0, out, out, cases[i].resize_shorter, &plans[i]);
     CHECK(problem.empty(), "%s", problem.c_str());
+    const Plan& plan = plans[i];
+    if (plan.window_top > 0 || plan.window_left > 0) {
+      const Passes passes = MakePasses(plan.crop.height, plan.crop.width, plan.resized);
+      ++windows_seen[plan.resized.height > plan.crop.height][passes.horizontal && passes.vertical_first];
+    }
     got.push_back(Garbage(bytes));
     tasks.push_back({&plans[i], {cases[i].pixels.get(), cases[i].image}, got.back().get()});
   }
@@ -135,9 +144,10 @@ void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Fini
     size_t wrong = 0;
     for (size_t k = 0; k < bytes; ++k) wrong += got[i][k] != want[k];
     const Box& crop = cases[i].view.crop;
-    CHECK(wrong == 0, "%s, case %zu: %zu of %zu bytes differ: %dx%d of %dx%d -> %dx%d, %d steps, first %d",
+    CHECK(wrong == 0,
+          "%s, case %zu: %zu of %zu bytes differ: %dx%d of %dx%d -> %dx%d of shorter %d, %d steps, first %d",
           label.c_str(), i, wrong, bytes, crop.height, crop.width, cases[i].image.height,
-          cases[i].image.width, out.height, out.width, plans[i].num_steps,
+          cases[i].image.width, out.height, out.width, cases[i].resize_shorter, plans[i].num_steps,
           plans[i].num_steps ? int(plans[i].steps[0].kind) : -1);
   }
 }
@@ -152,21 +162,34 @@ Case WholeImage(Size size, std::vector<Op> ops) {
   return c;
 }
 
-void TestRandomBatches(int rounds) {
+// A length for the crop's shorter side: the least, the crop's own (that axis then keeps its size) or any; 0
+// where the longer side would become more than a plan may have.
+int32_t RandomShorter(const Box& crop, Size out) {
+  const int32_t least = std::max(out.height, out.width), shorter = std::min(crop.height, crop.width);
+  const int32_t most = std::min(4 * least, 65535 * shorter / std::max(crop.height, crop.width));
+  if (most < least) return 0;
+  const int kind = Uniform(0, 3);
+  return kind == 0 ? least : kind == 1 ? std::clamp(shorter, least, most) : Uniform(least, most);
+}
+
+// `windows`: of views that are a part of the resized crop, as in evaluation.
+void TestRandomBatches(int rounds, bool windows) {
   const std::vector<Finish> finishes = AllFinishes();
   for (int round = 0; round < rounds; ++round) {
     const Size out{Uniform(1, 70), Uniform(1, 70)};
     std::vector<Case> cases(Uniform(1, 12));
     for (Case& c : cases) {
-      const int most = Uniform(0, 20) ? 90 : 600;
+      const int most = Uniform(0, windows ? 1 : 20) ? 90 : 600;
       c.image = {Uniform(1, most), Uniform(1, most)};
       c.pixels = RandomPixels(c.image);
       c.view = RandomView(c.image, out);
       if (Uniform(0, 9) == 0) c.view.crop = {c.image.height - 1, c.image.width - 1, 1, 1};
+      if (windows) c.resize_shorter = RandomShorter(c.view.crop, out);
     }
     const int64_t limit = round % 3 == 0 ? kHopper : round % 3 == 1 ? kNothing : Uniform(8 << 10, 64 << 10);
     Compare(cases, out, round % 2 ? Filter::kBilinear : Filter::kBicubic, finishes[round % finishes.size()],
-            limit, 1 + round % 2, 1 + round % 4, round % 5 > 1, "round " + std::to_string(round));
+            limit, 1 + round % 2, 1 + round % 4, round % 5 > 1,
+            (windows ? "window round " : "round ") + std::to_string(round));
   }
 }
 
@@ -213,15 +236,42 @@ void TestSizes() {
   }
 }
 
+// Evaluation as it is used: whole images, of which the resized centre is shown.
+void TestEvaluation() {
+  const Finish finish(OutputType::kUint8, true, {}, {});
+  for (Filter filter : {Filter::kBilinear, Filter::kBicubic}) {
+    for (const auto& [shorter, out] :
+         {std::pair{256, Size{224, 224}}, {232, {224, 224}}, {301, {288, 161}}}) {
+      std::vector<Case> cases;
+      for (Size size : {Size{375, 500}, Size{501, 333}, Size{1600, 1999}, Size{97, 80}, Size{256, 401},
+                        Size{400, 232}, Size{2900, 301}, Size{40, 2000}, Size{1, 1}, Size{7, 900}}) {
+        cases.push_back(WholeImage(size, {}));
+        cases.back().resize_shorter = shorter;
+      }
+      for (int64_t limit : {kHopper, kAmpere})
+        Compare(cases, out, filter, finish, limit, 1, 2, false, "evaluation " + std::to_string(shorter));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dali_dr::image
 
 int main(int argc, char** argv) {
   using namespace dali_dr::image;
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 700;
-  TestRandomBatches(rounds);
+  TestRandomBatches(rounds, false);
+  TestRandomBatches(rounds / 2, true);
   TestOperations();
-  if (argc == 1) TestSizes();
+  if (argc == 1) {
+    TestSizes();
+    TestEvaluation();
+    for (int enlarged = 0; enlarged < 2; ++enlarged) {  // rows that become more are never resized first
+      const uint32_t* seen = windows_seen[enlarged];
+      CHECK(seen[0] > 100 && (enlarged ? seen[1] == 0 : seen[1] > 50),
+            "enlarged %d: %u windows, %u vertical first", enlarged, seen[0], seen[1]);
+    }
+  }
   CHECK(parts_seen[0] > 100 && parts_seen[1] > 100, "%u views in shared, %u in global memory", parts_seen[0],
         parts_seen[1]);
   std::printf("block: %u views in shared memory, %u in global, %d failures\n", parts_seen[0], parts_seen[1],

@@ -34,6 +34,7 @@ pytestmark = [
 ]
 
 from test_iterator import loader, make_dataset  # noqa: E402
+from test_mixing import make as make_mixed  # noqa: E402
 from test_replay import (  # noqa: E402
     FILTERS,
     IMAGENET_MEAN,
@@ -149,6 +150,42 @@ def test_many_views_per_image_and_parts_with_an_origin() -> None:
     assert_same(got, run(images[:1], [pack(**view)], size=64), [view])
 
 
+def mixed(rng: np.random.Generator, image: Pixels, partner: Pixels, size: tuple[int, int]) -> Words:
+    """Packed words of a random view mixed with one of `partner`: MixUp, CutMix, both or neither."""
+    own, other = (pack(**random_view(rng, pixels, size)) for pixels in (image, partner))
+    own, other = (np.pad(words, (0, max(len(own), len(other)) - len(words))) for words in (own, other))
+    lam = np.float32(rng.choice([1.0, 0.0, rng.random()])).view(np.int32)
+    top, left = rng.integers(0, size)
+    cut = [top, left, rng.integers(1, size[0] - top + 1), rng.integers(1, size[1] - left + 1)]
+    if rng.random() < 0.4:
+        cut = [0, 0, 0, 0]
+    return np.concatenate([own, np.array([0, rng.integers(2), lam, *cut], np.int32), other])
+
+
+@pytest.mark.parametrize("output", [output for output in OUTPUTS if output["dtype"] != types.UINT8], ids=str)
+@pytest.mark.parametrize("size", [(224, 224), (31, 45), (300, 288)], ids=str)
+def test_mixed_views(size: tuple[int, int], output: dict[str, Any]) -> None:
+    """With another image, with the image itself, alone, and as pairs that differ in who comes first."""
+    rng = np.random.default_rng([*size])
+    pictures = [picture(int(h), int(w), i) for i, (h, w) in enumerate(rng.integers(1, 500, (24, 2)))]
+    pictures.append(picture(1700, 1800, 99))
+    images, partners = ([pictures[i] for i in rng.permutation(25)] for _ in range(2))
+    params = [mixed(rng, image, partner, size) for image, partner in zip(images, partners, strict=True)]
+    half = [(len(words) - 7) // 2 for words in params]
+    for i in range(0, 25, 5):  # the image itself
+        params[i] = mixed(rng, images[i], images[i], size)
+        params[i][(len(params[i]) - 7) // 2] = -2
+    for i in range(1, 25, 5):  # alone
+        params[i][half[i] : half[i] + 7] = [-1, 0, np.float32(1).view(np.int32), 0, 0, 0, 0]
+    both(images, params, range(25), partners=partners, size=size, **output)
+    pairs = [np.stack([words, words]) for words in params]
+    for words in pairs:
+        middle = (words.shape[1] - 7) // 2
+        if words[0, middle] != -1:
+            words[1, middle + 1] ^= 1
+    both(images, pairs, range(25), partners=partners, size=size, **output)
+
+
 def test_bad_parameters_are_named_as_on_the_cpu() -> None:
     good = pack((0, 0, 20, 20), [(10, 4.0)])
     bad = good.copy()
@@ -180,6 +217,29 @@ def test_iterator_yields_the_cpus_batches(tmp_path: Path, roi_decode: str) -> No
                     assert (got[name].cpu() == want[name]).all(), name
 
 
+@pytest.mark.parametrize("variant", ["rrc+mixing+ra+re", "self-mix", "double-mix"])
+def test_iterator_on_mixed_sets_yields_the_cpus_batches(tmp_path: Path, variant: str) -> None:
+    for i in range(9):
+        path = tmp_path / "photos" / f"class{i % 3}" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(png(picture(90 + 7 * i, 130 - 3 * i, i)))
+    dataset = make_mixed(tmp_path / "photos", tmp_path / "set", variant)
+    for options in ({"dtype": "float16"}, {"dtype": "float32", "layout": "HWC", "size": (300, 260)}):
+        cpu = loader(dataset, **options)
+        gpu = loader(dataset, device="gpu", device_id=0, **options)
+        for (want,), (got,) in zip(cpu, gpu, strict=True):
+            assert all((got[name].cpu() == want[name]).all() for name in want)
+
+
+@pytest.mark.parametrize("augment", ["rrc+ra+re", "eval"])
+def test_iterator_on_plain_sets_yields_the_cpus_batches(tmp_path: Path, augment: str) -> None:
+    dataset = make_dataset(tmp_path / "set", [png(picture(290 + 7 * i, 330 - 3 * i, i)) for i in range(7)])
+    cpu = loader(dataset, augment=augment)
+    gpu = loader(dataset, augment=augment, device="gpu", device_id=0)
+    for (want,), (got,) in zip(cpu, gpu, strict=True):
+        assert all((got[name].cpu() == want[name]).all() for name in want)
+
+
 @pytest.mark.parametrize("load", [0.0, 0.65, 1.0])
 def test_iterator_on_jpegs_is_near_the_cpus(tmp_path: Path, jpeg_bytes: list[bytes], load: float) -> None:
     """nvJPEG upsamples chroma and transforms otherwise than libjpeg-turbo: close, and nothing more is promised."""
@@ -196,6 +256,8 @@ import sys
 sys.path.insert(0, {tests!r})
 import numpy as np
 from conftest import picture
+from nvidia.dali import types
+from test_gpu import mixed
 from test_replay import pack, random_view, run
 rng = np.random.default_rng(0)
 for size in ((64, 64), (33, 31), (400, 400)):
@@ -204,6 +266,8 @@ for size in ((64, 64), (33, 31), (400, 400)):
     for op, view in enumerate(views[:14]):
         view["ops"] = [(op, 2.0)] + view["ops"][:1]
     run(images, [pack(**v) for v in views], device="gpu", size=size)
+    words = [mixed(rng, a, b, size) for a, b in zip(images, images[::-1])]
+    run(images, [np.stack([w, w]) for w in words], device="gpu", partners=images[::-1], size=size, dtype=types.FLOAT16)
 """
 
 

@@ -42,7 +42,7 @@ CHAINS = int(os.environ.get("DALI_DR_TEST_CHAINS", "10000"))
 
 
 @functools.cache
-def _pipeline(device: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+def _pipeline(device: str, mixing: bool, dim: int, **arguments: Any) -> tuple[Any, dict[str, Any]]:
     """A pipeline of one replay operator, and the dictionary that its inputs are taken from."""
     feed: dict[str, Any] = {}
 
@@ -51,10 +51,11 @@ def _pipeline(device: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
         def source(name: str, dim: int) -> Any:
             return fn.external_source(lambda: feed[name], batch=True, ndim=dim, name=name)
 
-        words = fn.external_source(lambda: feed["params"], batch=True)
-        origin = source("origin", 1)
-        images = source("images", 3)
-        return fn.dr.replay(images.gpu() if device == "gpu" else images, words, origin=origin, **arguments)
+        words, origin = source("params", dim), source("origin", 1)
+        images, *partners = (source(name, 3) for name in ("images", "partners")[: 2 if mixing else 1])
+        if device == "gpu":
+            images, partners = images.gpu(), [p.gpu() for p in partners]
+        return fn.dr.replay(images, words, *partners, origin=origin, **arguments)
 
     pipeline = graph()
     pipeline.build()
@@ -66,15 +67,17 @@ def run(
     params: Sequence[Words],
     origins: Sequence[tuple[int, int]] | None = None,
     device: str = "cpu",
+    partners: Sequence[Pixels] | None = None,
     **arguments: Any,
 ) -> list[npt.NDArray[Any]]:
-    """Replays params[i] (P or m x P words) on images[i], 512 at a time; arguments as for fn.dr.replay."""
+    """Replays params[i] (P or m x P words) on images[i] (and partners[i]), 512 at a time; arguments as for fn.dr.replay."""
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-    pipeline, feed = _pipeline(device, **arguments)
+    pipeline, feed = _pipeline(device, partners is not None, np.ndim(params[0]), **arguments)
     out: list[npt.NDArray[Any]] = []
     for begin in range(0, len(images), 512):
         part = slice(begin, begin + 512)
         feed["images"] = list(images[part])
+        feed["partners"] = list((partners or [])[part])
         feed["params"] = list(params[part])
         feed["origin"] = [np.array(o, np.int32) for o in (origins or [(0, 0)] * len(images))[part]]
         try:

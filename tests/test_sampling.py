@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from dali_dr import iterator
 from dali_dr.sampling.choice import Choice, Curriculum
 from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed
 from dali_dr.sampling.permutation import keyed_permutation, mix
@@ -22,6 +25,63 @@ from dali_dr.sampling.sampler import LastBatch, Progressive, RandomShapes, Sampl
 @given(size=st.integers(1, 5000), key=st.integers(0, 2**64 - 1))
 def test_permutation_is_one(size: int, key: int) -> None:
     assert np.array_equal(np.sort(keyed_permutation(np.arange(size), size, key)), np.arange(size))
+
+
+def scalar_mix(*words: int) -> int:
+    """mix() once more, in Python's integers, from SplitMix64's definition."""
+    state, mask = 0, 2**64 - 1
+    for number, word in enumerate(words, 1):
+        state = ((state ^ word) + 0x9E3779B97F4A7C15 * number) & mask
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & mask
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & mask
+        state ^= state >> 31
+    return state
+
+
+def scalar_permutation(position: int, size: int, key: int) -> int:
+    root = math.isqrt(size - 1) + 1
+    sides = [(r * -(-size // r), -r) for r in range(1, root + 1) if r > root // 2 and r > root - 64]
+    rows = -min(sides)[1]
+    columns = -(-size // rows)
+    x, y = position, size
+    while y >= size:
+        left, right = divmod(x, columns)
+        for number in range(1, (16 if size < 64 else 8) + 1):
+            half = right if number % 2 else left
+            h = (half + key + 0x9E3779B97F4A7C15 * number) * 0xBF58476D1CE4E5B9 & 2**64 - 1
+            h = (h ^ h >> 32) * 0x94D049BB133111EB % 2**64 >> 33
+            if number % 2:
+                left = (left + h) % rows
+            else:
+                right = (right + h) % columns
+        x = y = left * columns + right
+    return y
+
+
+@pytest.mark.parametrize("size", [2, 3, 63, 64, 100, 1009])
+def test_permutation_is_the_network_that_the_docstring_names(size: int) -> None:
+    for key in (0, 1, 2**64 - 1):
+        want = [scalar_permutation(p, size, scalar_mix(key)) for p in range(size)]
+        assert keyed_permutation(np.arange(size), size, key).tolist() == want
+
+
+def test_order_and_views_are_those_of_saved_states() -> None:
+    """A change here lets runs go on differently from their saved states: raise iterator._STATE_VERSION with it."""
+    shapes = RandomShapes((Shape(12, (8, 8)), Shape(24, (6, 6)), Shape(6, (9, 9))), 1)
+    orders: tuple[Order, ...] = (
+        Global(1009, 5),
+        Windowed((400, 400, 209), 5, 100),
+        Repeated(Global(1009, 5), 3),
+        ClassPaired(Global(1009, 5), np.arange(1009) % 10, 6),
+    )
+    digest = hashlib.sha256()
+    for order in orders:
+        for choice in (Choice(400, 5), Choice(32, 5, 2, Curriculum("easy", "all", 4), 0.75)):
+            for share in itertools.islice(Sampler(order, choice, shapes, 1, 2).run(1), 100):
+                digest.update(np.r_[share.epoch, share.consumed, share.size].astype("<i8").tobytes())
+                digest.update(share.samples.astype("<i8").tobytes() + share.views.astype("<i8").tobytes())
+    assert iterator._STATE_VERSION == 1
+    assert digest.hexdigest()[:16] == "8196a161a50d0bf6"
 
 
 def test_permutation_needs_no_other_positions() -> None:

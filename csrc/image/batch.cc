@@ -31,6 +31,25 @@ Need NeedOf(const Plan& plan, Filter filter) {
   return need;
 }
 
+// What a block needs to know of one view.
+Job MakeJob(const Plan& plan, const Image& image, std::vector<Step>* steps) {
+  Job job{};
+  job.pitch = 3 * int64_t{image.size.width};
+  job.crop = image.data + plan.crop.top * job.pitch + 3 * int64_t{plan.crop.left};
+  job.height = plan.crop.height;
+  job.width = plan.crop.width;
+  job.resized = plan.resized;
+  job.window_top = plan.window_top;
+  job.window_left = plan.window_left;
+  job.erase = plan.erase;
+  job.flip = plan.flip;
+  job.first_step = int32_t(steps->size());
+  job.num_steps = plan.num_steps;
+  job.partner = -1;
+  steps->insert(steps->end(), plan.steps, plan.steps + plan.num_steps);
+  return job;
+}
+
 // About proportional to the time that a view takes.
 int64_t Cost(const Job& job, int64_t out_pixels) {
   return int64_t{job.height} * job.width + out_pixels * (1 + job.num_steps);
@@ -42,13 +61,13 @@ void Batch::SetSize(Size out) {
   out_ = out;
   layout_[0] = {};
   const int64_t plane = RoundUp(int64_t{out.height} * out.width);
-  layout_[1] = {int32_t(plane), int32_t(plane), 0, kMaxReplicas};
+  layout_[1] = {int32_t(plane), int32_t(plane), 0, kMaxReplicas, 0};
   for (int64_t band : {std::max(plane, kBandBytes), plane}) {
     const int64_t left = shared_limit_ - int64_t{sizeof(BlockTables)} - 3 * plane - band;
     const int64_t work = RoundDown(std::min(left, kMostTapsBytes));
     const int64_t replicas = std::min<int64_t>(kMaxReplicas, work / kHistogramBytes - 1);
     if (replicas < 1) continue;
-    layout_[0] = {int32_t(plane), int32_t(band), int32_t(work), int32_t(replicas)};
+    layout_[0] = {int32_t(plane), int32_t(band), int32_t(work), int32_t(replicas), 0};
     break;
   }
 }
@@ -56,26 +75,23 @@ void Batch::SetSize(Size out) {
 void Batch::Assign(Size out, std::span<const Task> tasks) {
   if (out.height != out_.height || out.width != out_.width) SetSize(out);
   steps_.clear();
+  mixes_.clear();
+  partners_.clear();
   for (auto& jobs : jobs_) jobs.clear();
   Need most{};
   for (const Task& task : tasks) {
-    const Plan& plan = *task.plan;
-    const Box& crop = plan.crop;
-    Job job{};
-    job.pitch = 3 * int64_t{task.image.size.width};
-    job.crop = task.image.data + crop.top * job.pitch + 3 * int64_t{crop.left};
+    Job job = MakeJob(*task.plan, task.image, &steps_);
     job.out = task.out;
-    job.height = crop.height;
-    job.width = crop.width;
-    job.resized = plan.resized;
-    job.window_top = plan.window_top;
-    job.window_left = plan.window_left;
-    job.erase = plan.erase;
-    job.flip = plan.flip;
-    job.first_step = int32_t(steps_.size());
-    job.num_steps = plan.num_steps;
-    steps_.insert(steps_.end(), plan.steps, plan.steps + plan.num_steps);
-    const Need need = NeedOf(plan, filter_);
+    Need need = NeedOf(*task.plan, filter_);
+    if (task.partner_plan) {
+      job.partner = int32_t(partners_.size());
+      partners_.push_back(MakeJob(*task.partner_plan, task.partner_image, &steps_));
+      job.first_mix = int32_t(mixes_.size());
+      job.num_mixes = int32_t(task.mixes.size());
+      mixes_.insert(mixes_.end(), task.mixes.begin(), task.mixes.end());
+      const Need other = NeedOf(*task.partner_plan, filter_);
+      need = {std::max(need.taps, other.taps), std::max(need.band, other.band)};
+    }
     const bool shared = layout_[0].plane_bytes > 0 && need.taps <= layout_[0].taps_bytes &&
                         need.band <= layout_[0].band_bytes;
     if (!shared) most = {std::max(most.taps, need.taps), std::max(most.band, need.band)};
@@ -84,15 +100,19 @@ void Batch::Assign(Size out, std::span<const Task> tasks) {
   layout_[1].taps_bytes = int32_t(RoundUp(most.taps));
   // Twice the least, so that a band of rows needs one barrier rather than every row.
   layout_[1].band_bytes = int32_t(RoundUp(std::max<int64_t>(layout_[1].plane_bytes, 2 * most.band)));
+  for (BlockLayout& layout : layout_) layout.parked_bytes = partners_.empty() ? 0 : 3 * layout.plane_bytes;
   const int64_t pixels = int64_t{out_.height} * out_.width;
+  const auto cost = [&](const Job& job) {
+    return Cost(job, pixels) + (job.partner < 0 ? 0 : Cost(partners_[job.partner], pixels));
+  };
   for (auto& jobs : jobs_) {  // the longest first, so that all blocks end at about the same time
-    std::stable_sort(jobs.begin(), jobs.end(),
-                     [&](const Job& a, const Job& b) { return Cost(a, pixels) > Cost(b, pixels); });
+    std::stable_sort(jobs.begin(), jobs.end(), [&](const Job& a, const Job& b) { return cost(a) > cost(b); });
   }
 }
 
 size_t Batch::bytes() const {
-  return kCounterBytes + (jobs_[0].size() + jobs_[1].size()) * sizeof(Job) + steps_.size() * sizeof(Step);
+  return kCounterBytes + (jobs_[0].size() + jobs_[1].size() + partners_.size()) * sizeof(Job) +
+         mixes_.size() * sizeof(MixPlan) + steps_.size() * sizeof(Step);
 }
 
 void Batch::Write(uint8_t* to) const {
@@ -105,6 +125,8 @@ void Batch::Write(uint8_t* to) const {
   };
   append(jobs_[0]);
   append(jobs_[1]);
+  append(partners_);
+  append(mixes_);
   append(steps_);
 }
 
@@ -112,7 +134,9 @@ BlockBatch Batch::Argument(int part, uint8_t* data) const {
   BlockBatch batch{};
   const auto* jobs = reinterpret_cast<const Job*>(data + kCounterBytes);
   batch.jobs = part == 0 ? jobs : jobs + jobs_[0].size();
-  batch.steps = reinterpret_cast<const Step*>(jobs + jobs_[0].size() + jobs_[1].size());
+  batch.partners = jobs + jobs_[0].size() + jobs_[1].size();
+  batch.mixes = reinterpret_cast<const MixPlan*>(batch.partners + partners_.size());
+  batch.steps = reinterpret_cast<const Step*>(batch.mixes + mixes_.size());
   batch.next = reinterpret_cast<uint32_t*>(data) + part;
   batch.num_jobs = num_jobs(part);
   batch.out = out_;
@@ -130,6 +154,9 @@ int64_t Batch::shared_bytes(int part) const {
          (part == 0 ? layout.pixel_bytes() + layout.taps_bytes : int64_t{layout.stats_bytes()});
 }
 
-int64_t Batch::slot_bytes() const { return layout_[1].pixel_bytes() + layout_[1].taps_bytes; }
+int64_t Batch::slot_bytes(int part) const {
+  const BlockLayout& layout = layout_[part];
+  return layout.parked_bytes + (part == 0 ? 0 : layout.pixel_bytes() + layout.taps_bytes);
+}
 
 }  // namespace dali_dr::image

@@ -13,16 +13,21 @@
 
 namespace dali_dr::image {
 
-// One view to make. The image and the output may lie in device memory: neither is touched here.
+// One view to make. Images and output may lie in device memory: none is touched here.
 struct Task {
   const Plan* plan;
   Image image;
   void* out;
+  // Of a mixed view: its partner's, and the ways to mix the two, each of which is an output, one behind the
+  // other.
+  const Plan* partner_plan = nullptr;
+  Image partner_image{};
+  std::span<const MixPlan> mixes{};
 };
 
 // The views of a batch in two parts: [0] keep everything in shared memory, [1] keep pixels and weights in
-// global memory (a slot of slot_bytes() per block): large views, crops so large that their weights do not
-// fit, chips with little shared memory.
+// global memory: large views, crops so large that their weights do not fit, chips with little shared memory.
+// A block needs a slot of slot_bytes(part) of global memory.
 class Batch {
  public:
   // `shared_limit`: bytes of shared memory that a block may have.
@@ -32,7 +37,8 @@ class Batch {
   // Takes the views of a batch, all of size `out`.
   void Assign(Size out, std::span<const Task> tasks);
 
-  // Counters, jobs and steps, to be copied to where the blocks can read and write them. 16-byte aligned.
+  // Counters, jobs, ways of mixing and steps, to be copied to where the blocks can read and write them.
+  // 16-byte aligned.
   size_t bytes() const;
   void Write(uint8_t* to) const;
 
@@ -40,7 +46,7 @@ class Batch {
   BlockBatch Argument(int part, uint8_t* data) const;
   uint32_t num_jobs(int part) const { return uint32_t(jobs_[part].size()); }
   int64_t shared_bytes(int part) const;
-  int64_t slot_bytes() const;
+  int64_t slot_bytes(int part) const;
 
  private:
   void SetSize(Size out);
@@ -50,7 +56,8 @@ class Batch {
   int64_t shared_limit_;
   Size out_{};
   BlockLayout layout_[2] = {};  // [0].plane_bytes 0: nothing fits shared memory
-  std::vector<Job> jobs_[2];
+  std::vector<Job> jobs_[2], partners_;
+  std::vector<MixPlan> mixes_;
   std::vector<Step> steps_;
 };
 

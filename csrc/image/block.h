@@ -34,13 +34,15 @@ constexpr int32_t kHistogramBytes = 3 * kLevels * int32_t{sizeof(uint32_t)};
 // One view of one image.
 struct Job {
   const uint8_t* crop;    // first pixel of the crop, interleaved RGB
-  void* out;              // 3 * height * width values
+  void* out;              // 3 * height * width values; of a mixed view num_mixes times that
   int64_t pitch;          // bytes from one row of the image to the next
   int32_t height, width;  // of the crop
   Size resized;           // what the crop is resized to; the view is the part of it from the window on
   int32_t window_top, window_left;
   Box erase;  // in output pixels, inside the output
-  int32_t flip, first_step, num_steps, unused;
+  int32_t flip, first_step, num_steps;
+  int32_t partner;               // number of the job that shows the partner's view, or -1: written as it is
+  int32_t first_mix, num_mixes;  // how the two are mixed; each way is an output
 };
 
 // Where a block keeps things; all sizes are multiples of 16 bytes.
@@ -49,6 +51,9 @@ struct BlockLayout {
   int32_t band_bytes;   // a fourth plane, and the rows between the two passes of a resize
   int32_t taps_bytes;   // weights of a resize
   int32_t replicas;     // of the histogram
+
+  int32_t
+      parked_bytes;  // of a slot of global memory: the partner's finished view, 3 planes; 0: none is mixed
 
   DR_HD int64_t pixel_bytes() const { return 3 * int64_t{plane_bytes} + band_bytes; }
   DR_HD int32_t stats_bytes() const { return (1 + replicas) * kHistogramBytes; }
@@ -69,7 +74,9 @@ static_assert(sizeof(BlockTables) % 16 == 0);
 
 // What is common to all views of a launch; the kernel's argument.
 struct BlockBatch {
-  const Job* jobs;
+  const Job* jobs;      // those to take, then partners' views
+  const Job* partners;  // jobs of these numbers
+  const MixPlan* mixes;
   const Step* steps;
   uint32_t* next;  // number of the next job that nobody has taken; 0 at the start
   uint32_t num_jobs;
@@ -86,19 +93,21 @@ struct BlockMemory {
   uint8_t* pixels;  // layout.pixel_bytes()
   uint8_t* taps;    // layout.taps_bytes; may be the same place as stats
   uint8_t* stats;   // layout.stats_bytes()
+  uint8_t* parked;  // layout.parked_bytes, in global memory
 };
 
 // Everything in shared memory; taps and stats, which are never needed together, share a place.
-DR_HD BlockMemory DivideShared(const BlockLayout& layout, uint8_t* shared) {
+DR_HD BlockMemory DivideShared(const BlockLayout& layout, uint8_t* shared, uint8_t* slot) {
   uint8_t* const pixels = shared + sizeof(BlockTables);
   uint8_t* const work = pixels + layout.pixel_bytes();
-  return {reinterpret_cast<BlockTables*>(shared), pixels, work, work};
+  return {reinterpret_cast<BlockTables*>(shared), pixels, work, work, slot};
 }
 
 // Tables and statistics in shared memory, the rest in the block's slot of global memory.
 DR_HD BlockMemory DivideGlobal(const BlockLayout& layout, uint8_t* shared, uint8_t* slot) {
-  return {reinterpret_cast<BlockTables*>(shared), slot, slot + layout.pixel_bytes(),
-          shared + sizeof(BlockTables)};
+  uint8_t* const taps = slot + layout.pixel_bytes();
+  return {reinterpret_cast<BlockTables*>(shared), slot, taps, shared + sizeof(BlockTables),
+          taps + layout.taps_bytes};
 }
 
 struct TapRange {
@@ -198,6 +207,7 @@ class BlockReplay {
         tables_(memory.tables),
         pixels_(memory.pixels),
         taps_(memory.taps),
+        parked_(memory.parked),
         height_(batch.out.height),
         width_(batch.out.width),
         count_(batch.out.height * batch.out.width),
@@ -214,18 +224,28 @@ class BlockReplay {
       block_.Sync();
       const uint32_t number = tables_->job;
       if (number >= batch_.num_jobs) return;
-      Job job = batch_.jobs[number];
-      job.crop = InGlobal(job.crop);
-      job.out = InGlobal(job.out);
-      pending_ = false;
-      for (int32_t c = 0; c < 4; ++c) plane_[c] = c * batch_.layout.plane_bytes;
-      CropResizeFlip(job);
-      for (int32_t s = 0; s < job.num_steps; ++s) Apply(batch_.steps[job.first_step + s]);
-      Finish(job);  // the next barrier is that of the next job, before anything is written that Finish reads
+      const Job* const own = batch_.jobs + number;
+      const Job* job = own->partner < 0 ? own : batch_.partners + own->partner;
+      for (;; job = own) {  // the partner's view, if there is one, and then its own
+        Show(*job);
+        if (job == own) break;
+        Park(job->erase);
+      }
+      Finish(*own);
+      // Park and Finish end without a barrier: one comes before anything is written that they read.
     }
   }
 
  private:
+  // Everything of a view but erase and output.
+  DR_BLOCK void Show(const Job& given) {
+    const Job job = given;
+    pending_ = false;
+    for (int32_t c = 0; c < 4; ++c) plane_[c] = c * batch_.layout.plane_bytes;
+    CropResizeFlip(job);
+    for (int32_t s = 0; s < job.num_steps; ++s) Apply(batch_.steps[job.first_step + s]);
+  }
+
   // ---- Resize
 
   DR_BLOCK AxisTable MakeTable(const Axis& axis, int32_t out, uint8_t* memory) {
@@ -301,7 +321,7 @@ class BlockReplay {
       const int32_t row = i / quads, at = i % quads * 4;
       const TapRange range = table.range[begin + row];
       const int32_t* weight = table.weight + (begin + row) * table.taps;
-      const uint8_t* from = job.crop + range.begin * job.pitch;
+      const uint8_t* from = InGlobal(job.crop) + range.begin * job.pitch;
       int32_t sum[4] = {}, byte[4];
       DR_UNROLL
       for (int32_t k = 0; k < 4; ++k) byte[k] = at + k < bytes ? at + k : bytes - 1;
@@ -358,15 +378,16 @@ class BlockReplay {
     if (passes.vertical) FillTable(rows, job.window_top, height_, down);
     block_.Sync();
     uint8_t* const band = pixels_ + plane_[3];
+    const uint8_t* const crop = InGlobal(job.crop);
     const int32_t flip = job.flip;
     const auto put = [&](int32_t y, int32_t x, uint8_t r, uint8_t g, uint8_t b) { Put(y, x, flip, r, g, b); };
 
     if (!passes.vertical) {
       if (passes.horizontal) {
-        Horizontal(job.crop, job.pitch, height_, across, put);
+        Horizontal(crop, job.pitch, height_, across, put);
       } else {
         block_.ForEach(count_, [&](int32_t i) {
-          const uint8_t* from = job.crop + i / width_ * job.pitch + 3 * (i % width_);
+          const uint8_t* from = crop + i / width_ * job.pitch + 3 * (i % width_);
           put(i / width_, i % width_, from[0], from[1], from[2]);
         });
       }
@@ -407,7 +428,7 @@ class BlockReplay {
         }
         const int32_t from = done > first ? done : first, slot = from % ring_rows;
         done = down.End(end - 1);
-        Horizontal(job.crop + from * job.pitch, job.pitch, done - from, across,
+        Horizontal(crop + from * job.pitch, job.pitch, done - from, across,
                    [&](int32_t row, int32_t x, uint8_t r, uint8_t g, uint8_t b) {
                      const int32_t at = slot + row < ring_rows ? slot + row : slot + row - ring_rows;
                      uint8_t* to = band + int64_t{at} * row_bytes + (flip ? width_ - 1 - x : x);
@@ -674,64 +695,125 @@ class BlockReplay {
 
   // ---- Erase, normalise, layout
 
-  DR_BLOCK uint32_t OutputBits(int32_t c, int32_t level) const {
-    if (batch_.type == OutputType::kUint8) return uint32_t(level);
-    const float value = tables_->base[c][level];
-    if (batch_.type == OutputType::kFloat16) return HalfBits(value);
+  DR_BLOCK static uint32_t FloatBits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
   }
 
+  DR_BLOCK static float FloatOf(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+
+  DR_BLOCK uint32_t OutputBits(int32_t c, int32_t level) const {
+    if (batch_.type == OutputType::kUint8) return uint32_t(level);
+    const float value = tables_->base[c][level];
+    return batch_.type == OutputType::kFloat16 ? HalfBits(value) : FloatBits(value);
+  }
+
   DR_BLOCK void Finish(const Job& job) {
+    const bool mixed = job.partner >= 0;
     block_.ForEach(3 * kLevels, [&](int32_t i) {
-      merged_[i] = OutputBits(i / kLevels, Current(i / kLevels, i % kLevels));
+      const int32_t c = i / kLevels, level = Current(c, i % kLevels);
+      merged_[i] = mixed ? FloatBits(tables_->base[c][level]) : OutputBits(c, level);
     });
     block_.Sync();
-    if (batch_.type == OutputType::kUint8) {
-      Write(job, static_cast<uint8_t*>(job.out));
+    if (mixed) {
+      for (int32_t k = 0; k < job.num_mixes; ++k) {
+        const MixPlan mix = batch_.mixes[job.first_mix + k];
+        const int64_t from = 3 * int64_t{k} * count_;
+        if (batch_.type == OutputType::kFloat16) {
+          WriteMixed(job.erase, mix, static_cast<uint16_t*>(InGlobal(job.out)) + from);
+        } else {
+          WriteMixed(job.erase, mix, static_cast<uint32_t*>(InGlobal(job.out)) + from);
+        }
+      }
+    } else if (batch_.type == OutputType::kUint8) {
+      WriteAlone(job.erase, static_cast<uint8_t*>(InGlobal(job.out)));
     } else if (batch_.type == OutputType::kFloat16) {
-      Write(job, static_cast<uint16_t*>(job.out));
+      WriteAlone(job.erase, static_cast<uint16_t*>(InGlobal(job.out)));
     } else {
-      Write(job, static_cast<uint32_t*>(job.out));
+      WriteAlone(job.erase, static_cast<uint32_t*>(InGlobal(job.out)));
     }
   }
 
-  // Which of the quad's pixels the erase box covers, as bits.
-  DR_BLOCK uint32_t Erased(const Box& erase, int32_t quad) const {
-    if (erase.height <= 0 || erase.width <= 0) return 0;
+  // Keeps the view, erased and with its last table applied, while another is made. Each thread later reads
+  // what it has written here itself.
+  DR_BLOCK void Park(const Box& erase) {
+    DR_UNROLL
+    for (int32_t c = 0; c < 3; ++c) {
+      block_.ForEach(quads_, [&](int32_t quad) {
+        const uint32_t erased = Covered(erase, quad);
+        uint32_t word = CurrentWord(c, quad);
+        DR_UNROLL
+        for (int32_t k = 0; k < 4; ++k) {
+          if (erased >> k & 1) word &= ~(0xffu << (8 * k));
+        }
+        StoreWord(InGlobal(parked_) + c * batch_.layout.plane_bytes + 4 * quad, word);
+      });
+    }
+  }
+
+  // Which of the quad's pixels the box covers, as bits.
+  DR_BLOCK uint32_t Covered(const Box& box, int32_t quad) const {
+    if (box.height <= 0 || box.width <= 0) return 0;
     int32_t y = 4 * quad / width_, x = 4 * quad % width_;
     uint32_t bits = 0;
     DR_UNROLL
     for (int32_t k = 0; k < 4; ++k) {
-      if (uint32_t(y - erase.top) < uint32_t(erase.height) &&
-          uint32_t(x - erase.left) < uint32_t(erase.width))
+      if (uint32_t(y - box.top) < uint32_t(box.height) && uint32_t(x - box.left) < uint32_t(box.width))
         bits |= 1u << k;
       Advance(&y, &x);
     }
     return bits;
   }
 
-  // Output values of one channel's quad, as bits.
-  DR_BLOCK void Values(int32_t c, int32_t quad, uint32_t erased, uint32_t black, uint32_t v[4]) const {
-    const uint32_t word = LoadWord(pixels_ + plane_[c] + 4 * quad);
-    DR_UNROLL
-    for (int32_t k = 0; k < 4; ++k) v[k] = erased >> k & 1 ? black : merged_[c * kLevels + ByteOf(word, k)];
+  template <typename T>
+  DR_BLOCK void WriteAlone(const Box& erase, T* out) {
+    const uint32_t black[3] = {OutputBits(0, 0), OutputBits(1, 0), OutputBits(2, 0)};
+    Write(out, [&](int32_t c, int32_t quad, uint32_t v[4]) {
+      const uint32_t word = LoadWord(pixels_ + plane_[c] + 4 * quad), erased = Covered(erase, quad);
+      DR_UNROLL
+      for (int32_t k = 0; k < 4; ++k)
+        v[k] = erased >> k & 1 ? black[c] : merged_[c * kLevels + ByteOf(word, k)];
+    });
   }
 
+  // a: the view, b: the partner's, or the other way round; see MixPlan.
   template <typename T>
-  DR_BLOCK void Write(const Job& job, T* out) {
-    const Box erase = job.erase;
+  DR_BLOCK void WriteMixed(const Box& erase, const MixPlan& mix, T* out) {
+    const float lam = mix.lam, rest = Add(1.0f, -lam);
+    const bool swapped = mix.swapped;
+    const uint8_t* const parked = InGlobal(parked_);
+    Write(out, [&](int32_t c, int32_t quad, uint32_t v[4]) {
+      const uint32_t own = LoadWord(pixels_ + plane_[c] + 4 * quad),
+                     other = LoadWord(parked + c * batch_.layout.plane_bytes + 4 * quad),
+                     erased = Covered(erase, quad), cut = Covered(mix.cut, quad);
+      DR_UNROLL
+      for (int32_t k = 0; k < 4; ++k) {
+        const float view =
+            erased >> k & 1 ? tables_->base[c][0] : FloatOf(merged_[c * kLevels + ByteOf(own, k)]);
+        const float partner = tables_->base[c][ByteOf(other, k)];
+        const float a = swapped ? partner : view, b = swapped ? view : partner;
+        const float x = cut >> k & 1 ? b : lam == 1.0f ? a : MixUp(lam, a, rest, b);
+        v[k] = sizeof(T) == 2 ? HalfBits(x) : FloatBits(x);
+      }
+    });
+  }
+
+  // values(c, quad, v) gives the bits of four values of a channel.
+  template <typename T, typename Values>
+  DR_BLOCK void Write(T* out, Values values) {
     const bool aligned = count_ % 4 == 0 && reinterpret_cast<uintptr_t>(out) % (4 * sizeof(T)) == 0;
     if (batch_.channels_last) {
-      const uint32_t black[3] = {OutputBits(0, 0), OutputBits(1, 0), OutputBits(2, 0)};
       block_.ForEach(quads_, [&](int32_t quad) {
-        const uint32_t erased = Erased(erase, quad);
         uint32_t v[12];
         DR_UNROLL
         for (int32_t c = 0; c < 3; ++c) {
           uint32_t plane[4];
-          Values(c, quad, erased, black[c], plane);
+          values(c, quad, plane);
           DR_UNROLL
           for (int32_t k = 0; k < 4; ++k) v[3 * k + c] = plane[k];
         }
@@ -740,10 +822,10 @@ class BlockReplay {
           DR_UNROLL
           for (int32_t k = 0; k < 12; k += 4) StoreFour(to + k, v + k);
         } else {
-          const int32_t values = 3 * QuadPixels(quad);
+          const int32_t count = 3 * QuadPixels(quad);
           DR_UNROLL
           for (int32_t k = 0; k < 12; ++k) {
-            if (k < values) to[k] = T(v[k]);
+            if (k < count) to[k] = T(v[k]);
           }
         }
       });
@@ -752,10 +834,9 @@ class BlockReplay {
     DR_UNROLL
     for (int32_t c = 0; c < 3; ++c) {
       T* const plane = out + int64_t{c} * count_;
-      const uint32_t black = OutputBits(c, 0);
       block_.ForEach(quads_, [&](int32_t quad) {
         uint32_t v[4];
-        Values(c, quad, Erased(erase, quad), black, v);
+        values(c, quad, v);
         T* to = plane + 4 * int64_t{quad};
         if (aligned) {
           StoreFour(to, v);
@@ -775,6 +856,7 @@ class BlockReplay {
   BlockTables* const tables_;
   uint8_t* const pixels_;
   uint8_t* const taps_;
+  uint8_t* const parked_;
   const int32_t height_, width_, count_, quads_;
   uint32_t* const merged_;  // histogram of the levels; at the end, bits of the output values
   int32_t plane_[4];        // offsets in pixels_: red, green, blue, spare

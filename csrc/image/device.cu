@@ -33,9 +33,12 @@ class DeviceBlock {
 
 extern __shared__ __align__(16) uint8_t shared_memory[];
 
-__global__ void __launch_bounds__(kThreads, 1) ReplayInShared(const __grid_constant__ BlockBatch batch) {
+__global__ void __launch_bounds__(kThreads, 1)
+    ReplayInShared(const __grid_constant__ BlockBatch batch, uint8_t* slots, int64_t slot_bytes) {
   DeviceBlock block;
-  BlockReplay<DeviceBlock>(block, batch, DivideShared(batch.layout, shared_memory)).Run();
+  BlockReplay<DeviceBlock>(block, batch,
+                           DivideShared(batch.layout, shared_memory, slots + blockIdx.x * slot_bytes))
+      .Run();
 }
 
 __global__ void __launch_bounds__(kThreads, 1)
@@ -50,11 +53,12 @@ std::string Text(const char* what, cudaError_t error) {
   return std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
 }
 
-int64_t SlotBytes(const Batch& batch) { return (batch.slot_bytes() + 255) / 256 * 256; }
+int64_t SlotBytes(const Batch& batch, int part) { return (batch.slot_bytes(part) + 255) / 256 * 256; }
 
 int Blocks(const Batch& batch, int part, const DeviceLimits& limits) {
   int64_t most = limits.multiprocessors;
-  if (part == 1) most = std::clamp<int64_t>(kMostScratchBytes / SlotBytes(batch), 1, most);
+  if (const int64_t slot = SlotBytes(batch, part); slot > 0)
+    most = std::clamp<int64_t>(kMostScratchBytes / slot, 1, most);
   return int(std::min<int64_t>(batch.num_jobs(part), most));
 }
 
@@ -96,18 +100,19 @@ std::string OpenDevice(DeviceLimits* limits) {
 }
 
 int64_t ScratchBytes(const Batch& batch, const DeviceLimits& limits) {
-  return batch.num_jobs(1) == 0 ? 0 : Blocks(batch, 1, limits) * SlotBytes(batch);
+  int64_t most = 0;  // the kernels of a batch run one after the other
+  for (int part = 0; part < 2; ++part)
+    most = std::max(most, Blocks(batch, part, limits) * SlotBytes(batch, part));
+  return most;
 }
 
 std::string Launch(const Batch& batch, const DeviceLimits& limits, uint8_t* data, uint8_t* scratch,
                    CUstream_st* stream) {
-  if (batch.num_jobs(0) > 0) {
-    ReplayInShared<<<Blocks(batch, 0, limits), kThreads, batch.shared_bytes(0), stream>>>(
-        batch.Argument(0, data));
-  }
-  if (batch.num_jobs(1) > 0) {
-    ReplayInGlobal<<<Blocks(batch, 1, limits), kThreads, batch.shared_bytes(1), stream>>>(
-        batch.Argument(1, data), scratch, SlotBytes(batch));
+  for (int part = 0; part < 2; ++part) {
+    if (batch.num_jobs(part) == 0) continue;
+    (part == 0 ? ReplayInShared
+               : ReplayInGlobal)<<<Blocks(batch, part, limits), kThreads, batch.shared_bytes(part), stream>>>(
+        batch.Argument(part, data), scratch, SlotBytes(batch, part));
   }
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? std::string() : Text("replay cannot be started on the GPU", error);

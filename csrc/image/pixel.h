@@ -9,6 +9,8 @@
 #include <cstring>
 
 #ifdef __CUDACC__
+#include <cuda_fp16.h>
+
 #define DR_HD __host__ __device__ __forceinline__
 #else
 #define DR_HD inline
@@ -187,6 +189,9 @@ enum class OutputType : int32_t { kUint8, kFloat16, kFloat32 };
 
 DR_HD float Normalise(int32_t v, float mean, float std) { return Add(float(v) / 255.0f, -mean) / std; }
 
+// MixUp of two finished values (torchvision.transforms.v2.MixUp): lam * a + rest * b, rest being 1 - lam.
+DR_HD float MixUp(float lam, float a, float rest, float b) { return Add(Mul(lam, a), Mul(rest, b)); }
+
 // IEEE binary16 bits of a float, rounded to nearest even.
 DR_HD uint16_t HalfBits(float value) {
   uint32_t bits;
@@ -194,8 +199,11 @@ DR_HD uint16_t HalfBits(float value) {
   const uint32_t sign = (bits >> 16) & 0x8000u;
   bits &= 0x7fffffffu;
   if (bits > 0x7f800000u) return uint16_t(sign | 0x7e00u | ((bits >> 13) & 0x3ffu));  // NaN, made quiet
-  if (bits >= 0x477ff000u) return uint16_t(sign | 0x7c00u);                           // rounds to infinity
-  if (bits < 0x38800000u) {                                                           // subnormal or zero
+#ifdef __CUDA_ARCH__
+  return __half_as_ushort(__float2half_rn(value));
+#endif
+  if (bits >= 0x477ff000u) return uint16_t(sign | 0x7c00u);  // rounds to infinity
+  if (bits < 0x38800000u) {                                  // subnormal or zero
     if (bits < 0x33000000u) return uint16_t(sign);
     const uint32_t shift = 126u - (bits >> 23);  // 14 .. 24
     const uint32_t mantissa = (bits & 0x7fffffu) | 0x800000u;

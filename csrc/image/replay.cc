@@ -340,8 +340,7 @@ void Scratch::WriteMixed(const Scratch& partner, const MixPlan& mix, Size size, 
       kernels_->finish_float(channel, a.planes_[c] + at, width, line);
       if (lam != 1.0f || cut) kernels_->finish_float(channel, b.planes_[c] + at, width, other);
       if (lam != 1.0f) {
-        // Two products and a sum, each rounded: -ffp-contract=off keeps them from being fused.
-        for (size_t x = 0; x < width; ++x) line[x] = lam * line[x] + rest * other[x];
+        for (size_t x = 0; x < width; ++x) line[x] = MixUp(lam, line[x], rest, other[x]);
       }
       if (cut) std::memcpy(line + mix.cut.left, other + mix.cut.left, mix.cut.width * sizeof(float));
       const size_t plane = c * count_ + at;

@@ -360,15 +360,20 @@ ReplayGpu::ReplayGpu(const dali::OpSpec& spec) : ReplayBase(spec) {
   const dali::DeviceGuard guard(spec.GetArgument<int>("device_id"));
   const std::string problem = image::OpenDevice(&limits_);
   DALI_ENFORCE(problem.empty(), make_string("fn.dr.replay on the GPU: ", problem, "."));
-  DALI_ENFORCE(!mixing_,
-               "fn.dr.replay on the GPU does not mix views: replay mixed sets with device=\"cpu\".");
   batch_.emplace(filter_, *finish_, limits_.shared_bytes);
 }
 
 void ReplayGpu::RunImpl(dali::Workspace& ws) {
   tasks_.clear();
-  ForEachView(ws, [&](int64_t k, int64_t, const image::Image& source, const image::Image&, uint8_t* out) {
-    tasks_.push_back({&plans_[k], source, out});
+  ForEachView(ws, [&](int64_t k, int64_t end, const image::Image& source, const image::Image& partner,
+                      uint8_t* out) {
+    if (!mixing_ || mixes_[k].partner == image::kNoPartner) {
+      tasks_.push_back({&plans_[k], source, out});
+    } else if (!repeats_[k]) {
+      int64_t count = 1;
+      while (k + count < end && repeats_[k + count]) ++count;
+      tasks_.push_back({&plans_[k], source, out, &partner_plans_[k], partner, std::span(&mixes_[k], count)});
+    }
   });
   batch_->Assign(out_, tasks_);
   // Pinned memory is given back in the order of the stream, so nothing here waits for the GPU.

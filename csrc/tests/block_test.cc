@@ -84,14 +84,15 @@ void Emulate(const Batch& batch, int blocks, int threads, bool backward) {
     std::vector<std::thread> running;
     for (int b = 0; b < blocks; ++b) {
       uint8_t* const shared = memory.emplace_back(Garbage(batch.shared_bytes(part))).get();
-      uint8_t* const slot = part == 0 ? nullptr : memory.emplace_back(Garbage(batch.slot_bytes())).get();
+      uint8_t* const slot = memory.emplace_back(Garbage(batch.slot_bytes(part))).get();
       std::barrier<>* barrier = barriers.emplace_back(std::make_unique<std::barrier<>>(threads)).get();
       for (int t = 0; t < threads; ++t) {
         running.emplace_back([=, &argument] {
           HostBlock block(t, threads, backward, barrier);
           const BlockLayout& layout = argument.layout;
           BlockReplay<HostBlock>(
-              block, argument, part == 0 ? DivideShared(layout, shared) : DivideGlobal(layout, shared, slot))
+              block, argument,
+              part == 0 ? DivideShared(layout, shared, slot) : DivideGlobal(layout, shared, slot))
               .Run();
         });
       }
@@ -101,20 +102,30 @@ void Emulate(const Batch& batch, int blocks, int threads, bool backward) {
 }
 
 struct Case {
-  View view;
-  Size image;
+  View view{};
+  Size image{};
   std::unique_ptr<uint8_t[]> pixels;
   int32_t resize_shorter = 0;
+  // Where there are ways to mix: the other view, of the same image or of another.
+  std::vector<MixPlan> mixes;
+  View partner_view{};
+  Size partner_image{};
+  std::unique_ptr<uint8_t[]> partner_pixels;
+
+  Image image_of() const { return {pixels.get(), image}; }
+  Image partner_of() const {
+    return partner_pixels ? Image{partner_pixels.get(), partner_image} : image_of();
+  }
 };
 
-uint32_t parts_seen[2];
+uint32_t parts_seen[2], mixed_seen[2];
 uint32_t windows_seen[2][2];  // views that are a part of the resized crop: [enlarged][vertical first]
 
 // Replays the cases both ways and compares.
 void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Finish& finish,
              int64_t shared_limit, int blocks, int threads, bool backward, const std::string& label) {
   const size_t bytes = size_t(out.height) * out.width * 3 * finish.value_bytes();
-  std::vector<Plan> plans(cases.size());
+  std::vector<Plan> plans(cases.size()), partners(cases.size());
   std::vector<Task> tasks;
   std::vector<std::unique_ptr<uint8_t[]>> got;
   for (size_t i = 0; i < cases.size(); ++i) {
@@ -126,23 +137,48 @@ void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Fini
       const Passes passes = MakePasses(plan.crop.height, plan.crop.width, plan.resized);
       ++windows_seen[plan.resized.height > plan.crop.height][passes.horizontal && passes.vertical_first];
     }
-    got.push_back(Garbage(bytes));
-    tasks.push_back({&plans[i], {cases[i].pixels.get(), cases[i].image}, got.back().get()});
+    const auto& mixes = cases[i].mixes;
+    got.push_back(Garbage(bytes * std::max<size_t>(mixes.size(), 1)));
+    tasks.push_back({&plans[i], cases[i].image_of(), got.back().get()});
+    if (mixes.empty()) continue;
+    const Image other = cases[i].partner_of();
+    const std::string refusal = MakePlan(cases[i].partner_view, other.size, 0, 0, out, out, 0, &partners[i]);
+    CHECK(refusal.empty(), "%s", refusal.c_str());
+    tasks.back().partner_plan = &partners[i];
+    tasks.back().partner_image = other;
+    tasks.back().mixes = mixes;
   }
   Batch batch(filter, finish, shared_limit);
   batch.Assign(out, tasks);
   CHECK(batch.num_jobs(0) + batch.num_jobs(1) == cases.size(), "%s: jobs lost", label.c_str());
   for (int part = 0; part < 2; ++part) parts_seen[part] += batch.num_jobs(part);
+  if (batch.num_jobs(0) == 0 || batch.num_jobs(1) == 0) {
+    for (const Case& c : cases) mixed_seen[batch.num_jobs(0) == 0] += uint32_t(c.mixes.size());
+  }
   CHECK(batch.num_jobs(0) == 0 || batch.shared_bytes(0) <= shared_limit, "%s: too much shared memory",
         label.c_str());
   CHECK(batch.shared_bytes(1) <= 48 << 10, "%s: more than every chip has", label.c_str());
   Emulate(batch, blocks, threads, backward);
-  static Scratch scratch;
-  const auto want = Garbage(bytes);
+  static Scratch scratch, other;
   for (size_t i = 0; i < cases.size(); ++i) {
-    Replay(plans[i], {cases[i].pixels.get(), cases[i].image}, filter, finish, &scratch, want.get());
+    const auto& mixes = cases[i].mixes;
+    const size_t length = bytes * std::max<size_t>(mixes.size(), 1);
+    const auto want = Garbage(length);
+    if (mixes.empty()) {
+      Replay(plans[i], cases[i].image_of(), filter, finish, &scratch, want.get());
+    } else {
+      const auto show = [&](const Plan& plan, const Image& image, Scratch* to) {
+        to->CropResizeFlip(plan, image, filter);
+        to->ApplySteps(plan);
+        to->Erase(plan);
+      };
+      show(plans[i], cases[i].image_of(), &scratch);
+      show(partners[i], cases[i].partner_of(), &other);
+      for (size_t k = 0; k < mixes.size(); ++k)
+        scratch.WriteMixed(other, mixes[k], out, finish, want.get() + k * bytes);
+    }
     size_t wrong = 0;
-    for (size_t k = 0; k < bytes; ++k) wrong += got[i][k] != want[k];
+    for (size_t k = 0; k < length; ++k) wrong += got[i][k] != want[k];
     const Box& crop = cases[i].view.crop;
     CHECK(wrong == 0,
           "%s, case %zu: %zu of %zu bytes differ: %dx%d of %dx%d -> %dx%d of shorter %d, %d steps, first %d",
@@ -155,7 +191,9 @@ void Compare(const std::vector<Case>& cases, Size out, Filter filter, const Fini
 constexpr int64_t kHopper = 227 << 10, kAmpere = 163 << 10, kNothing = 0;
 
 Case WholeImage(Size size, std::vector<Op> ops) {
-  Case c{View{}, size, RandomPixels(size)};
+  Case c;
+  c.image = size;
+  c.pixels = RandomPixels(size);
   c.view.crop = {0, 0, size.height, size.width};
   c.view.num_ops = int32_t(ops.size());
   std::copy(ops.begin(), ops.end(), c.view.ops);
@@ -172,9 +210,32 @@ int32_t RandomShorter(const Box& crop, Size out) {
   return kind == 0 ? least : kind == 1 ? std::clamp(shorter, least, most) : Uniform(least, most);
 }
 
-// `windows`: of views that are a part of the resized crop, as in evaluation.
-void TestRandomBatches(int rounds, bool windows) {
-  const std::vector<Finish> finishes = AllFinishes();
+// Ways to mix a view with a partner's, in one of four cases with itself; MixUp, CutMix, both or neither.
+void AddPartner(Size out, Case* c) {
+  if (Uniform(0, 3)) {
+    c->partner_image = {Uniform(1, 90), Uniform(1, 90)};
+    c->partner_pixels = RandomPixels(c->partner_image);
+  }
+  c->partner_view = RandomView(c->partner_of().size, out);
+  for (int k = Uniform(1, 3); k > 0; --k) {
+    MixPlan mix{0, Uniform(0, 1), Uniform(0, 2) ? float(Uniform(0, 1 << 20)) / (1 << 20) : 1.0f, {}};
+    if (Uniform(0, 1)) {
+      mix.cut = {Uniform(0, out.height - 1), Uniform(0, out.width - 1), 0, 0};
+      mix.cut.height = Uniform(1, out.height - mix.cut.top);
+      mix.cut.width = Uniform(1, out.width - mix.cut.left);
+    }
+    c->mixes.push_back(mix);
+  }
+}
+
+enum class Kind { kPlain, kWindows, kMixed };
+
+// kWindows: of views that are a part of the resized crop, as in evaluation. kMixed: three of four are mixed.
+void TestRandomBatches(int rounds, Kind kind) {
+  const bool windows = kind == Kind::kWindows;
+  const char* const label[] = {"round ", "window round ", "mixed round "};
+  std::vector<Finish> finishes = AllFinishes();
+  if (kind == Kind::kMixed) std::erase_if(finishes, [](auto& f) { return f.type() == OutputType::kUint8; });
   for (int round = 0; round < rounds; ++round) {
     const Size out{Uniform(1, 70), Uniform(1, 70)};
     std::vector<Case> cases(Uniform(1, 12));
@@ -185,11 +246,11 @@ void TestRandomBatches(int rounds, bool windows) {
       c.view = RandomView(c.image, out);
       if (Uniform(0, 9) == 0) c.view.crop = {c.image.height - 1, c.image.width - 1, 1, 1};
       if (windows) c.resize_shorter = RandomShorter(c.view.crop, out);
+      if (kind == Kind::kMixed && Uniform(0, 3)) AddPartner(out, &c);
     }
     const int64_t limit = round % 3 == 0 ? kHopper : round % 3 == 1 ? kNothing : Uniform(8 << 10, 64 << 10);
     Compare(cases, out, round % 2 ? Filter::kBilinear : Filter::kBicubic, finishes[round % finishes.size()],
-            limit, 1 + round % 2, 1 + round % 4, round % 5 > 1,
-            (windows ? "window round " : "round ") + std::to_string(round));
+            limit, 1 + round % 2, 1 + round % 4, round % 5 > 1, label[int(kind)] + std::to_string(round));
   }
 }
 
@@ -211,6 +272,30 @@ void TestOperations() {
     }
     const Finish finish(OutputType::kFloat16, limit == kAmpere, mean, std);
     Compare(cases, out, Filter::kBilinear, finish, limit, 1, 2, false, "operations");
+  }
+}
+
+// Mixed views at the size that counts, on both chips' paths.
+void TestMixed() {
+  const Size out{224, 224};
+  const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
+  for (int64_t limit : {kHopper, kAmpere}) {
+    std::vector<Case> cases;
+    for (int i = 0; i < 6; ++i) {
+      cases.push_back(WholeImage({300 - 20 * i, 260}, {{kEqualize, 0}}));
+      AddPartner(out, &cases.back());
+    }
+    // The partner's crop decides where the memory of the job must lie.
+    cases.push_back(WholeImage({30, 40}, {}));
+    AddPartner(out, &cases.back());
+    Case large = WholeImage({2400, 2000}, {{kRotate, 9.0f}});
+    cases.back().partner_image = large.image;
+    cases.back().partner_pixels = std::move(large.pixels);
+    cases.back().partner_view = large.view;
+    Compare(
+        cases, out, Filter::kBicubic,
+        Finish(limit == kAmpere ? OutputType::kFloat32 : OutputType::kFloat16, limit == kHopper, mean, std),
+        limit, 1, 2, false, "mixed");
   }
 }
 
@@ -260,12 +345,16 @@ void TestEvaluation() {
 int main(int argc, char** argv) {
   using namespace dali_dr::image;
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 700;
-  TestRandomBatches(rounds, false);
-  TestRandomBatches(rounds / 2, true);
+  TestRandomBatches(rounds, Kind::kPlain);
+  TestRandomBatches(rounds / 2, Kind::kWindows);
+  TestRandomBatches(rounds / 2, Kind::kMixed);
   TestOperations();
   if (argc == 1) {
     TestSizes();
     TestEvaluation();
+    TestMixed();
+    CHECK(mixed_seen[0] > 100 && mixed_seen[1] > 100, "%u mixed in shared, %u in global memory",
+          mixed_seen[0], mixed_seen[1]);
     for (int enlarged = 0; enlarged < 2; ++enlarged) {  // rows that become more are never resized first
       const uint32_t* seen = windows_seen[enlarged];
       CHECK(seen[0] > 100 && (enlarged ? seen[1] == 0 : seen[1] > 50),

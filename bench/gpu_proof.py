@@ -62,7 +62,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dali-dr-proof-") as folder:
         scratch = Path(folder)
         if {"loaders", "train", "gap"} & set(options.parts):
-            report["data"] = throughput.prepare(options.photos or make_photos(scratch / "made", options), scratch)
+            photos = options.photos or make_photos(scratch / "made", options)
+            report["data"] = throughput.prepare(photos, scratch, ("ours_rrc_mixing_ra_re",))
         for part in options.parts:
             begin = time.monotonic()
             try:
@@ -144,6 +145,7 @@ def variants() -> dict[str, tuple[int, float, dict[str, Any]]]:
         "rrc+ra+re float16 160": (2, 0.25, half | {"size": 160, "stored_size": 224}),
         "rrc+ra+re float16 288": (2, 0.25, half | {"size": 288, "stored_size": 224}),
         "rrc+ra+re float16 384": (2, 0.25, half | {"size": 384, "stored_size": 224}),
+        "rrc+mixing+ra+re float16": (2, 0.25, half | {"mixing": True}),
     }
 
 
@@ -174,13 +176,21 @@ def replay_alone(batch: int, ops: int, erase: float, arguments: dict[str, Any], 
     noise = rng.integers(0, 256, (375 * 500 * 3,)).astype(np.uint8)
     smooth = np.sort(noise.reshape(-1, 100), axis=1).reshape(-1)  # neighbours are near each other, as in photos
     feeds, crop_bytes = [], 0
+    arguments = {"size": 224, **arguments}
+    mixing = arguments.pop("mixing", False)
+    mix = np.array([0, 0, np.float32(0.7).view(np.int32), 60, 40, 90, 120], np.int32)  # MixUp and CutMix
     for _ in range(4):  # different batches in turn, as in training
-        words = [replay_op.draw(rng, 375, 500, ops, erase) for _ in range(batch)]
-        crops: list[Any] = [smooth[: int(w[2] * w[3] * 3)].reshape(w[2], w[3], 3).copy() for w in words]
-        crop_bytes += sum(c.size for c in crops)
-        if options.gpu:
-            crops = [torch.from_numpy(c).cuda() for c in crops]
-        feeds.append((crops, words, [w[:2].copy() for w in words]))
+        feed: list[list[Any]] = []
+        for _ in range(2 if mixing else 1):  # the images, and their partners
+            words = [replay_op.draw(rng, 375, 500, ops, erase) for _ in range(batch)]
+            crops: list[Any] = [smooth[: int(w[2] * w[3] * 3)].reshape(w[2], w[3], 3).copy() for w in words]
+            crop_bytes += sum(c.size for c in crops)
+            if options.gpu:
+                crops = [torch.from_numpy(c).cuda() for c in crops]
+            feed += [crops, words, [w[:2].copy() for w in words]]
+        if mixing:
+            feed[1] = [np.concatenate([a, mix, b]) for a, b in zip(feed[1], feed[4], strict=True)]
+        feeds.append(feed)
 
     @dali.pipeline_def(batch_size=batch, num_threads=len(os.sched_getaffinity(0)), device_id=0 if options.gpu else None)
     def graph() -> Any:
@@ -188,9 +198,18 @@ def replay_alone(batch: int, ops: int, erase: float, arguments: dict[str, Any], 
             return lambda info: feeds[info.iteration % len(feeds)][part]
 
         where: dict[str, Any] = {"device": "gpu"} if options.gpu else {}
-        data = fn.external_source(source(0), batch=True, batch_info=True, no_copy=True, ndim=3, **where)
-        words, origin = (fn.external_source(source(part), batch=True, batch_info=True, ndim=1) for part in (1, 2))
-        return fn.dr.replay(data, words, origin=origin, **{"size": 224, **arguments})
+
+        def pixels(part: int) -> Any:
+            return fn.external_source(source(part), batch=True, batch_info=True, no_copy=True, ndim=3, **where)
+
+        def numbers(part: int) -> Any:
+            return fn.external_source(source(part), batch=True, batch_info=True, ndim=1)
+
+        if mixing:
+            return fn.dr.replay(
+                pixels(0), numbers(1), pixels(3), origin=numbers(2), partner_origin=numbers(5), **arguments
+            )
+        return fn.dr.replay(pixels(0), numbers(1), origin=numbers(2), **arguments)
 
     pipeline = graph()
     pipeline.build()
@@ -268,7 +287,15 @@ def part_loaders(scratch: Path, options: Options, report: dict[str, Any]) -> dic
         if row["dali_plain"] > top:
             top, best = row["dali_plain"], (load, threads)
     results["best_for_stock"] = {"hw_decoder_load": best[0], "threads": best[1]}
-    names = ("decode_full", "decode_roi", "dali_plain", "dali_rand_augment", "ours_rrc", "ours_rrc_ra_re")
+    names: tuple[str, ...] = (
+        "decode_full",
+        "decode_roi",
+        "dali_plain",
+        "dali_rand_augment",
+        "ours_rrc",
+        "ours_rrc_ra_re",
+    )
+    names += ("ours_rrc_mixing_ra_re", "ours_plain", "ours_eval")
     for _ in range(3 if options.gpu else 1):  # rounds over all, so that drift hits all alike
         for name in names:
             if time.monotonic() < options.end:

@@ -340,31 +340,36 @@ class BlockReplay {
   // Resizes columns of the ring's planar rows into output rows begin .. end of the view.
   DR_BLOCK void VerticalOfRing(const uint8_t* ring, int32_t ring_rows, const AxisTable& table, int32_t begin,
                                int32_t end) {
-    const int32_t words = (width_ + 3) / 4, row_bytes = 12 * words;
-    DR_UNROLL
-    for (int32_t c = 0; c < 3; ++c) {
-      block_.ForEach((end - begin) * words, [&](int32_t i) {
-        const int32_t y = begin + i / words, x = i % words * 4;
-        const TapRange range = table.range[y];
-        const int32_t* weight = table.weight + y * table.taps;
-        const uint8_t* in = ring + c * (4 * words) + x;
-        int32_t slot = range.begin % ring_rows, sum[4] = {};
-        for (int32_t t = 0; t < range.count; ++t) {
-          const uint32_t word = LoadWord(in + int64_t{slot} * row_bytes);
-          const int32_t w = weight[t];
+    const int32_t words = (width_ + 3) / 4, plane_row = 4 * words, row_bytes = 3 * plane_row,
+                  ring_bytes = ring_rows * row_bytes;
+    block_.ForEach((end - begin) * words, [&](int32_t i) {
+      const int32_t y = begin + i / words, x = i % words * 4;
+      const TapRange range = table.range[y];
+      const int32_t* weight = table.weight + y * table.taps;
+      int32_t at = range.begin % ring_rows * row_bytes, sum[3][4] = {};
+      for (int32_t t = 0; t < range.count; ++t) {
+        const int32_t w = weight[t];
+        DR_UNROLL
+        for (int32_t c = 0; c < 3; ++c) {
+          const uint32_t word = LoadWord(ring + at + c * plane_row + x);
           DR_UNROLL
-          for (int32_t k = 0; k < 4; ++k) sum[k] += w * ByteOf(word, k);
-          slot = slot + 1 == ring_rows ? 0 : slot + 1;
+          for (int32_t k = 0; k < 4; ++k) sum[c][k] += w * ByteOf(word, k);
         }
+        at += row_bytes;
+        if (at == ring_bytes) at = 0;
+      }
+      DR_UNROLL
+      for (int32_t c = 0; c < 3; ++c) {
         uint8_t* to = pixels_ + plane_[c] + y * width_ + x;
         if (width_ % 4 == 0) {
-          StoreWord(to, RoundWeighted(sum[0]) | uint32_t{RoundWeighted(sum[1])} << 8 |
-                            uint32_t{RoundWeighted(sum[2])} << 16 | uint32_t{RoundWeighted(sum[3])} << 24);
+          StoreWord(to, RoundWeighted(sum[c][0]) | uint32_t{RoundWeighted(sum[c][1])} << 8 |
+                            uint32_t{RoundWeighted(sum[c][2])} << 16 |
+                            uint32_t{RoundWeighted(sum[c][3])} << 24);
         } else {
-          for (int32_t k = 0; k < 4 && x + k < width_; ++k) to[k] = RoundWeighted(sum[k]);
+          for (int32_t k = 0; k < 4 && x + k < width_; ++k) to[k] = RoundWeighted(sum[c][k]);
         }
-      });
-    }
+      }
+    });
   }
 
   DR_BLOCK void CropResizeFlip(const Job& job) {
@@ -713,7 +718,8 @@ class BlockReplay {
     return batch_.type == OutputType::kFloat16 ? HalfBits(value) : FloatBits(value);
   }
 
-  DR_BLOCK void Finish(const Job& job) {
+  DR_BLOCK void Finish(const Job& given) {
+    const Job job = given;
     const bool mixed = job.partner >= 0;
     block_.ForEach(3 * kLevels, [&](int32_t i) {
       const int32_t c = i / kLevels, level = Current(c, i % kLevels);
@@ -741,7 +747,8 @@ class BlockReplay {
 
   // Keeps the view, erased and with its last table applied, while another is made. Each thread later reads
   // what it has written here itself.
-  DR_BLOCK void Park(const Box& erase) {
+  DR_BLOCK void Park(const Box& given) {
+    const Box erase = given;
     DR_UNROLL
     for (int32_t c = 0; c < 3; ++c) {
       block_.ForEach(quads_, [&](int32_t quad) {

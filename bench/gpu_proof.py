@@ -139,6 +139,7 @@ def variants() -> dict[str, tuple[int, float, dict[str, Any]]]:
         "rrc float16": (0, 0.0, half),
         "rrc+ra+re float16": (2, 0.25, half),
         "rrc+ra+re float16 HWC": (2, 0.25, half | {"output_layout": "HWC"}),
+        "rrc+ra+re bfloat16": (2, 0.25, normalised | {"dtype": types.INT16}),
         "rrc+ra+re float32": (2, 0.25, normalised | {"dtype": types.FLOAT}),
         "rrc+ra+re uint8": (2, 0.25, {}),
         "rrc+ra+re float16 bicubic": (2, 0.25, half | {"interpolation": "bicubic"}),
@@ -240,7 +241,7 @@ def replay_alone(batch: int, ops: int, erase: float, arguments: dict[str, Any], 
 
 
 def dtype_name(out: Any) -> str:
-    return {"UINT8": "uint8", "FLOAT16": "float16", "FLOAT": "float32"}[str(out.dtype).split(".")[-1]]
+    return {"UINT8": "uint8", "FLOAT16": "float16", "INT16": "int16", "FLOAT": "float32"}[str(out.dtype).split(".")[-1]]
 
 
 def kernel_rate(pipeline: Any, batch: int, runs: int = 40) -> float | None:

@@ -69,7 +69,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
       size: of the views in pixels; default: as they were drawn. An int; (height, width); a list of (size, batch_size)
         pairs of which every batch has one, drawn evenly (variable batches, CVNets); or a function epoch -> size
         (progressive resizing). See schemas/reinforcement-record.md for what another size does to stored views.
-      dtype: "float32", "float16" or "uint8" (0 … 255, not normalised).
+      dtype: "float32", "float16", "bfloat16" or "uint8" (0 … 255, not normalised).
       mean, std: per channel, of values in 0 … 1.
       seed: of the order of the samples and of the choice of views.
       augment: show fresh views with hard targets instead of the stored ones, which a data set of plain images need not have:
@@ -119,7 +119,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         batch_size: int,
         device: Device = "gpu",
         size: Sizes | None = None,
-        dtype: Literal["float32", "float16", "uint8"] = "float32",
+        dtype: Literal["float32", "float16", "bfloat16", "uint8"] = "float32",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
@@ -173,7 +173,9 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         mixed = stored.mixing if augment is None and stored else None
         mixing, self._pairs = mixed is not None, mixed is not None and mixed.double
         if mixing and dtype == "uint8":
-            raise ValueError('mixed views are no whole numbers: use dtype="float32" or "float16", not "uint8"')
+            raise ValueError(
+                'mixed views are no whole numbers: use dtype="float32", "float16" or "bfloat16", not "uint8"'
+            )
         if mixing and views_per_image != 1:
             raise ValueError(
                 f"views_per_image is {views_per_image}, but mixed views have a partner each: leave it at 1"
@@ -303,6 +305,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
 
     def _presented(self, batch: dict[str, torch.Tensor]) -> Any:
         """The batch in the form that was asked for."""
+        if batch["data"].dtype == torch.int16:
+            batch["data"] = batch["data"].view(torch.bfloat16)
         if self._views_per_image > 1:
             for name in ("data", "soft_ids", "soft_probs", "view"):
                 batch[name] = batch[name].flatten(0, 1)

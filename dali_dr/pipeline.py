@@ -25,7 +25,7 @@ def replay_pipeline(
     size: tuple[int, int] | None,
     stored_size: int,
     interpolation: str,
-    dtype: Literal["uint8", "float16", "float32"],
+    dtype: Literal["uint8", "float16", "bfloat16", "float32"],
     mean: Sequence[float],
     std: Sequence[float],
     layout: Literal["CHW", "HWC"],
@@ -57,7 +57,7 @@ def replay_pipeline(
       The others are those of `dali_dr.ReinforcedIterator`.
 
     Returns:
-      nvidia.dali.Pipeline with the outputs OUTPUTS.
+      nvidia.dali.Pipeline with the outputs OUTPUTS; bfloat16 comes as its bits in int16, for want of a type in DALI.
     """
     _plugin.load()
     if device == "gpu":
@@ -66,7 +66,7 @@ def replay_pipeline(
 
     dr: Any = fn.dr  # type: ignore[attr-defined]  # registered by the plugin
 
-    dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "float32": types.FLOAT}
+    dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "bfloat16": types.INT16, "float32": types.FLOAT}
     decoder: dict[str, Any] = {
         "output_type": types.RGB,
         "adjust_orientation": False,

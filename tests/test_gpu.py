@@ -75,6 +75,8 @@ OUTPUTS: list[dict[str, Any]] = [
     {"dtype": types.FLOAT16, "output_layout": "HWC", "mean": (0.0, 0.3, 2.0), "std": (1.0, 1e-3, 7.7)},
     {"dtype": types.FLOAT},
     {"dtype": types.UINT8, "output_layout": "HWC"},
+    {"dtype": types.INT16, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    {"dtype": types.INT16, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "output_layout": "HWC"},
 ]
 
 
@@ -207,7 +209,7 @@ def test_iterator_yields_the_cpus_batches(tmp_path: Path, roi_decode: str) -> No
     """With PNG, which every decoder decodes alike, down to the last bit."""
     dataset = make_dataset(tmp_path / "set", [png(picture(90 + 7 * i, 130 - 3 * i, i)) for i in range(11)])
     several = {"dtype": "float32", "size": [(96, 2), (64, 5), (400, 1)], "views_per_image": 2, "batch_size": 4}
-    for options in ({"dtype": "float16"}, {"dtype": "uint8", "layout": "HWC"}, several):
+    for options in ({"dtype": "float16"}, {"dtype": "bfloat16"}, {"dtype": "uint8", "layout": "HWC"}, several):
         cpu = loader(dataset, **options)
         gpu = loader(dataset, device="gpu", device_id=0, roi_decode=roi_decode, **options)
         for _ in range(2):

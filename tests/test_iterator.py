@@ -99,9 +99,12 @@ def test_uint8_hwc(dataset: dali_dr.Dataset) -> None:
         assert np.array_equal(batch["data"][row].numpy(), reference(dataset, number, view))
 
 
-def test_float16_is_the_rounded_float32(dataset: dali_dr.Dataset) -> None:
-    half, single = (next(iter(loader(dataset, dtype=dtype)))[0]["data"] for dtype in ("float16", "float32"))
+def test_16_bits_are_the_rounded_float32(dataset: dali_dr.Dataset) -> None:
+    half, brain, single = (
+        next(iter(loader(dataset, dtype=dtype)))[0]["data"] for dtype in ("float16", "bfloat16", "float32")
+    )
     assert half.dtype == torch.float16 and torch.equal(half, single.half())
+    assert brain.dtype == torch.bfloat16 and torch.equal(brain, single.bfloat16())
 
 
 def test_decoding_whole_images_changes_nothing(dataset: dali_dr.Dataset) -> None:

@@ -278,6 +278,8 @@ def test_other_outputs_of_the_loader(dataset: dali_dr.Dataset) -> None:
     single = batches(dataset)
     for options, convert in (
         ({"dtype": "float16"}, lambda data: data.half()),
+        ({"dtype": "bfloat16"}, lambda data: data.bfloat16()),
+        ({"layout": "HWC", "dtype": "bfloat16"}, lambda data: data.permute(0, 2, 3, 1).bfloat16()),
         ({"layout": "HWC"}, lambda data: data.permute(0, 2, 3, 1)),
         ({"layout": "HWC", "dtype": "float16"}, lambda data: data.permute(0, 2, 3, 1).half()),
         ({"roi_decode": "off"}, lambda data: data),

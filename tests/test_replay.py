@@ -298,7 +298,7 @@ def test_random_chains_on_photos(photos_dir: Any) -> None:
 
 
 @pytest.mark.parametrize("layout", ["CHW", "HWC"])
-@pytest.mark.parametrize("dtype", ["UINT8", "FLOAT16", "FLOAT"])
+@pytest.mark.parametrize("dtype", ["UINT8", "FLOAT16", "INT16", "FLOAT"])
 @pytest.mark.parametrize(
     ("mean", "std"),
     [((), ()), (IMAGENET_MEAN, IMAGENET_STD), ((0.5,) * 3, (0.5,) * 3), ((0.0, 0.3, 2.0), (1.0, 1e-3, 7.7))],
@@ -323,7 +323,9 @@ def test_types_layouts_and_normalisation(layout: str, dtype: str, mean: Sequence
         pixels = torch.from_numpy(reference(image, (16, 16), **view)).permute(2, 0, 1)
         if mean:
             pixels = F.normalize(F.to_tensor(reference(image, (16, 16), **view)), list(mean), list(std))
-        pixels = pixels.to({"UINT8": torch.uint8, "FLOAT16": torch.float16, "FLOAT": torch.float32}[dtype])
+        torch_types = {"FLOAT16": torch.float16, "INT16": torch.bfloat16, "FLOAT": torch.float32}
+        pixels = pixels.to(torch_types.get(dtype, torch.uint8))
+        pixels = pixels.view(torch.int16) if dtype == "INT16" else pixels
         want.append((pixels if layout == "CHW" else pixels.permute(1, 2, 0)).contiguous().numpy())
     assert_same(got, want, views)
 
@@ -450,8 +452,8 @@ def test_bad_parameters_are_named(bad: Words, message: str) -> None:
         ({"size": 16, "mean": [0.5], "std": [0.5]}, "three of each"),
         ({"size": 16, "mean": [0.5] * 3}, "three of each"),
         ({"size": 16, "mean": [0.5] * 3, "std": [0.0] * 3, "dtype": types.FLOAT}, "positive"),
-        ({"size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}, "need `dtype` FLOAT16 or FLOAT"),
-        ({"size": 16, "dtype": types.INT32}, "pass UINT8, FLOAT16 or FLOAT"),
+        ({"size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}, "need `dtype` FLOAT16, INT16 or FLOAT"),
+        ({"size": 16, "dtype": types.INT32}, "pass UINT8, FLOAT16, INT16"),
         ({"size": 16, "output_layout": "WHC"}, 'pass "CHW" or "HWC"'),
     ],
 )

@@ -441,52 +441,91 @@ DR_AVX2_INLINE __m256 Apply(const Division& r, __m256 v) {
   const __m256 unit = Divide8(v, _mm256_set1_ps(255.0f), _mm256_set1_ps(1.0f / 255.0f));
   return Divide8(_mm256_sub_ps(unit, r.mean), r.std, r.inverse_std);
 }
-DR_AVX2_INLINE void Put(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
-DR_AVX2_INLINE void Put(uint16_t* p, __m256 v) {
-  StoreHalf(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-}
+// How eight values are stored.
+struct AsFloat {
+  DR_AVX2_INLINE static void Put(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
+};
+struct AsHalf {
+  DR_AVX2_INLINE static void Put(uint16_t* p, __m256 v) {
+    StoreHalf(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+};
+struct AsBfloat {  // see BfloatBits
+  DR_AVX2_INLINE static void Put(uint16_t* p, __m256 v) {
+    const __m256i bits = _mm256_castps_si256(v), high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i words =
+        _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), _mm256_or_si256(high, _mm256_set1_epi32(0x40)), nan);
+    StoreHalf(p, _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  }
+};
 
-template <typename R, typename T>
+template <typename As, typename R, typename T>
 DR_AVX2_INLINE void FinishBy(const R& rule, const T* table, const uint8_t* in, size_t n, T* out) {
   size_t i = 0;
   for (; i + 16 <= n; i += 16) {
     const __m128i bytes = LoadHalf(in + i);
-    Put(out + i, Apply(rule, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))));
-    Put(out + i + 8, Apply(rule, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))));
+    As::Put(out + i, Apply(rule, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))));
+    As::Put(out + i + 8, Apply(rule, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))));
   }
   for (; i < n; ++i) out[i] = table[in[i]];
 }
 
-template <typename T>
+template <typename As, typename T>
 DR_AVX2_INLINE void FinishAny(const Channel& c, Rule rule, float scale, float bias, const T* table,
                               const uint8_t* in, size_t n, T* out) {
   if (rule == Rule::kScale) {
-    FinishBy(Line{_mm256_set1_ps(scale), _mm256_set1_ps(bias)}, table, in, n, out);
+    FinishBy<As>(Line{_mm256_set1_ps(scale), _mm256_set1_ps(bias)}, table, in, n, out);
   } else if (rule == Rule::kDivide) {
-    FinishBy(Division{_mm256_set1_ps(c.mean), _mm256_set1_ps(c.std), _mm256_set1_ps(c.inverse_std)}, table,
-             in, n, out);
+    FinishBy<As>(Division{_mm256_set1_ps(c.mean), _mm256_set1_ps(c.std), _mm256_set1_ps(c.inverse_std)},
+                 table, in, n, out);
   } else {
     for (size_t i = 0; i < n; ++i) out[i] = table[in[i]];
   }
 }
 
 DR_AVX2 void FinishFloat(const Channel& c, const uint8_t* in, size_t n, float* out) {
-  FinishAny(c, c.rule, c.scale, c.bias, c.value, in, n, out);
+  FinishAny<AsFloat>(c, c.rule, c.scale, c.bias, c.value, in, n, out);
 }
 
-DR_AVX2 void FinishHalf(const Channel& c, const uint8_t* in, size_t n, uint16_t* out) {
-  FinishAny(c, c.half_rule, c.half_scale, c.half_bias, c.half, in, n, out);
+template <typename As>
+DR_AVX2 void FinishShort(const Channel& c, const uint8_t* in, size_t n, uint16_t* out) {
+  FinishAny<As>(c, c.half_rule, c.half_scale, c.half_bias, c.half, in, n, out);
 }
 
 DR_AVX2 void RoundHalf(const float* in, size_t n, uint16_t* out) {
   size_t i = 0;
-  for (; i + 8 <= n; i += 8) Put(out + i, _mm256_loadu_ps(in + i));
+  for (; i + 8 <= n; i += 8) AsHalf::Put(out + i, _mm256_loadu_ps(in + i));
   kPortableKernels.round_half(in + i, n - i, out + i);
 }
 
+DR_AVX2 void RoundBfloat(const float* in, size_t n, uint16_t* out) {
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) AsBfloat::Put(out + i, _mm256_loadu_ps(in + i));
+  kPortableKernels.round_bfloat(in + i, n - i, out + i);
+}
+
 constexpr Kernels kAvx2Kernels = {
-    "AVX2",  ResizeRowsAny, ResizeColumnAny, SplitRow, Lut,  Mask,        Solarize,   MinMax,
-    GreySum, Color,         Sharpness,       General,  Join, FinishFloat, FinishHalf, RoundHalf,
+    "AVX2",
+    ResizeRowsAny,
+    ResizeColumnAny,
+    SplitRow,
+    Lut,
+    Mask,
+    Solarize,
+    MinMax,
+    GreySum,
+    Color,
+    Sharpness,
+    General,
+    Join,
+    FinishFloat,
+    FinishShort<AsHalf>,
+    FinishShort<AsBfloat>,
+    RoundHalf,
+    RoundBfloat,
 };
 
 }  // namespace

@@ -715,7 +715,7 @@ class BlockReplay {
   DR_BLOCK uint32_t OutputBits(int32_t c, int32_t level) const {
     if (batch_.type == OutputType::kUint8) return uint32_t(level);
     const float value = tables_->base[c][level];
-    return batch_.type == OutputType::kFloat16 ? HalfBits(value) : FloatBits(value);
+    return batch_.type == OutputType::kFloat32 ? FloatBits(value) : ShortBits(batch_.type, value);
   }
 
   DR_BLOCK void Finish(const Job& given) {
@@ -730,18 +730,18 @@ class BlockReplay {
       for (int32_t k = 0; k < job.num_mixes; ++k) {
         const MixPlan mix = batch_.mixes[job.first_mix + k];
         const int64_t from = 3 * int64_t{k} * count_;
-        if (batch_.type == OutputType::kFloat16) {
-          WriteMixed(job.erase, mix, static_cast<uint16_t*>(InGlobal(job.out)) + from);
-        } else {
+        if (batch_.type == OutputType::kFloat32) {
           WriteMixed(job.erase, mix, static_cast<uint32_t*>(InGlobal(job.out)) + from);
+        } else {
+          WriteMixed(job.erase, mix, static_cast<uint16_t*>(InGlobal(job.out)) + from);
         }
       }
     } else if (batch_.type == OutputType::kUint8) {
       WriteAlone(job.erase, static_cast<uint8_t*>(InGlobal(job.out)));
-    } else if (batch_.type == OutputType::kFloat16) {
-      WriteAlone(job.erase, static_cast<uint16_t*>(InGlobal(job.out)));
-    } else {
+    } else if (batch_.type == OutputType::kFloat32) {
       WriteAlone(job.erase, static_cast<uint32_t*>(InGlobal(job.out)));
+    } else {
+      WriteAlone(job.erase, static_cast<uint16_t*>(InGlobal(job.out)));
     }
   }
 
@@ -805,7 +805,7 @@ class BlockReplay {
         const float partner = tables_->base[c][ByteOf(other, k)];
         const float a = swapped ? partner : view, b = swapped ? view : partner;
         const float x = cut >> k & 1 ? b : lam == 1.0f ? a : MixUp(lam, a, rest, b);
-        v[k] = sizeof(T) == 2 ? HalfBits(x) : FloatBits(x);
+        v[k] = sizeof(T) == 2 ? ShortBits(batch_.type, x) : FloatBits(x);
       }
     });
   }

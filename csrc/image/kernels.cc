@@ -104,7 +104,7 @@ void FinishFloat(const Channel& channel, const uint8_t* in, size_t n, float* out
   for (size_t i = 0; i < n; ++i) out[i] = channel.value[in[i]];
 }
 
-void FinishHalf(const Channel& channel, const uint8_t* in, size_t n, uint16_t* out) {
+void FinishShort(const Channel& channel, const uint8_t* in, size_t n, uint16_t* out) {
   for (size_t i = 0; i < n; ++i) out[i] = channel.half[in[i]];
 }
 
@@ -112,11 +112,16 @@ void RoundHalf(const float* in, size_t n, uint16_t* out) {
   for (size_t i = 0; i < n; ++i) out[i] = HalfBits(in[i]);
 }
 
+void RoundBfloat(const float* in, size_t n, uint16_t* out) {
+  for (size_t i = 0; i < n; ++i) out[i] = BfloatBits(in[i]);
+}
+
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", ResizeRows, ResizeColumn, SplitRow, Lut,  Mask,        Solarize,   MinMax,
-    GreySum,    Color,      Sharpness,    General,  Join, FinishFloat, FinishHalf, RoundHalf,
+    "portable", ResizeRows,  ResizeColumn, SplitRow,    Lut,       Mask,
+    Solarize,   MinMax,      GreySum,      Color,       Sharpness, General,
+    Join,       FinishFloat, FinishShort,  FinishShort, RoundHalf, RoundBfloat,
 };
 
 const Kernels& BestKernels() {

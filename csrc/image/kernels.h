@@ -39,10 +39,10 @@ enum class Rule : int32_t {
 // One channel's map from uint8 to the output.
 struct Channel {
   float value[256];    // the reference; see Normalise()
-  uint16_t half[256];  // HalfBits(value)
+  uint16_t half[256];  // ShortBits(value), of float16 unless the output is bfloat16
   Rule rule, half_rule;
   float scale, bias;            // of kScale for float32
-  float half_scale, half_bias;  // of kScale for float16
+  float half_scale, half_bias;  // of kScale for 16 bits
   float mean, std, inverse_std;
 };
 
@@ -66,12 +66,14 @@ struct Kernels {
   // General nearest-neighbour map; black outside. May read up to kPad bytes before a plane.
   void (*affine)(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width,
                  uint8_t* const out[3]);
-  // These three write exactly n values (join: n pixels).
+  // These write exactly n values (join: n pixels).
   void (*join)(const uint8_t* const planes[3], size_t n, uint8_t* out);
   void (*finish_float)(const Channel& channel, const uint8_t* in, size_t n, float* out);
   void (*finish_half)(const Channel& channel, const uint8_t* in, size_t n, uint16_t* out);
-  // HalfBits of exactly n values.
+  void (*finish_bfloat)(const Channel& channel, const uint8_t* in, size_t n, uint16_t* out);
+  // HalfBits, BfloatBits of n values.
   void (*round_half)(const float* in, size_t n, uint16_t* out);
+  void (*round_bfloat)(const float* in, size_t n, uint16_t* out);
 };
 
 extern const Kernels kPortableKernels;

@@ -185,7 +185,7 @@ DR_HD uint8_t Equalize(uint32_t below, uint32_t step) {
 // ---- Output (torchvision's ToTensor + Normalize)
 // ---------------------------------------------------------------
 
-enum class OutputType : int32_t { kUint8, kFloat16, kFloat32 };
+enum class OutputType : int32_t { kUint8, kFloat16, kBfloat16, kFloat32 };
 
 DR_HD float Normalise(int32_t v, float mean, float std) { return Add(float(v) / 255.0f, -mean) / std; }
 
@@ -211,6 +211,19 @@ DR_HD uint16_t HalfBits(float value) {
     return uint16_t(sign | (half + (rest > tie || (rest == tie && (half & 1u)))));
   }
   return uint16_t(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
+}
+
+// bfloat16 bits of a float, rounded to nearest even.
+DR_HD uint16_t BfloatBits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return uint16_t(bits >> 16 | 0x40u);  // NaN, made quiet
+  return uint16_t((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+// Bits of a value in the 16-bit type.
+DR_HD uint16_t ShortBits(OutputType type, float value) {
+  return type == OutputType::kFloat16 ? HalfBits(value) : BfloatBits(value);
 }
 
 }  // namespace dali_dr::image

@@ -48,14 +48,17 @@ float Divide(float a, float b, float reciprocal) {
   return std::fma(std::fma(-b, q, a), reciprocal, q);
 }
 
-Channel MakeChannel(bool normalise, float mean, float std) {
+Channel MakeChannel(OutputType type, bool normalise, float mean, float std) {
+  const auto bits = [&](float x) {
+    return ShortBits(type == OutputType::kBfloat16 ? type : OutputType::kFloat16, x);
+  };
   Channel c{};
   c.mean = mean;
   c.std = std;
   c.inverse_std = 1.0f / std;
   for (int v = 0; v < 256; ++v) {
     c.value[v] = normalise ? Normalise(v, mean, std) : float(v);
-    c.half[v] = HalfBits(c.value[v]);
+    c.half[v] = bits(c.value[v]);
   }
   bool divide = normalise;
   for (int v = 0; v < 256 && divide; ++v) {
@@ -64,8 +67,8 @@ Channel MakeChannel(bool normalise, float mean, float std) {
   const bool line =
       FindLine(c.value, &c.scale, &c.bias, [&](int v, float x) { return SameBits(x, c.value[v]); });
   c.rule = line ? Rule::kScale : divide ? Rule::kDivide : Rule::kTable;
-  const bool half_line = FindLine(c.value, &c.half_scale, &c.half_bias,
-                                  [&](int v, float x) { return HalfBits(x) == c.half[v]; });
+  const bool half_line =
+      FindLine(c.value, &c.half_scale, &c.half_bias, [&](int v, float x) { return bits(x) == c.half[v]; });
   c.half_rule = half_line ? Rule::kScale : divide ? Rule::kDivide : Rule::kTable;
   return c;
 }
@@ -75,7 +78,8 @@ Channel MakeChannel(bool normalise, float mean, float std) {
 Finish::Finish(OutputType type, bool channels_last, std::span<const float> mean, std::span<const float> std)
     : type_(type), channels_last_(channels_last) {
   for (int c = 0; c < 3; ++c) {
-    channels_[c] = mean.empty() ? MakeChannel(false, 0.0f, 1.0f) : MakeChannel(true, mean[c], std[c]);
+    channels_[c] =
+        mean.empty() ? MakeChannel(type, false, 0.0f, 1.0f) : MakeChannel(type, true, mean[c], std[c]);
   }
 }
 
@@ -347,14 +351,15 @@ void Scratch::WriteMixed(const Scratch& partner, const MixPlan& mix, Size size, 
       if (finish.channels_last()) {
         for (size_t x = 0; x < width; ++x) {
           const size_t to = 3 * (at + x) + c;
-          if (finish.type() == OutputType::kFloat16) {
-            static_cast<uint16_t*>(out)[to] = HalfBits(line[x]);
+          if (finish.value_bytes() == 2) {
+            static_cast<uint16_t*>(out)[to] = ShortBits(finish.type(), line[x]);
           } else {
             static_cast<float*>(out)[to] = line[x];
           }
         }
-      } else if (finish.type() == OutputType::kFloat16) {
-        kernels_->round_half(line, width, static_cast<uint16_t*>(out) + plane);
+      } else if (finish.value_bytes() == 2) {
+        (finish.type() == OutputType::kFloat16 ? kernels_->round_half : kernels_->round_bfloat)(
+            line, width, static_cast<uint16_t*>(out) + plane);
       } else {
         std::memcpy(static_cast<float*>(out) + plane, line, width * sizeof(float));
       }
@@ -375,7 +380,7 @@ void Scratch::Write(const Plan& plan, const Finish& finish, void* out) {
     const Channel &r = finish.channel(0), &g = finish.channel(1), &b = finish.channel(2);
     if (finish.type() == OutputType::kUint8) {
       kernels_->join(planes_, count_, static_cast<uint8_t*>(out));
-    } else if (finish.type() == OutputType::kFloat16) {
+    } else if (finish.value_bytes() == 2) {
       interleave(static_cast<uint16_t*>(out), r.half, g.half, b.half);
     } else {
       interleave(static_cast<float*>(out), r.value, g.value, b.value);
@@ -385,8 +390,9 @@ void Scratch::Write(const Plan& plan, const Finish& finish, void* out) {
   for (int c = 0; c < 3; ++c) {
     if (finish.type() == OutputType::kUint8) {
       std::memcpy(static_cast<uint8_t*>(out) + c * count_, planes_[c], count_);
-    } else if (finish.type() == OutputType::kFloat16) {
-      kernels_->finish_half(finish.channel(c), planes_[c], count_, static_cast<uint16_t*>(out) + c * count_);
+    } else if (finish.value_bytes() == 2) {
+      (finish.type() == OutputType::kFloat16 ? kernels_->finish_half : kernels_->finish_bfloat)(
+          finish.channel(c), planes_[c], count_, static_cast<uint16_t*>(out) + c * count_);
     } else {
       kernels_->finish_float(finish.channel(c), planes_[c], count_, static_cast<float*>(out) + c * count_);
     }

@@ -29,7 +29,7 @@ class Finish {
   bool channels_last() const { return channels_last_; }
   const Channel& channel(int c) const { return channels_[c]; }
   int64_t value_bytes() const {
-    return type_ == OutputType::kUint8 ? 1 : type_ == OutputType::kFloat16 ? 2 : 4;
+    return type_ == OutputType::kUint8 ? 1 : type_ == OutputType::kFloat32 ? 4 : 2;
   }
 
  private:

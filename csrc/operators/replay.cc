@@ -100,7 +100,9 @@ height, width, which scale as erase boxes do (all zero: none); the view of the p
     .AddOptionalTypeArg("dtype",
                         "Output type: ``UINT8`` (without ``mean`` and ``std`` only), ``FLOAT16`` (the "
                         "float32 value rounded to "
-                        "nearest even) or ``FLOAT``. Without ``mean`` and ``std`` values stay in 0..255.",
+                        "nearest even), ``INT16`` (the bits of bfloat16, likewise rounded: DALI has no "
+                        "such type, so view the tensor as one) or ``FLOAT``. Without ``mean`` and ``std`` "
+                        "values stay in 0..255.",
                         DALI_UINT8)
     .AddOptionalArg("output_layout", "``\"CHW\"`` or ``\"HWC\"``.", dali::TensorLayout("CHW"))
     .AddOptionalArg("clock", "Number of the clock that times this pipeline's stages; -1: none.", -1);
@@ -132,18 +134,20 @@ ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
         make_string("`mean` ", mean[c], " and `std` ", std[c], " must be finite, and `std` positive."));
   }
   const auto dtype = spec.GetArgument<dali::DALIDataType>("dtype");
-  DALI_ENFORCE(dtype == DALI_UINT8 || dtype == DALI_FLOAT16 || dtype == DALI_FLOAT,
-               make_string("`dtype` is ", dtype, ": pass UINT8, FLOAT16 or FLOAT."));
-  DALI_ENFORCE(dtype != DALI_UINT8 || mean.empty(),
-               "`mean` and `std` need `dtype` FLOAT16 or FLOAT: normalised values do not fit UINT8.");
   DALI_ENFORCE(
-      dtype != DALI_UINT8 || !mixing_,
-      "Mixed views (`partner_images`) need `dtype` FLOAT16 or FLOAT: mixed values are no whole numbers.");
+      dtype == DALI_UINT8 || dtype == DALI_FLOAT16 || dtype == DALI_INT16 || dtype == DALI_FLOAT,
+      make_string("`dtype` is ", dtype, ": pass UINT8, FLOAT16, INT16 (bits of bfloat16) or FLOAT."));
+  DALI_ENFORCE(dtype != DALI_UINT8 || mean.empty(),
+               "`mean` and `std` need `dtype` FLOAT16, INT16 or FLOAT: normalised values do not fit UINT8.");
+  DALI_ENFORCE(dtype != DALI_UINT8 || !mixing_,
+               "Mixed views (`partner_images`) need `dtype` FLOAT16, INT16 or FLOAT: mixed values are no "
+               "whole numbers.");
   const auto layout = spec.GetArgument<dali::TensorLayout>("output_layout");
   DALI_ENFORCE(layout == "CHW" || layout == "HWC",
                make_string("`output_layout` is \"", layout.str(), "\": pass \"CHW\" or \"HWC\"."));
   finish_.emplace(dtype == DALI_UINT8     ? image::OutputType::kUint8
                   : dtype == DALI_FLOAT16 ? image::OutputType::kFloat16
+                  : dtype == DALI_INT16   ? image::OutputType::kBfloat16
                                           : image::OutputType::kFloat32,
                   layout == "HWC", mean, std);
 }
@@ -252,9 +256,10 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
   plans_.clear();
   first_.assign(1, 0);
   output_desc.resize(1);
-  output_desc[0].type = finish_->type() == image::OutputType::kUint8     ? DALI_UINT8
-                        : finish_->type() == image::OutputType::kFloat16 ? DALI_FLOAT16
-                                                                         : DALI_FLOAT;
+  output_desc[0].type = finish_->type() == image::OutputType::kUint8      ? DALI_UINT8
+                        : finish_->type() == image::OutputType::kFloat16  ? DALI_FLOAT16
+                        : finish_->type() == image::OutputType::kBfloat16 ? DALI_INT16
+                                                                          : DALI_FLOAT;
   auto& shape = output_desc[0].shape;
   shape.resize(samples, dim + 2);
   const auto size_of = [&](int input, const char* name, int i) {

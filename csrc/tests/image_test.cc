@@ -46,6 +46,51 @@ void TestHalfBits() {
   for (int i = 0; i < 2000000; ++i) check(std::bit_cast<float>(uint32_t(random_bits())));
 }
 
+// The nearer of the two neighbours that have 16 bits, in exact arithmetic; the even one of two that are
+// equally near. Beyond the largest, infinity stands for the next power of two, as IEEE 754 has it.
+uint16_t NearestBfloat(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f), low = bits >> 16;
+  const auto magnitude = [](uint32_t upper) {
+    const double v = std::fabs(std::bit_cast<float>(upper << 16));
+    return std::isinf(v) ? std::ldexp(1.0, 128) : v;
+  };
+  if (std::isinf(f)) return uint16_t(low);
+  const double below = std::fabs(f) - magnitude(low), above = magnitude(low + 1) - std::fabs(f);
+  return uint16_t(below < above || (below == above && low % 2 == 0) ? low : low + 1);
+}
+
+void TestBfloatBits() {
+  const auto check = [](float f) {
+    const uint16_t got = BfloatBits(f);
+    if (std::isnan(f)) {
+      CHECK((got & 0x7fff) > 0x7f80, "NaN became %x", got);
+    } else {
+      CHECK(got == NearestBfloat(f), "%a: %x, not %x", f, got, NearestBfloat(f));
+    }
+  };
+  for (uint32_t upper = 0; upper < 65536; ++upper) {
+    for (uint32_t lower : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      check(std::bit_cast<float>(upper << 16 | lower));
+  }
+  for (int i = 0; i < 2000000; ++i) check(std::bit_cast<float>(uint32_t(random_bits())));
+}
+
+// Rounding to 16 bits, of any floats and any number of them, must give the portable bits.
+void TestRounding(const Kernels& kernels) {
+  for (int round = 0; round < 20000; ++round) {
+    const size_t n = Uniform(0, 40);
+    std::vector<float> in(n);
+    for (float& f : in) f = std::bit_cast<float>(uint32_t(random_bits()) | (Uniform(0, 9) ? 0 : 0x7f800000));
+    std::vector<uint16_t> got(n), want(n);
+    kernels.round_half(in.data(), n, got.data());
+    kPortableKernels.round_half(in.data(), n, want.data());
+    CHECK(got == want, "%s kernels, half", kernels.name);
+    kernels.round_bfloat(in.data(), n, got.data());
+    kPortableKernels.round_bfloat(in.data(), n, want.data());
+    CHECK(got == want, "%s kernels, bfloat", kernels.name);
+  }
+}
+
 // Pillow's float32 sum of the smoothing kernel, over all sums that can occur.
 void TestSmooth() {
   const float one = 1.0f / 13.0f, five = 5.0f / 13.0f;
@@ -167,9 +212,11 @@ void TestKernels(const Kernels& kernels) {
 int main() {
   using namespace dali_dr::image;
   TestHalfBits();
+  TestBfloatBits();
   TestSmooth();
   TestWeights();
   TestHostileWords();
+  TestRounding(BestKernels());
   TestKernels(BestKernels());
   std::printf("image: %s kernels, %d failures\n", BestKernels().name, failures);
   return failures != 0;

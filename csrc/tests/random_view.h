@@ -81,7 +81,8 @@ inline std::vector<Finish> AllFinishes() {
   const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
   const float odd_mean[3] = {0.0f, 0.3f, 2.0f}, odd_std[3] = {1.0f, 1e-3f, 7.7f};
   std::vector<Finish> finishes;
-  for (OutputType type : {OutputType::kUint8, OutputType::kFloat16, OutputType::kFloat32}) {
+  for (OutputType type :
+       {OutputType::kUint8, OutputType::kFloat16, OutputType::kBfloat16, OutputType::kFloat32}) {
     for (bool last : {false, true}) {
       finishes.emplace_back(type, last, std::span<const float>{}, std::span<const float>{});
       if (type == OutputType::kUint8) continue;

@@ -66,6 +66,23 @@ def test_committed_results_are_complete_and_consistent(example: ModuleType) -> N
     assert (FILE.parent / "results.md").read_text() == example.table(results) + "\n"
 
 
+def test_pooled_passes_are_those_of_scipy_and_of_the_readme(
+    example: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [FILE.parent / name for name in ("results.json", "results-second-pass.json")]
+    assert example.main(["--pool", *map(str, paths)]) == 0
+    printed, text = capsys.readouterr().out, (FILE.parent / "README.md").read_text()
+    runs = {(r["arm"], p, r["seed"]): r["accuracy"] for p in paths for r in json.loads(p.read_text())["runs"]}
+    for arm in ("hard", "smoothing", "mild"):
+        pairs = [key[1:] for key in runs if key[0] == arm]
+        result = scipy.stats.ttest_rel(*([runs[a, *pair] for pair in pairs] for a in ("reinforced", arm)))
+        interval = result.confidence_interval(0.95)
+        mean = (interval.low + interval.high) / 2
+        line = f"{mean:+.2f} | {interval.low:+.2f} … {interval.high:+.2f} | {len(pairs)} |"
+        assert f"| {example.ARMS['reinforced']} − {example.ARMS[arm]} | {line}" in printed
+        assert f"{mean:+.2f} ({interval.low:+.2f} … {interval.high:+.2f}), {len(pairs)} pairs" in text
+
+
 def test_small_comparison_end_to_end(
     example: ModuleType,
     test_data: Callable[[str], Path],

@@ -511,13 +511,31 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def pooled(passes: Sequence[dict[str, Any]]) -> str:
+    """The paired differences of several result files together, as Markdown; a pair is of one file and one seed."""
+    accuracy = {(r["arm"], n, r["seed"]): r["accuracy"] for n, results in enumerate(passes) for r in results["runs"]}
+    lines = ["| paired difference, points | mean | 95 % t interval | pairs |", "|---|---|---|---|"]
+    for b, a in itertools.combinations(("mild", "hard", "smoothing", "reinforced"), 2):
+        pairs = sorted(key[1:] for key in accuracy if key[0] == a and (b, *key[1:]) in accuracy)
+        if pairs:
+            mean, half = paired_interval(*([accuracy[arm, *pair] for pair in pairs] for arm in (a, b)))
+            lines.append(
+                f"| {ARMS[a]} − {ARMS[b]} | {mean:+.2f} | {mean - half:+.2f} … {mean + half:+.2f} | {len(pairs)} |"
+            )
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None, settings: Settings | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--results", type=Path, default=HERE / "results.json", help="another file: a comparison from scratch"
     )
     parser.add_argument("--work", type=Path, default=Path("build/student_gain"), help="teacher and data sets")
+    parser.add_argument("--pool", type=Path, nargs="+", metavar="FILE", help="only print these results' pairs together")
     options = parser.parse_args(arguments)
+    if options.pool:
+        print(pooled([json.loads(path.read_text()) for path in options.pool]))
+        return 0
     settings = settings or Settings()
     torch.set_num_threads(1)  # sums of floats then have one order; more threads would hardly help so small a network
 

@@ -22,7 +22,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from dali_dr import _plugin
 from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, fresh_seed, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
-from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, replay_pipeline
+from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, default_threads, replay_pipeline
 from dali_dr.record.labels import FORMS, Form
 from dali_dr.record.labels import targets as dense_targets
 from dali_dr.sampling.choice import Choice, Window
@@ -93,7 +93,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
       rank, world_size: this process's place; default: RANK and WORLD_SIZE of the environment (torchrun), else 0 of 1.
       last_batch: "partial", "drop" or "fill"; see `dali_dr.sampling.sampler.Sampler`. Distributed training wants "drop"
         or "fill", which give every rank the same number of batches.
-      num_threads: DALI's CPU threads; default: the processors that this process may use.
+      num_threads: DALI's CPU threads; default: the processors that this process may use, divided among torchrun's processes
+        on this machine unless they are bound.
       targets: "sparse" (soft_ids and soft_probs), "dense", "top1", or one of FKD's label forms, which are dense too:
         "full", "hard", "smoothing", "marginal_smoothing" (as "dense"), "marginal_renorm"; see `dali_dr.record.labels.targets`.
       as_tuples: yield `(images, targets)` instead, dense unless targets="top1": what a torchvision-style loop with
@@ -219,7 +220,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             mixing=mixing,
             device=device,
             device_id=_cuda_device(device_id) if device == "gpu" else None,
-            num_threads=num_threads or len(os.sched_getaffinity(0)),
+            num_threads=num_threads or default_threads(),
             size=shapes.size if isinstance(shapes, _Fixed) else None,
             stored_size=spec.size,
             interpolation=spec.interpolation,

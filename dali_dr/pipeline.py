@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,15 @@ OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
 
 Device = Literal["cpu", "gpu"]
 RoiDecode = Literal["auto", "on", "off"]
+
+
+def default_threads() -> int:
+    """CPU threads of a pipeline: the processors that this process may use. Where the launcher (torchrun: LOCAL_WORLD_SIZE)
+    has put several processes on this machine and bound none to processors of its own, its share of them."""
+    processors = len(os.sched_getaffinity(0))
+    if processors == os.cpu_count():
+        processors //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, processors)
 
 
 def replay_pipeline(

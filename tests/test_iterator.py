@@ -25,7 +25,7 @@ from dali_dr.augment.fresh import fresh_seed
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.cli import main
 from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
-from dali_dr.pipeline import replay_pipeline
+from dali_dr.pipeline import default_threads, replay_pipeline
 from dali_dr.sampling.choice import Curriculum
 from dali_dr.shards.writer import image_info
 
@@ -140,6 +140,21 @@ def test_every_view_is_seen_once_in_as_many_epochs(dataset: dali_dr.Dataset) -> 
         for n, v in zip(b["index"].tolist(), b["view"].tolist(), strict=True)
     ]
     assert len(set(seen)) == len(seen) == 23 * VIEWS
+
+
+@pytest.mark.parametrize(
+    ("usable", "local", "threads"),
+    [(16, None, 16), (16, "4", 4), (2, "8", 1), (6, "4", 6)],  # the last are bound
+)
+def test_threads_are_shared_among_the_processes_of_a_machine(
+    monkeypatch: pytest.MonkeyPatch, usable: int, local: str | None, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(usable)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2 if usable == 2 else 16)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    assert default_threads() == threads
 
 
 def test_ranks_share_an_epoch(dataset: dali_dr.Dataset) -> None:

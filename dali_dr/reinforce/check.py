@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dali_dr.errors import DaliDrError
-from dali_dr.pipeline import Device, replay_pipeline
+from dali_dr.pipeline import Device, default_threads, replay_pipeline
 from dali_dr.record.labels import sparsify
 from dali_dr.reinforce.teachers import Amp, Target, Teacher, load_teacher
 from dali_dr.shards.dataset import Dataset
@@ -105,7 +104,7 @@ def check_teacher(
         batch_size=batch,
         device=device,
         device_id=torch.cuda.current_device() if device == "gpu" else None,
-        num_threads=num_threads or len(os.sched_getaffinity(0)),
+        num_threads=num_threads or default_threads(),
         size=(spec.size, spec.size),
         stored_size=spec.size,
         interpolation=spec.interpolation,

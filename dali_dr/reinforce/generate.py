@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import os
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
 from dali_dr.errors import ShardError
-from dali_dr.pipeline import Device, view_pipeline
+from dali_dr.pipeline import Device, default_threads, view_pipeline
 from dali_dr.record.labels import Reinforcements, sparsify
 from dali_dr.reinforce.sources import Source
 from dali_dr.reinforce.teachers import Teacher
@@ -49,7 +48,7 @@ class Generation:
     seed: int = 0
     batch_views: int = 64
     device: Device = "cpu"
-    num_threads: int = dataclasses.field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    num_threads: int = dataclasses.field(default_factory=default_threads)
 
     def __post_init__(self) -> None:
         if self.spec.mixing is not None and self.spec.mixing.double and self.num_views % 2:

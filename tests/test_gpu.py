@@ -26,6 +26,8 @@ pytest.importorskip("nvidia.dali")
 import nvidia.dali.types as types
 
 from dali_dr import _plugin
+from dali_dr.reinforce.run import reinforce
+from dali_dr.reinforce.sources import ImageFolder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -34,6 +36,7 @@ pytestmark = [
 ]
 
 from test_iterator import loader, make_dataset  # noqa: E402
+from test_mixing import generation  # noqa: E402
 from test_mixing import make as make_mixed  # noqa: E402
 from test_replay import (  # noqa: E402
     FILTERS,
@@ -219,18 +222,35 @@ def test_iterator_yields_the_cpus_batches(tmp_path: Path, roi_decode: str) -> No
                     assert (got[name].cpu() == want[name]).all(), name
 
 
-@pytest.mark.parametrize("variant", ["rrc+mixing+ra+re", "self-mix", "double-mix"])
-def test_iterator_on_mixed_sets_yields_the_cpus_batches(tmp_path: Path, variant: str) -> None:
+def make_pngs(folder: Path) -> Path:
     for i in range(9):
-        path = tmp_path / "photos" / f"class{i % 3}" / f"{i}.png"
+        path = folder / f"class{i % 3}" / f"{i}.png"
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(png(picture(90 + 7 * i, 130 - 3 * i, i)))
-    dataset = make_mixed(tmp_path / "photos", tmp_path / "set", variant)
+    return folder
+
+
+@pytest.mark.parametrize("variant", ["rrc+mixing+ra+re", "self-mix", "double-mix"])
+def test_iterator_on_mixed_sets_yields_the_cpus_batches(tmp_path: Path, variant: str) -> None:
+    dataset = make_mixed(make_pngs(tmp_path / "photos"), tmp_path / "set", variant)
     for options in ({"dtype": "float16"}, {"dtype": "float32", "layout": "HWC", "size": (300, 260)}):
         cpu = loader(dataset, **options)
         gpu = loader(dataset, device="gpu", device_id=0, **options)
         for (want,), (got,) in zip(cpu, gpu, strict=True):
             assert all((got[name].cpu() == want[name]).all() for name in want)
+
+
+@pytest.mark.parametrize("variant", ["rrc+ra+re", "rrc+mixing+ra+re", "double-mix"])
+def test_generation_writes_the_cpus_bytes(tmp_path: Path, variant: str) -> None:
+    """Decoded and replayed on the GPU; the teacher stays on the CPU, so that nothing else differs."""
+    source = ImageFolder.scan(make_pngs(tmp_path / "photos"))
+    for device in ("cpu", "gpu"):
+        work = generation(variant, device=device)
+        reinforce(source, tmp_path / device, work, num_classes=6, samples_per_shard=4, progress=False)
+    shards = sorted(path.name for path in (tmp_path / "cpu").glob("*.tar"))
+    assert len(shards) == 3
+    for name in shards:
+        assert (tmp_path / "gpu" / name).read_bytes() == (tmp_path / "cpu" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("augment", ["rrc+ra+re", "eval"])

@@ -216,9 +216,12 @@ class _Feed:
 
 def _to_torch(batch: Any) -> torch.Tensor:
     """(m, 3, H, W) of each image in a DALI batch, joined along the first axis; (3, H, W) counts as one view."""
-    return torch.cat(
+    pixels = torch.cat(
         [torch.utils.dlpack.from_dlpack(batch[i]).reshape(-1, 3, *batch[i].shape()[-2:]) for i in range(len(batch))]
     )
+    if pixels.is_cuda:  # DALI may reuse the batch's memory, on a stream of its own, as soon as `batch` is gone
+        torch.cuda.current_stream().synchronize()
+    return pixels
 
 
 def _one_pixel() -> Any:

@@ -116,9 +116,9 @@ def check_teacher(
     )
     divergences, equal = [], []
     for _ in starts:
+        outputs = pipeline.run()  # held until the copies are done: DALI reuses their memory when they are gone
         views, _, ids, stored, *_ = (
-            torch.stack([torch.utils.dlpack.from_dlpack(output[i]) for i in range(len(output))])
-            for output in pipeline.run()
+            torch.stack([torch.utils.dlpack.from_dlpack(output[i]) for i in range(len(output))]) for output in outputs
         )
         if pairs:
             views, ids, stored = (tensor.flatten(0, 1) for tensor in (views, ids, stored))

@@ -70,33 +70,56 @@ def reinforce(
     }
 
 
-def columns(record: bytes) -> dict[str, bytes]:
-    """The columns of a plain record, cut by the table in schemas/reinforcement-record.md."""
-    flags, rows, height, width = struct.unpack_from("<4I", record, 12)
-    views = rows // 2 if flags & 32 else rows
-    view_height, view_width, num_ops, op_entries, topk, class_entries, encoding = struct.unpack_from("<6HB", record, 28)
+def unzip(member: bytes) -> list[bytes]:
+    """The contents of a member's zstd frames."""
+    parts = []
+    while member:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(member))
+        member = frame.unused_data
+    return parts
+
+
+def columns(parts: list[bytes]) -> dict[str, list[bytes]]:
+    """The columns of a record's head and groups, cut by the tables in schemas/reinforcement-record.md."""
+    head = parts[0]
+    flags, rows, height, width = struct.unpack_from("<4I", head, 12)
+    view_height, view_width, num_ops, op_entries, topk, class_entries, encoding = struct.unpack_from("<6HB", head, 28)
+    partner_entries, group_rows = struct.unpack_from("<2xH4xI", head, 40)
     crop_bits = sum((side * (side + 1) // 2 - 1).bit_length() for side in (height, width))
-    bit_column = (views + 7) // 8
-    lengths = {
-        "header": 48,
-        "class table": class_entries * (4 if flags & 4 else 2),
-        "operation table": 5 * op_entries,
-        "operations": num_ops * views * (2 if op_entries > 256 else 1),
-        "crops": (views * crop_bits + 7) // 8,
-        "flips": bit_column if flags & 1 else 0,
-        "erased": bit_column if flags & 2 else 0,
-    }
-    erased = record[sum(lengths.values()) - lengths["erased"] : sum(lengths.values())]
-    boxes = int.from_bytes(erased, "little").bit_count()
-    lengths["erase boxes"] = boxes * (8 if max(view_height, view_width) > 255 else 4)
-    lengths["class indices"] = topk * rows * (2 if class_entries > 256 else 1)
-    lengths["probabilities"] = topk * rows * (4, 2, 1)[encoding]
-    lengths["mixing"] = len(record) - sum(lengths.values()) if flags & 8 else 0
-    out, start = {}, 0
-    for name, length in lengths.items():
-        out[name] = record[start : start + length]
-        start += length
-    assert start == len(record)
+    out: dict[str, list[bytes]] = {}
+
+    def cut(part: bytes, lengths: dict[str, int]) -> bytes:
+        for name, length in lengths.items():
+            out.setdefault(name, []).append(part[:length])
+            part = part[length:]
+        return part
+
+    # With PARTNER_CLASSES, several class tables; their sizes come first.
+    largest = max(struct.unpack_from(f"<{partner_entries + 1}H", head, 52)) if flags & 64 else class_entries
+    tables = class_entries * (4 if flags & 4 else 2) + (2 * (partner_entries + 1) if flags & 64 else 0)
+    rest = cut(
+        head,
+        {"header": 52, "class table": tables, "operation table": 5 * op_entries, "partner table": 4 * partner_entries},
+    )
+    groups = parts[1:] or [rest]
+    for start, part in zip(range(0, rows, group_rows), groups, strict=True):
+        lines = min(group_rows, rows - start)
+        views = lines // 2 if flags & 32 else lines
+        bit_column = (views + 7) // 8
+        crops, flips = (views * crop_bits + 7) // 8, bit_column if flags & 1 else 0
+        erased = part[crops + flips :][: bit_column if flags & 2 else 0]
+        boxes = int.from_bytes(erased, "little").bit_count()
+        lengths = {
+            "crops": crops,
+            "flips": flips,
+            "erased": len(erased),
+            "erase boxes": boxes * (8 if max(view_height, view_width) > 255 else 4),
+            "operations": num_ops * views * (2 if op_entries > 256 else 1),
+            "class indices": topk * lines * (2 if largest > 256 else 1),
+            "probabilities": topk * lines * (4, 2, 1)[encoding],
+        }
+        cut(part, lengths | {"mixing": len(part) - sum(lengths.values())})
     return out
 
 
@@ -123,15 +146,15 @@ def fastest_us(call: Any, argument: Any) -> float:
 
 def measure(images: list[dict[str, Any]], encoding: Any) -> dict[str, Any]:
     """Figures of one encoding over all images; bytes are per reinforcement, times per record."""
-    unzip = zstandard.ZstdDecompressor()
     views = sum(len(image["reinforcements"]) for image in images)
     frames = [encode(**image, probabilities=encoding) for image in images]
     split: dict[str, float] = {}
     zipper = zstandard.ZstdCompressor(level=19)
     overhead = len(zipper.compress(b""))
     for frame in frames:
-        for name, column in columns(unzip.decompress(frame)).items():
-            split[name] = split.get(name, 0) + (len(zipper.compress(column)) - overhead) / views
+        for name, pieces in columns(unzip(frame)).items():
+            cost = sum(len(zipper.compress(column)) - overhead for column in pieces)
+            split[name] = split.get(name, 0) + cost / views
     losses = np.concatenate(
         [
             divergence(image["reinforcements"].soft_probs, decode(frame).reinforcements.soft_probs)
@@ -140,13 +163,13 @@ def measure(images: list[dict[str, Any]], encoding: Any) -> dict[str, Any]:
     )
     return {
         "bytes": sum(map(len, frames)) / views,
-        "plain_bytes": sum(len(unzip.decompress(frame)) for frame in frames) / views,
+        "plain_bytes": sum(len(part) for frame in frames for part in unzip(frame)) / views,
         "bytes_of_columns_alone": split,
         "kl_mean": float(losses.mean()),
         "kl_max": float(losses.max()),
         "encode_us": fastest_us(lambda image: encode(**image, probabilities=encoding), images[0]),
         "decode_us": fastest_us(decode, frames[0]),
-        "zstd_us": fastest_us(unzip.decompress, frames[0]),
+        "zstd_us": fastest_us(unzip, frames[0]),
     }
 
 

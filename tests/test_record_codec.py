@@ -120,12 +120,24 @@ SHAPES: dict[str, dict[str, Any]] = {
     "double-mix": {"views": 18, "partners": 3, "double": True},
     "double-mix with itself": {"views": 2, "partners": 0, "double": True, "topk": 0},
     "mixed, large view": {"views": 9, "partners": 3, "view_size": (300, 256), "erased": 0.7},
-}
+    "two groups": {"views": 20, "group_rows": 16},
+    "groups of one view": {"views": 3, "group_rows": 1},
+    "groups, three of seven": {"views": 21, "group_rows": 7, "num_ops": 3, "erased": 0.5},
+    "groups of no bytes": {"views": 4, "group_rows": 3, "image": (1, 1), "num_ops": 0, "topk": 0, "erased": 0.0},
+    "groups, wide tables": {"views": 400, "num_ops": 3, "magnitudes": 2000, "topk": 300, "num_classes": 2000},
+    "mixed, groups": {"views": 33, "partners": 5, "group_rows": 8},
+    "mixed, groups and class tables": {
+        "views": 90, "topk": 10, "num_classes": 5000, "partners": 4, "sharpness": 0.0, "own_pools": True,
+        "group_rows": 40,
+    },
+    "double-mix, groups": {"views": 18, "partners": 3, "double": True, "group_rows": 8},
+}  # fmt: skip
 
 
 def record_of(name: str, encoding: Any = "float32", seed: int = 0) -> tuple[Reinforcements, bytes]:
     shape = dict(SHAPES[name])
     own_pools = shape.pop("own_pools", name == "mixed, wide class table")
+    group_rows = shape.pop("group_rows", None)
     stored = random_reinforcements(np.random.default_rng(seed), **shape)
     if own_pools:  # more than 256 classes in all, as views of many partners have
         rng = np.random.default_rng(seed)
@@ -133,7 +145,14 @@ def record_of(name: str, encoding: Any = "float32", seed: int = 0) -> tuple[Rein
         stored = replace(stored, soft_ids=np.array(ids, np.int32))
     height, width = shape.get("image", (375, 500))
     view_size = shape.get("view_size", (224, 224))
-    frame = encode(stored, image_height=height, image_width=width, view_size=view_size, probabilities=encoding)
+    frame = encode(
+        stored,
+        image_height=height,
+        image_width=width,
+        view_size=view_size,
+        probabilities=encoding,
+        group_rows=group_rows,
+    )
     return stored, frame
 
 
@@ -177,12 +196,20 @@ def test_log8_touches_only_probabilities(name: str) -> None:
     image=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
     view_size=st.tuples(st.integers(1, 400), st.integers(1, 400)),
     erased=st.sampled_from([0.0, 0.3, 1.0]),
+    group_rows=st.integers(1, 40),
 )
 def test_any_reinforcements_survive_unchanged(
-    seed: int, image: tuple[int, int], view_size: tuple[int, int], **shape: Any
+    seed: int, image: tuple[int, int], view_size: tuple[int, int], group_rows: int, **shape: Any
 ) -> None:
     stored = random_reinforcements(np.random.default_rng(seed), image=image, view_size=view_size, **shape)
-    frame = encode(stored, image_height=image[0], image_width=image[1], view_size=view_size, probabilities="float32")
+    frame = encode(
+        stored,
+        image_height=image[0],
+        image_width=image[1],
+        view_size=view_size,
+        probabilities="float32",
+        group_rows=min(group_rows, len(stored)),
+    )
     assert decode(frame).reinforcements == stored
 
 
@@ -276,10 +303,62 @@ def test_classes_are_put_in_falling_order_and_rows_stay() -> None:
 
 
 def test_frame_says_its_size_and_needs_little_memory() -> None:
-    _, frame = record_of("wide operation table", "log8")
-    facts = zstandard.get_frame_parameters(frame)
-    assert facts.content_size == len(zstandard.ZstdDecompressor().decompress(frame))
-    assert not facts.has_checksum and facts.window_size <= 1 << 17
+    _, member = record_of("wide operation table", "log8")
+    for frame, content in zip(frames(member), contents(member), strict=True):
+        facts = zstandard.get_frame_parameters(frame)
+        assert facts.content_size == len(content)
+        assert not facts.has_checksum and facts.window_size <= 1 << 17
+
+
+@pytest.mark.parametrize(("views", "groups"), [(255, 1), (256, 2), (400, 3), (1000, 7)])
+def test_a_group_has_128_rows_or_a_few_more(views: int, groups: int) -> None:
+    stored = random_reinforcements(np.random.default_rng(0), views=views)
+    member = encode(stored, image_height=375, image_width=500, view_size=(224, 224))
+    (group_rows,) = struct.unpack_from("<I", plain(member), 48)
+    assert group_rows == -(-views // groups) >= 128
+    assert len(contents(member)) == (1 if groups == 1 else 1 + groups)
+
+
+@pytest.mark.parametrize("group_rows", [0, 8, -1])
+def test_encode_refuses_bad_groups(group_rows: int) -> None:
+    stored = random_reinforcements(np.random.default_rng(0), views=7)
+    with pytest.raises(RecordError, match=f"group_rows is {group_rows}"):
+        encode(stored, image_height=375, image_width=500, view_size=(224, 224), group_rows=group_rows)
+    pairs = random_reinforcements(np.random.default_rng(0), views=8, partners=2, double=True)
+    with pytest.raises(RecordError, match=r"group_rows is 3.*even"):
+        encode(pairs, image_height=375, image_width=500, view_size=(224, 224), group_rows=3)
+
+
+def test_frames_are_those_of_the_groups() -> None:
+    """The right bytes, cut into other frames, and frames that do not belong there."""
+    _, member = record_of("groups, three of seven", "log8")
+    parts = contents(member)
+    assert [len(part) > 0 for part in parts] == [True] * 4 and framed(parts) != member
+    assert decode(framed(parts)).reinforcements == decode(member).reinforcements
+    head, first, second, third = parts
+    for wrong, message in (
+        ([b"".join(parts)], "number of zstd frames is 1; want 4 for 3 groups"),
+        ([*parts, b""], "number of zstd frames is 5"),
+        ([head, first, second + third], "number of zstd frames is 3"),
+        ([head + first[:1], first[1:], second, third], "columns end at byte"),
+        ([head[:-1], head[-1:] + first, second, third], "column op magnitudes"),
+        ([head, first + second[:1], second[1:], third], "columns end at byte"),
+        ([head, first[:-1], first[-1:] + second, third], "column probabilities"),
+        ([head, first, second], "record_bytes"),
+        ([*parts, *parts], "record_bytes"),
+        ([b"", *parts], "record size is 0 bytes"),
+    ):
+        with pytest.raises(RecordError, match=message):
+            decode(framed(wrong))
+    skippable = b"\x50\x2a\x4d\x18" + struct.pack("<I", 1) + b"x"
+    for bad in (member + b"\0", member + skippable, skippable + member):
+        with pytest.raises(RecordError, match="zstd"):
+            decode(bad)
+    large = zstandard.ZstdCompressor().compress(bytes(64 << 20))
+    with pytest.raises(RecordError, match="content size"):
+        decode(member + large)
+    with pytest.raises(RecordError, match="content size is absent"):
+        decode(member + zstandard.ZstdCompressor(write_content_size=False).compress(b"x"))
 
 
 @pytest.mark.parametrize(
@@ -327,12 +406,34 @@ def test_encode_refuses_no_views() -> None:
         encode(stored.take(slice(0)), image_height=375, image_width=500, view_size=(224, 224))
 
 
-def plain(frame: bytes) -> bytearray:
-    return bytearray(zstandard.ZstdDecompressor().decompress(frame))
+def frames(member: bytes) -> list[bytes]:
+    """The zstd frames of a member, as libzstd finds their ends."""
+    out = []
+    while member:
+        cut = zstandard.ZstdDecompressor().decompressobj()
+        cut.decompress(member)
+        out.append(member[: len(member) - len(cut.unused_data)])
+        member = cut.unused_data
+    return out
 
 
-def decode_plain(record: bytes | bytearray) -> Record:
-    return decode(zstandard.ZstdCompressor().compress(bytes(record)))
+def contents(member: bytes) -> list[bytes]:
+    return [zstandard.ZstdDecompressor().decompress(frame) for frame in frames(member)]
+
+
+def framed(parts: list[bytes]) -> bytes:
+    return b"".join(zstandard.ZstdCompressor().compress(part) for part in parts)
+
+
+def plain(member: bytes) -> bytearray:
+    return bytearray(b"".join(contents(member)))
+
+
+def decode_plain(record: bytes | bytearray, lengths: list[int] | None = None) -> Record:
+    """Decodes a record's bytes, in one zstd frame or in frames whose contents have these lengths."""
+    ends = np.cumsum(lengths or [len(record)])[:-1].tolist()
+    parts = [record[start:end] for start, end in zip([0, *ends], [*ends, len(record)], strict=True)]
+    return decode(framed([bytes(part) for part in parts]))
 
 
 @pytest.mark.parametrize(
@@ -350,8 +451,8 @@ def decode_plain(record: bytes | bytearray) -> Record:
         (12, "I", 11, "column"),
         (16, "I", 0, "views is 0"),
         (16, "I", 65537, "views is 65537"),
-        (16, "I", 6, "column"),
-        (16, "I", 8, "column"),
+        (16, "I", 6, "group_rows is 7"),
+        (16, "I", 8, "number of zstd frames is 1; want 3"),
         (20, "I", 0, "image_height is 0"),
         (20, "I", 65536, "image_height is 65536"),
         (24, "I", 0, "image_width is 0"),
@@ -373,6 +474,10 @@ def decode_plain(record: bytes | bytearray) -> Record:
         (44, "f", math.inf, "log_step is inf"),
         (44, "f", math.nan, "log_step is nan"),
         (44, "f", 1e30, "weight of the rest"),
+        (48, "I", 0, "group_rows is 0"),
+        (48, "I", 8, "group_rows is 8"),
+        (48, "I", 2**32 - 1, "group_rows is"),
+        (48, "I", 6, "number of zstd frames is 1; want 3"),
     ],
 )
 def test_every_header_field_is_checked(offset: int, form: str, value: Any, message: str) -> None:
@@ -384,8 +489,8 @@ def test_every_header_field_is_checked(offset: int, form: str, value: Any, messa
 
 
 # Offsets in a record of one view, n = 2, K = 2: see the schema's table of columns. D = 2, M = 2, B = 34.
-COLUMNS = {"classes": 48, "op ids": 52, "op magnitudes": 54, "ops": 62, "crops": 64, "flips": 69, "erased": 70}
-COLUMNS |= {"erase boxes": 71, "class indices": 75, "probabilities": 77}
+COLUMNS = {"classes": 52, "op ids": 56, "op magnitudes": 58, "crops": 66, "flips": 71, "erased": 72}
+COLUMNS |= {"erase boxes": 73, "ops": 77, "class indices": 79, "probabilities": 81}
 
 
 @pytest.mark.parametrize(
@@ -395,13 +500,13 @@ COLUMNS |= {"erase boxes": 71, "class indices": 75, "probabilities": 77}
         ("op ids", b"\x0e", "operation of row 0 is 14"),
         ("op magnitudes", struct.pack("<f", math.nan), "operation magnitude"),
         ("op magnitudes", struct.pack("<f", -math.inf), "operation magnitude"),
-        ("ops", b"\x02", "operation table entry of row 0 is 2"),
+        ("ops", b"\x02", "operation table entries of row 0 is .2, "),
         ("crops", b"\xff" * 4, "vertical crop number"),
         ("crops", b"\0\0\xfe\xff\x03", "horizontal crop number"),
         ("crops", b"\0\0\0\0\x80", "unused bits"),
         ("flips", b"\x02", "unused bits"),
         ("erased", b"\x03", "unused bits"),
-        ("erased", b"\x00", "record_bytes"),
+        ("erased", b"\x00", "columns end at"),
         ("erase boxes", bytes([0, 0, 0, 1]), "erase box"),
         ("erase boxes", bytes([100, 0, 125, 1]), "erase box"),
         ("class indices", b"\x02", "class table entries"),
@@ -489,16 +594,17 @@ def test_mutations_raise_record_errors_only_or_give_valid_views(encoding: Any) -
     rng = np.random.default_rng(11)
     accepted = 0
     for name in SHAPES:
-        if name in ("wide operation table", "wide class table", "mixed, many partners"):
+        if name in ("wide operation table", "wide class table", "mixed, many partners", "groups, wide tables"):
             continue
-        record = plain(record_of(name, encoding)[1])
+        member = record_of(name, encoding)[1]
+        record, lengths = plain(member), [len(part) for part in contents(member)]
         for _ in range(120):
             mutated = bytearray(record)
             for _ in range(rng.integers(1, 4)):
-                place = rng.integers(0, 48) if rng.random() < 0.5 else rng.integers(0, len(mutated))
+                place = rng.integers(0, 52) if rng.random() < 0.5 else rng.integers(0, len(mutated))
                 mutated[place] = rng.integers(0, 256) if rng.random() < 0.7 else mutated[place] ^ 1
             try:
-                loaded = decode_plain(mutated)
+                loaded = decode_plain(mutated, lengths)
             except RecordError:
                 continue
             accepted += 1
@@ -508,7 +614,10 @@ def test_mutations_raise_record_errors_only_or_give_valid_views(encoding: Any) -
 
 
 def mixed_record(**change: Any) -> tuple[Reinforcements, bytearray]:
-    """One mixed view without operations and predictions: columns from byte 48 + 5 (crop) + 2 (flips, erased) + 4 on."""
+    """One mixed view without operations and predictions.
+
+    Columns from byte 52 + 4 (partner table) + 5 (crop) + 2 (flips, erased) + 4 on.
+    """
     stored = random_reinforcements(np.random.default_rng(3), views=1, topk=0, num_ops=0, erased=1, partners=1)
     assert stored.mix is not None
     mix = replace(
@@ -525,8 +634,8 @@ def mixed_record(**change: Any) -> tuple[Reinforcements, bytearray]:
 
 
 # Offsets in that record: see the schema's table of columns.
-MIX_COLUMNS = {"table": 59, "partnered": 63, "mixups": 64, "cutmixes": 65, "flips": 66, "erased": 67, "weights": 68}
-MIX_COLUMNS |= {"low": 70, "partners": 74, "high": 75, "cutmix boxes": 79, "erase boxes": 83}
+MIX_COLUMNS = {"table": 52, "partnered": 67, "mixups": 68, "cutmixes": 69, "flips": 70, "erased": 71, "weights": 72}
+MIX_COLUMNS |= {"low": 74, "partners": 78, "high": 79, "cutmix boxes": 83, "erase boxes": 87}
 
 
 @pytest.mark.parametrize(
@@ -534,8 +643,8 @@ MIX_COLUMNS |= {"low": 70, "partners": 74, "high": 75, "cutmix boxes": 79, "eras
     [
         ("table", struct.pack("<I", 2**31), "partner"),
         ("partnered", b"\x03", "unused bits"),
-        ("partnered", b"\x00", "column|record_bytes"),
-        ("mixups", b"\x02", "column|unused bits|record_bytes"),
+        ("partnered", b"\x00", "column"),
+        ("mixups", b"\x02", "column|unused bits"),
         ("flips", b"\x02", "unused bits"),
         ("low", bytes([1, 2, 0, 0]), "partner crop"),  # no width
         ("high", bytes([255, 0, 1, 0]), "partner crop"),  # past the largest image
@@ -547,7 +656,7 @@ MIX_COLUMNS |= {"low": 70, "partners": 74, "high": 75, "cutmix boxes": 79, "eras
 )
 def test_every_mix_column_is_checked(column: str, value: bytes, message: str) -> None:
     stored, record = mixed_record()
-    assert len(record) == 87 and decode_plain(record).reinforcements == stored
+    assert len(record) == 91 and decode_plain(record).reinforcements == stored
     assert struct.unpack_from("<H", record, MIX_COLUMNS["weights"]) == (1 << 14,)
     record[MIX_COLUMNS[column] : MIX_COLUMNS[column] + len(value)] = value
     with pytest.raises(RecordError, match=message):
@@ -662,7 +771,7 @@ def test_the_class_table_starts_with_the_most_frequent() -> None:
     stored = random_reinforcements(np.random.default_rng(0), views=5, topk=2)
     stored = replace(stored, soft_ids=np.array([[1, 7], [7, 2], [3, 7], [3, 1], [9, 7]], np.int32))
     record = plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224)))
-    assert struct.unpack_from("<5H", record, 48) == (7, 1, 3, 2, 9)
+    assert struct.unpack_from("<5H", record, 52) == (7, 1, 3, 2, 9)
 
 
 @pytest.mark.parametrize("entries", [255, 256, 257])
@@ -682,7 +791,7 @@ def test_column_widths_change_where_the_layout_says(entries: int) -> None:
     )
     frame = encode(stored, image_height=1, image_width=1, view_size=(side, side))
     index, edge = 1 + (entries > 256), 1 + (side > 255)
-    tables = 48 + 2 * entries + 5 * entries
+    tables = 52 + 2 * entries + 5 * entries
     assert len(plain(frame)) == tables + entries * (index + index + 4 * edge + 1) + (entries + 7) // 8
     assert_equal_but_probabilities(decode(frame).reinforcements, stored)
 

@@ -49,7 +49,8 @@ def write_shard(folder: Path, frames: list[bytes]) -> Path:
 def read_all(index: Path, views: list[int], mixing: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """params, soft_ids and soft_probs of all views of every sample; ``views`` are their numbers.
 
-    Without mixing all views of a sample at once; with it one by one, as they have different partners.
+    Without mixing all views of a sample at once, so from all groups of rows; with it one by one, as they have different
+    partners.
     """
     samples = [np.array([number], np.int64) for number in range(len(views))]
     rows = [np.arange(count, dtype=np.int32)[None] for count in views]
@@ -81,9 +82,9 @@ def assert_agrees(folder: Path, frames: list[bytes]) -> None:
         assert probs.tobytes() == one.soft_probs.tobytes()
 
 
-def among(count: int, frame: bytes, encoding: str) -> bytes:
+def among(count: int, name: str, encoding: str) -> bytes:
     """The record with its partners' numbers brought into 0 .. count - 1, so that the operator finds them."""
-    record = decode(frame)
+    record = decode(record_of(name, encoding)[1])
     views = record.reinforcements
     assert views.mix is not None
     partner = np.where(views.mix.partner >= 0, views.mix.partner % count, views.mix.partner)
@@ -94,6 +95,7 @@ def among(count: int, frame: bytes, encoding: str) -> bytes:
         image_width=record.image_width,
         view_size=record.view_size,
         probabilities=encoding,  # type: ignore[arg-type]
+        group_rows=SHAPES[name].get("group_rows"),
     )
 
 
@@ -106,7 +108,7 @@ def test_every_shape_of_record(tmp_path: Path, encoding: str) -> None:
 def test_every_shape_of_mixed_record(tmp_path: Path, encoding: str) -> None:
     # Different numbers of operations and classes do not go into one batch, but each batch is one sample.
     names = [name for name in SHAPES if "mix" in name]
-    assert_agrees(tmp_path, [among(len(names), record_of(name, encoding)[1], encoding) for name in names])
+    assert_agrees(tmp_path, [among(len(names), name, encoding) for name in names])
 
 
 def test_the_logarithmic_code_rounds_alike(tmp_path: Path) -> None:

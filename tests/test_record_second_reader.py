@@ -21,19 +21,25 @@ from dali_dr.record.codec import decode, encode
 from dali_dr.record.labels import Reinforcements
 
 
-def read(frame: bytes) -> list[dict[str, Any]]:
+def read(member: bytes) -> list[dict[str, Any]]:
     """The views of a record: crop, flip, ops [(id, magnitude)], erase (None: none), ids, probs.
 
     With mixing also partner (a number, "self" or None), swapped, lam, cut (None: none) and partner_view.
     """
-    size = zstandard.get_frame_parameters(frame).content_size
-    assert size <= 64 << 20
-    data = zstandard.ZstdDecompressor().decompress(frame)
-    assert len(data) == size >= 48
+    parts, rest, total = [], member, 0
+    while rest:
+        total += (size := zstandard.get_frame_parameters(rest).content_size)
+        assert total <= 64 << 20
+        unzip = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(unzip.decompress(rest))
+        assert len(parts[-1]) == size
+        rest = unzip.unused_data
+    data = parts[0]
+    assert len(data) >= 52
     magic, version, header_bytes, record_bytes, flags, views, height, width = struct.unpack_from("<4sHHIIIII", data)
     view_height, view_width, num_ops, op_entries, topk, class_entries = struct.unpack_from("<6H", data, 28)
-    encoding, reserved, partner_entries, log_step = struct.unpack_from("<BBHf", data, 40)
-    assert (magic, version, header_bytes, record_bytes, reserved) == (b"drrc", 1, 48, len(data), 0)
+    encoding, reserved, partner_entries, log_step, group_rows = struct.unpack_from("<BBHfI", data, 40)
+    assert (magic, version, header_bytes, record_bytes, reserved) == (b"drrc", 1, 52, total, 0)
     assert flags < 128 and 1 <= views <= 65536 and 1 <= height <= 65535 and 1 <= width <= 65535
     assert view_height >= 1 and view_width >= 1 and num_ops <= 16 and encoding <= 2
     assert (op_entries == 0) == (num_ops == 0) and (class_entries == 0) == (topk == 0) and class_entries >= topk
@@ -42,9 +48,11 @@ def read(frame: bytes) -> list[dict[str, Any]]:
     )
     assert mixing or not (wide_weights or double or partner_classes or partner_entries)
     assert not (partner_classes and topk == 0) and not (double and views % 2)
-    drawn = views // 2 if double else views
+    assert 1 <= group_rows <= views and not (double and group_rows % 2)
+    groups = -(-views // group_rows)
+    assert len(parts) == (1 if groups == 1 else 1 + groups)
 
-    position = 48
+    position = 52
 
     def numbers(form: str, count: int) -> tuple[Any, ...]:
         nonlocal position
@@ -75,109 +83,122 @@ def read(frame: bytes) -> list[dict[str, Any]]:
         largest = class_entries
     op_ids = numbers("B", op_entries)
     op_magnitudes = numbers("f", op_entries)
-    ops = numbers("H" if op_entries > 256 else "B", num_ops * drawn)
+    partner_table = numbers("I", partner_entries)
     vertical_bits, horizontal_bits = ((side * (side + 1) // 2 - 1).bit_length() for side in (height, width))
     crop_bits = vertical_bits + horizontal_bits
-    crops = bits(drawn * crop_bits)
-    flips = bits(drawn) if has_flips else 0
-    erased = bits(drawn) if has_erase else 0
-    box_form = "H" if max(view_height, view_width) > 255 else "B"
-    boxes = numbers(box_form, 4 * erased.bit_count())
-    class_indices = numbers("H" if largest > 256 else "B", topk * views)
-    values = numbers("feB"[encoding], topk * views)
-    partnered = 0
-    if mixing:
-        partner_table = numbers("I", partner_entries)
-        partnered = bits(drawn)
-        mixed = partnered.bit_count()
-        mixups, cuts, partner_flips, partner_erased = (bits(mixed) for _ in range(4))
-        weights = numbers("f" if wide_weights else "H", mixups.bit_count())
-        low = numbers("B", 4 * mixed)
-        partner_places = numbers("H" if partner_entries > 256 else "B", mixed if partner_entries else 0)
-        high = numbers("B", 4 * mixed)
-        cut_boxes = numbers(box_form, 4 * cuts.bit_count())
-        partner_boxes = numbers(box_form, 4 * partner_erased.bit_count())
-        partner_ops = numbers("H" if op_entries > 256 else "B", num_ops * mixed)
-        assert not double or mixed == drawn
-    assert position == len(data)
 
-    def rank(column: int, row: int) -> int:
-        """Set bits of a bit column before ``row``."""
-        return (column & (1 << row) - 1).bit_count()
-
-    def mix_of(row: int) -> dict[str, Any]:
-        nobody = {"crop": (0, 0, 1, 1), "flip": False, "ops": [(0, 0.0)] * num_ops, "erase": None}
-        mix: dict[str, Any] = {"partner": None, "lam": 1.0, "cut": None, "partner_view": nobody}
-        if not partnered >> row & 1:
-            return mix
-        entry = rank(partnered, row)
-        mix["partner"] = partner_table[partner_places[entry]] if partner_entries else "self"
-        if mixups >> entry & 1:
-            weight = weights[rank(mixups, entry)]
-            mix["lam"] = weight if wide_weights else weight / 65536
-            assert 0 <= mix["lam"] < 1
-        if cuts >> entry & 1:
-            mix["cut"] = cut_boxes[rank(cuts, entry) :: cuts.bit_count()]
-        crop = tuple(low[edge * mixed + entry] | high[edge * mixed + entry] << 8 for edge in range(4))
-        at = 4 * rank(partner_erased, entry)
-        places = [partner_ops[slot * mixed + entry] for slot in range(num_ops)]
-        mix["partner_view"] = {
-            "crop": crop,
-            "flip": bool(partner_flips >> entry & 1),
-            "ops": [(op_ids[place], op_magnitudes[place]) for place in places],
-            "erase": partner_boxes[at : at + 4] if partner_erased >> entry & 1 else None,
-        }
-        return mix
-
-    def box(number: int, side: int) -> tuple[int, int]:
-        """The start and length of box ``number`` on an axis of ``side`` pixels."""
-        assert number < side * (side + 1) // 2
-        free = (math.isqrt(8 * number + 1) - 1) // 2
-        return number - free * (free + 1) // 2, side - free
-
-    def probabilities(row: int) -> list[float]:
-        column = [values[rank * views + row] for rank in range(topk)]
-        if encoding < 2 or not column:
-            return column
-        codes = [sum(column[1 : rank + 1]) for rank in range(topk)]
-        assert codes[-1] <= 255
-        weights = [math.exp(-log_step * code) if code <= 254 else 0.0 for code in codes]
-        total = math.exp(-log_step * (column[0] - 96)) if column[0] <= 254 else 0.0
-        for weight in weights:
-            total += weight
-        assert math.isfinite(total)
-        return [struct.unpack("<f", struct.pack("<f", weight / total))[0] for weight in weights]
-
-    out = []
-    for line in range(views):
-        row = line // 2 if double else line
-        crop = crops >> row * crop_bits & (1 << crop_bits) - 1
-        top, crop_height = box(crop & (1 << vertical_bits) - 1, height)
-        left, crop_width = box(crop >> vertical_bits, width)
-        erase = None
-        if erased >> row & 1:
-            before = (erased & (1 << row) - 1).bit_count()
-            erase = boxes[4 * before : 4 * before + 4]
-            assert erase[2] >= 1 and erase[3] >= 1
-            assert erase[0] + erase[2] <= view_height and erase[1] + erase[3] <= view_width
-        entries = [ops[slot * drawn + row] for slot in range(num_ops)]
-        classes = class_tables[-1]
-        if partner_classes and partner_entries and partnered >> row & 1:
-            classes = class_tables[partner_places[rank(partnered, row)]]
-        view: dict[str, Any] = {
-            "crop": (top, left, crop_height, crop_width),
-            "flip": bool(flips >> row & 1),
-            "ops": [(op_ids[entry], op_magnitudes[entry]) for entry in entries],
-            "erase": erase,
-            "ids": [classes[class_indices[place * views + line]] for place in range(topk)],
-            "probs": probabilities(line),
-        }
+    def group(views: int) -> list[dict[str, Any]]:
+        """The next ``views`` rows, whose columns are all that is left of ``data``."""
+        drawn = views // 2 if double else views
+        crops = bits(drawn * crop_bits)
+        flips = bits(drawn) if has_flips else 0
+        erased = bits(drawn) if has_erase else 0
+        box_form = "H" if max(view_height, view_width) > 255 else "B"
+        boxes = numbers(box_form, 4 * erased.bit_count())
+        ops = numbers("H" if op_entries > 256 else "B", num_ops * drawn)
+        class_indices = numbers("H" if largest > 256 else "B", topk * views)
+        values = numbers("feB"[encoding], topk * views)
+        partnered = 0
         if mixing:
-            view |= mix_of(row) | {"swapped": bool(double and line % 2)}
-        assert all(op <= 13 and math.isfinite(magnitude) for op, magnitude in view["ops"])
-        assert len(set(view["ids"])) == topk
-        assert all(a >= b for a, b in zip([1.0, *view["probs"]], [*view["probs"], 0.0], strict=True))
-        out.append(view)
+            partnered = bits(drawn)
+            mixed = partnered.bit_count()
+            mixups, cuts, partner_flips, partner_erased = (bits(mixed) for _ in range(4))
+            weights = numbers("f" if wide_weights else "H", mixups.bit_count())
+            low = numbers("B", 4 * mixed)
+            partner_places = numbers("H" if partner_entries > 256 else "B", mixed if partner_entries else 0)
+            high = numbers("B", 4 * mixed)
+            cut_boxes = numbers(box_form, 4 * cuts.bit_count())
+            partner_boxes = numbers(box_form, 4 * partner_erased.bit_count())
+            partner_ops = numbers("H" if op_entries > 256 else "B", num_ops * mixed)
+            assert not double or mixed == drawn
+        assert position == len(data)
+
+        def rank(column: int, row: int) -> int:
+            """Set bits of a bit column before ``row``."""
+            return (column & (1 << row) - 1).bit_count()
+
+        def mix_of(row: int) -> dict[str, Any]:
+            nobody = {"crop": (0, 0, 1, 1), "flip": False, "ops": [(0, 0.0)] * num_ops, "erase": None}
+            mix: dict[str, Any] = {"partner": None, "lam": 1.0, "cut": None, "partner_view": nobody}
+            if not partnered >> row & 1:
+                return mix
+            entry = rank(partnered, row)
+            mix["partner"] = partner_table[partner_places[entry]] if partner_entries else "self"
+            if mixups >> entry & 1:
+                weight = weights[rank(mixups, entry)]
+                mix["lam"] = weight if wide_weights else weight / 65536
+                assert 0 <= mix["lam"] < 1
+            if cuts >> entry & 1:
+                mix["cut"] = cut_boxes[rank(cuts, entry) :: cuts.bit_count()]
+            crop = tuple(low[edge * mixed + entry] | high[edge * mixed + entry] << 8 for edge in range(4))
+            at = 4 * rank(partner_erased, entry)
+            places = [partner_ops[slot * mixed + entry] for slot in range(num_ops)]
+            mix["partner_view"] = {
+                "crop": crop,
+                "flip": bool(partner_flips >> entry & 1),
+                "ops": [(op_ids[place], op_magnitudes[place]) for place in places],
+                "erase": partner_boxes[at : at + 4] if partner_erased >> entry & 1 else None,
+            }
+            return mix
+
+        def box(number: int, side: int) -> tuple[int, int]:
+            """The start and length of box ``number`` on an axis of ``side`` pixels."""
+            assert number < side * (side + 1) // 2
+            free = (math.isqrt(8 * number + 1) - 1) // 2
+            return number - free * (free + 1) // 2, side - free
+
+        def probabilities(row: int) -> list[float]:
+            column = [values[rank * views + row] for rank in range(topk)]
+            if encoding < 2 or not column:
+                return column
+            codes = [sum(column[1 : rank + 1]) for rank in range(topk)]
+            assert codes[-1] <= 255
+            weights = [math.exp(-log_step * code) if code <= 254 else 0.0 for code in codes]
+            total = math.exp(-log_step * (column[0] - 96)) if column[0] <= 254 else 0.0
+            for weight in weights:
+                total += weight
+            assert math.isfinite(total)
+            return [struct.unpack("<f", struct.pack("<f", weight / total))[0] for weight in weights]
+
+        out = []
+        for line in range(views):
+            row = line // 2 if double else line
+            crop = crops >> row * crop_bits & (1 << crop_bits) - 1
+            top, crop_height = box(crop & (1 << vertical_bits) - 1, height)
+            left, crop_width = box(crop >> vertical_bits, width)
+            erase = None
+            if erased >> row & 1:
+                before = (erased & (1 << row) - 1).bit_count()
+                erase = boxes[4 * before : 4 * before + 4]
+                assert erase[2] >= 1 and erase[3] >= 1
+                assert erase[0] + erase[2] <= view_height and erase[1] + erase[3] <= view_width
+            entries = [ops[slot * drawn + row] for slot in range(num_ops)]
+            classes = class_tables[-1]
+            if partner_classes and partner_entries and partnered >> row & 1:
+                classes = class_tables[partner_places[rank(partnered, row)]]
+            view: dict[str, Any] = {
+                "crop": (top, left, crop_height, crop_width),
+                "flip": bool(flips >> row & 1),
+                "ops": [(op_ids[entry], op_magnitudes[entry]) for entry in entries],
+                "erase": erase,
+                "ids": [classes[class_indices[place * views + line]] for place in range(topk)],
+                "probs": probabilities(line),
+            }
+            if mixing:
+                view |= mix_of(row) | {"swapped": bool(double and line % 2)}
+            assert all(op <= 13 and math.isfinite(magnitude) for op, magnitude in view["ops"])
+            assert len(set(view["ids"])) == topk
+            assert all(a >= b for a, b in zip([1.0, *view["probs"]], [*view["probs"], 0.0], strict=True))
+            out.append(view)
+        return out
+
+    if groups == 1:
+        return group(views)
+    assert position == len(data)
+    out = []
+    for start, part in zip(range(0, views, group_rows), parts[1:], strict=True):
+        data, position = part, 0
+        out += group(min(group_rows, views - start))
     return out
 
 
@@ -226,9 +247,16 @@ def test_second_reader_agrees(name: str, encoding: Any) -> None:
     sharpness=st.floats(0, 12),
     encoding=st.sampled_from(["log8", "float16", "float32"]),
     log_step=st.floats(0.1, 1.0),
+    group_rows=st.integers(1, 20),
 )
 def test_second_reader_agrees_on_any_record(
-    seed: int, image: tuple[int, int], view_size: tuple[int, int], encoding: Any, log_step: float, **shape: Any
+    seed: int,
+    image: tuple[int, int],
+    view_size: tuple[int, int],
+    encoding: Any,
+    log_step: float,
+    group_rows: int,
+    **shape: Any,
 ) -> None:
     stored = random_reinforcements(np.random.default_rng(seed), image=image, view_size=view_size, **shape)
     frame = encode(
@@ -238,5 +266,6 @@ def test_second_reader_agrees_on_any_record(
         view_size=view_size,
         probabilities=encoding,
         log_step=log_step,
+        group_rows=min(group_rows, len(stored)),
     )
     assert_agrees(frame, decode(frame).reinforcements)

@@ -12,7 +12,7 @@
 #include "record/record.h"
 #include "tests/make_record.h"
 
-using dali_dr::record::Decompressor;
+using dali_dr::record::Reader;
 using dali_dr::record::Record;
 using dali_dr::record::RecordError;
 
@@ -24,13 +24,14 @@ void Require(bool good, const char* what) {
   std::abort();
 }
 
-void ReadAll(std::span<const uint8_t> bytes) {
-  const Record record = Record::Parse(bytes);
+/// Reads some views of `from`, a Record or a Reader that has `record` open.
+template <typename From>
+void ReadAll(From& from, const Record& record) {
   std::vector<int32_t> view(record.view_words()), ids(record.topk());
   std::vector<float> probs(record.topk());
   const uint32_t step = record.views() / 16 + 1;
   for (uint32_t row = 0; row < record.views(); row += step) {
-    record.ReadView(row, view, ids, probs);
+    from.ReadView(row, view, ids, probs);
     const auto inside = [](int64_t start, int64_t extent, int64_t length) {
       return start >= 0 && extent >= 0 && start + extent <= length;
     };
@@ -49,12 +50,20 @@ void ReadAll(std::span<const uint8_t> bytes) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static Decompressor decompressor;
-  for (const bool compressed : {false, true}) {
-    try {
-      ReadAll(compressed ? decompressor.Decompress({data, size}) : std::span(data, size));
-    } catch (const RecordError&) {
-    }
+  static Reader reader;
+  const std::span bytes(data, size);
+  try {  // as a member, which has groups decompressed when they are asked for
+    const Record& record = reader.Open(bytes);
+    ReadAll(reader, record);
+  } catch (const RecordError&) {
+  }
+  try {  // as the content of its frames
+    Record record = Record::Parse(bytes);
+    size_t at = record.head_bytes();
+    for (uint32_t group = 0; group < record.groups(); ++group)
+      at += record.AddGroup(group, bytes.subspan(at));
+    ReadAll(record, record);
+  } catch (const RecordError&) {
   }
   return 0;
 }
@@ -77,13 +86,18 @@ int main(int argc, char** argv) {
   const auto seed = static_cast<uint32_t>(argc > 2 ? std::atol(argv[2]) : 1);
   std::mt19937 random(seed);
   std::vector<Bytes> seeds;
+  std::vector<std::vector<size_t>> frames;  // of those seeds that are contents
   for (const RecordShape& shape : AllShapes()) {
     if (shape.views >= 100) continue;  // small inputs reach the same code sooner
-    seeds.push_back(MakeRecord(shape, seed).bytes);
-    seeds.push_back(Compress(seeds.back()));
+    const MadeRecord made = MakeRecord(shape, seed);
+    seeds.push_back(made.bytes);
+    frames.push_back(made.frames);
+    seeds.push_back(CompressFrames(made));
+    frames.emplace_back();
   }
   for (long i = 0; i < iterations; ++i) {  // NOLINT: as above
-    Bytes bytes = seeds[random() % seeds.size()];
+    const size_t number = random() % seeds.size();
+    Bytes bytes = seeds[number];
     for (uint32_t changes = 1 + random() % 8; changes > 0; --changes) {
       const size_t at = random() % (random() % 2 ? std::min<size_t>(bytes.size(), 64) : bytes.size());
       switch (random() % 6) {
@@ -107,6 +121,8 @@ int main(int argc, char** argv) {
       const auto size = static_cast<uint32_t>(bytes.size());
       std::memcpy(&bytes[8], &size, sizeof size);
     }
+    // Changed content in whole frames gets past zstd.
+    if (!frames[number].empty() && random() % 2) bytes = CompressFrames(bytes, frames[number]);
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
   }
   std::printf("%ld mutated inputs\n", iterations);

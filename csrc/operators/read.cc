@@ -76,7 +76,8 @@ DALI_SCHEMA(dr__Read)
     .DocStr(R"(Reads samples of a reinforced data set by number, each with the views that are asked for.
 
 Shards are plain tars, mapped into memory when first used and accessed at random through the sample index
-(``schemas/sample-index.md``). One record is decompressed per sample, whatever the number of views.
+(``schemas/sample-index.md``). Of a sample's record only those groups of rows are decompressed
+that the views asked for are in, each once.
 
 With ``views``, the outputs are
 
@@ -188,11 +189,11 @@ bool Read::NeedsRecord(int64_t sample, std::span<const int32_t> views) const {
   return with_views_ && topk_ == 0 && shards_->HasRecord(sample);  // for its K
 }
 
-void Read::Fill(Slot* slot, std::span<const int32_t> views, record::Decompressor* decompressor) const {
+void Read::Fill(Slot* slot, std::span<const int32_t> views, record::Reader* reader) const {
   const shards::Sample& sample = slot->sample;
   shards_->Load(sample);
   if (!with_views_) return;
-  std::optional<record::Record> record;
+  const record::Record* record = nullptr;
   size_t stored_words = 0;  // of a stored view without its partner
   const auto in_record = [&](const auto& body) {
     try {
@@ -207,7 +208,7 @@ void Read::Fill(Slot* slot, std::span<const int32_t> views, record::Decompressor
   slot->topk = std::max<size_t>(topk_, 1);
   if (!sample.record.bytes.empty())
     in_record([&] {
-      record = record::Record::Parse(decompressor->Decompress(sample.record.bytes));
+      record = &reader->Open(sample.record.bytes);
       stored_words = record->plain_words();
       slot->topk = record->topk();
       if (topk_ != 0 && topk_ != slot->topk)
@@ -251,7 +252,7 @@ void Read::Fill(Slot* slot, std::span<const int32_t> views, record::Decompressor
           throw record::RecordError(
               "its views are mixed, and the fresh ones asked for with them have more operations; "
               "draw fresh ones with as many or fewer");
-        record->ReadView(views[i], view.first(record->view_words()), ids, probs);
+        reader->ReadView(views[i], view.first(record->view_words()), ids, probs);
         alone = mixing_ && !record->mixing();
       });
     }
@@ -265,8 +266,7 @@ void Read::FillSlots(const dali::Workspace& ws, int count) {
   const auto& samples = ws.Input<dali::CPUBackend>(0);
   auto& pool = ws.GetThreadPool();
   if (slots_.size() < static_cast<size_t>(count)) slots_.resize(count);
-  if (decompressors_.size() < static_cast<size_t>(pool.NumThreads()))
-    decompressors_.resize(pool.NumThreads());
+  if (readers_.size() < static_cast<size_t>(pool.NumThreads())) readers_.resize(pool.NumThreads());
   // A failure is a value of its slot: an exception in a DALI thread would lose the others, and the order.
   const auto guarded = [&](int i, const auto& body) {
     try {
@@ -286,7 +286,7 @@ void Read::FillSlots(const dali::Workspace& ws, int count) {
   });
   ForEachSample(pool, count, [&](int i, int thread) {
     if (!slots_[i].error.empty()) return;
-    guarded(i, [&](Slot& slot) { Fill(&slot, Views(ws, i), &decompressors_[thread]); });
+    guarded(i, [&](Slot& slot) { Fill(&slot, Views(ws, i), &readers_[thread]); });
   });
   if (mixing_) {  // again one pass later, so that cold reads of partners overlap too
     ForEachSample(pool, count, [&](int i, int) {

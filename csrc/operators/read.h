@@ -59,7 +59,7 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   // Brings one sample into memory and makes the given views: unpacks rows of its record, draws fresh ones;
   // with mixing, finds its partner. Throws ShardError, RecordError, and others for what is wrong with the
   // image or the arguments.
-  void Fill(Slot* slot, std::span<const int32_t> views, record::Decompressor* decompressor) const;
+  void Fill(Slot* slot, std::span<const int32_t> views, record::Reader* reader) const;
 
   // Notes the partner of one view, unpacked as `words`, in the slot. Throws RecordError.
   void AddPartner(Slot* slot, bool first, const int32_t* words) const;
@@ -75,7 +75,7 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   std::optional<draw::Spec> draw_;  // of fresh views
   size_t topk_;                     // 0: as in the record
   std::vector<Slot> slots_;
-  std::vector<record::Decompressor> decompressors_;  // one per thread
+  std::vector<record::Reader> readers_;  // one per thread
 };
 
 }  // namespace dali_dr

@@ -18,7 +18,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "records are little-endian and read by memcpy");
 
-constexpr uint32_t kHeaderBytes = 48;
+constexpr uint32_t kHeaderBytes = 52;
 constexpr uint32_t kFlip = 1, kErase = 2, kWideClasses = 4, kMixing = 8, kWideWeights = 16, kDouble = 32,
                    kPartnerClasses = 64;
 constexpr uint32_t kAllFlags = 127;
@@ -66,11 +66,6 @@ uint32_t CountBits(const uint8_t* column, uint32_t bits) {
   for (; (byte + 1) * 8 <= bits; ++byte) count += std::popcount(column[byte]);
   if (bits % 8) count += std::popcount(static_cast<uint8_t>(column[byte] & ((1u << (bits % 8)) - 1)));
   return count;
-}
-
-void RefuseUnusedBits(const char* name, const uint8_t* column, uint64_t bits) {
-  if (bits % 8 && column[bits / 8] >> (bits % 8))
-    Fail("unused bits of the ", name, " column are not zero: last byte is ", unsigned{column[bits / 8]});
 }
 
 uint64_t BoxCount(uint64_t length) { return length * (length + 1) / 2; }
@@ -132,45 +127,38 @@ void CheckTable(const char* entries_name, uint32_t entries, const char* users_na
     Fail(entries_name, " is ", entries, " but ", users_name, " is ", users, ": both or neither must be 0");
 }
 
-}  // namespace
+/// Cuts columns off the start of `bytes`.
+class Columns {
+ public:
+  Columns(const char* part, std::span<const uint8_t> bytes, uint64_t at)
+      : part_(part), bytes_(bytes), at_(at) {}
 
-struct Decompressor::Context {
-  ZSTD_DCtx* zstd = ZSTD_createDCtx();
-  Context() {
-    if (!zstd) throw std::bad_alloc();
+  const uint8_t* Take(const char* name, uint64_t length) {
+    if (length > bytes_.size() - at_)
+      Fail("record ends inside the ", name, " column (", length, " bytes from offset ", at_, " of ", part_,
+           ", which has ", bytes_.size(), ")");
+    const uint8_t* begin = bytes_.data() + at_;
+    at_ += length;
+    return begin;
   }
-  ~Context() { ZSTD_freeDCtx(zstd); }
-  Context(const Context&) = delete;
-  Context& operator=(const Context&) = delete;
+
+  /// A column of `bits` bits; those that are left over must be zero.
+  const uint8_t* TakeBits(const char* name, uint64_t bits) {
+    const uint8_t* column = Take(name, (bits + 7) / 8);
+    if (bits % 8 && column[bits / 8] >> (bits % 8))
+      Fail("unused bits of the ", name, " column are not zero: last byte is ", unsigned{column[bits / 8]});
+    return column;
+  }
+
+  size_t at() const { return at_; }
+
+ private:
+  const char* part_;
+  std::span<const uint8_t> bytes_;
+  uint64_t at_;  // cannot overflow: each column is below 2^35 bytes
 };
 
-Decompressor::Decompressor() : context_(std::make_unique<Context>()) {}
-Decompressor::~Decompressor() = default;
-Decompressor::Decompressor(Decompressor&&) noexcept = default;
-Decompressor& Decompressor::operator=(Decompressor&&) noexcept = default;
-
-std::span<const uint8_t> Decompressor::Decompress(std::span<const uint8_t> frame) {
-  const unsigned long long size =
-      ZSTD_getFrameContentSize(frame.data(), frame.size());  // NOLINT: zstd's type
-  if (size == ZSTD_CONTENTSIZE_ERROR) Fail("not a zstd frame (", frame.size(), " bytes)");
-  if (size == ZSTD_CONTENTSIZE_UNKNOWN) Fail("zstd frame does not carry its content size");
-  if (size > kMaxRecordBytes) Fail("zstd frame holds ", size, " bytes, more than ", kMaxRecordBytes);
-  const size_t frame_size = ZSTD_findFrameCompressedSize(frame.data(), frame.size());
-  if (ZSTD_isError(frame_size))
-    Fail("zstd frame of ", frame.size(), " bytes: ", ZSTD_getErrorName(frame_size));
-  if (frame_size != frame.size())
-    Fail("zstd frame is ", frame_size, " bytes long, but its member has ", frame.size());
-  if (size > capacity_) {
-    const size_t capacity = std::bit_ceil(static_cast<size_t>(size));
-    buffer_.reset(new uint8_t[capacity]);  // not make_unique: that would clear it
-    capacity_ = capacity;
-  }
-  const size_t written =
-      ZSTD_decompressDCtx(context_->zstd, buffer_.get(), capacity_, frame.data(), frame.size());
-  if (ZSTD_isError(written)) Fail("zstd frame of ", frame.size(), " bytes: ", ZSTD_getErrorName(written));
-  if (written != size) Fail("zstd frame holds ", written, " bytes, but its header says ", size);
-  return {buffer_.get(), written};
-}
+}  // namespace
 
 Record Record::Parse(std::span<const uint8_t> bytes) {
   if (bytes.size() < kHeaderBytes)
@@ -181,15 +169,13 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
     Fail("record version is ", version, "; this reader knows version 1 only");
   if (const auto header_bytes = Load<uint16_t>(head + 6); header_bytes != kHeaderBytes)
     Fail("header_bytes is ", header_bytes, ", want ", kHeaderBytes);
-  const auto record_bytes = Load<uint32_t>(head + 8);
-  if (record_bytes != bytes.size())
-    Fail("record_bytes is ", record_bytes, ", but the record is ", bytes.size(), " bytes long");
   const auto flags = Load<uint32_t>(head + 12);
   if (flags & ~kAllFlags) Fail("flags are ", flags, ": unknown bits are set");
   if (flags & (kWideWeights | kDouble | kPartnerClasses) && !(flags & kMixing))
     Fail("flags are ", flags, ": bits 4 to 6 need MIXING");
 
   Record r;
+  r.record_bytes_ = Load<uint32_t>(head + 8);
   r.views_ = Load<uint32_t>(head + 16);
   r.image_height_ = Load<uint32_t>(head + 20);
   r.image_width_ = Load<uint32_t>(head + 24);
@@ -216,9 +202,16 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
   r.partner_entries_ = Load<uint16_t>(head + 42);
   if (head[41] != 0 || (!(flags & kMixing) && r.partner_entries_ != 0))
     Fail("reserved bytes 41 to 43 of the header are not zero");
-  if (flags & kDouble && r.views_ % 2) Fail("views is ", r.views_, ", want an even number with DOUBLE");
-  r.drawn_ = flags & kDouble ? r.views_ / 2 : r.views_;
+  r.group_rows_ = Load<uint32_t>(head + 48);
+  CheckRange("group_rows", r.group_rows_, 1, r.views_);
+  r.flip_ = flags & kFlip;
+  r.erase_ = flags & kErase;
+  r.mixing_ = flags & kMixing;
+  r.pairs_ = flags & kDouble;
   r.wide_weights_ = flags & kWideWeights;
+  if (r.pairs_ && r.views_ % 2) Fail("views is ", r.views_, ", want an even number with DOUBLE");
+  if (r.pairs_ && r.group_rows_ % 2)
+    Fail("group_rows is ", r.group_rows_, ", want an even number with DOUBLE");
   if (r.encoding_ == kLogCode ? !(r.log_step_ > 0 && std::isfinite(r.log_step_)) : r.log_step_ != 0)
     Fail("log_step is ", r.log_step_, " with probability_encoding ", unsigned{r.encoding_},
          ": want finite and above 0 with encoding 2, else 0");
@@ -230,21 +223,10 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
   r.crop_bits_height_ = std::bit_width(BoxCount(r.image_height_) - 1);
   r.crop_bits_width_ = std::bit_width(BoxCount(r.image_width_) - 1);
 
-  uint64_t at = kHeaderBytes;  // cannot overflow: each column is below 2^35 bytes
-  const auto column = [&](const char* name, uint64_t length) {
-    const uint8_t* begin = head + at;
-    if (length > bytes.size() - at)
-      Fail("record of ", bytes.size(), " bytes ends inside the ", name, " column (", length,
-           " bytes from offset ", at, ")");
-    at += length;
-    return begin;
-  };
-  const auto bit_bytes = [](uint64_t bits) { return (bits + 7) / 8; };
-  const uint64_t n = r.drawn_, bit_column = bit_bytes(n);
-  const uint64_t crop_bits = n * (r.crop_bits_height_ + r.crop_bits_width_);
+  Columns columns("its head", bytes, kHeaderBytes);
   if (r.partner_classes_) {
     if (r.topk_ == 0) Fail("flags are ", flags, ": PARTNER_CLASSES needs predictions");
-    r.class_counts_ = column("class counts", 2 * (uint64_t{r.partner_entries_} + 1));
+    r.class_counts_ = columns.Take("class counts", 2 * (uint64_t{r.partner_entries_} + 1));
     uint32_t total = 0, largest = 0;
     for (uint32_t group = 0; group <= r.partner_entries_; ++group) {
       const uint32_t count = LoadUint(r.class_counts_, 2, group);
@@ -255,55 +237,56 @@ Record Record::Parse(std::span<const uint8_t> bytes) {
       Fail("class_entries is ", r.class_entries_, ", but the class counts add up to ", total);
     r.class_index_bytes_ = largest > 256 ? 2 : 1;
   }
-  r.classes_ = column("classes", uint64_t{r.class_bytes_} * r.class_entries_);
-  r.op_ids_ = column("op ids", r.op_entries_);
-  r.op_magnitudes_ = column("op magnitudes", 4 * uint64_t{r.op_entries_});
-  r.ops_ = column("ops", n * r.num_ops_ * r.op_index_bytes_);
-  r.crops_ = column("crops", (crop_bits + 7) / 8);
-  if (flags & kFlip) r.flips_ = column("flips", bit_column);
-  if (flags & kErase) {
-    r.erased_ = column("erased", bit_column);
-    r.erase_boxes_ = column("erase boxes", 4 * uint64_t{r.erase_bytes_} * CountBits(r.erased_, r.drawn_));
-  }
-  r.class_indices_ = column("class indices", uint64_t{r.views_} * r.topk_ * r.class_index_bytes_);
-  constexpr uint64_t kProbabilityBytes[] = {4, 2, 1};  // by encoding
-  r.probabilities_ = column("probabilities", uint64_t{r.views_} * r.topk_ * kProbabilityBytes[r.encoding_]);
-  if (flags & kMixing) {
-    r.partner_table_ = column("partner table", 4 * uint64_t{r.partner_entries_});
-    r.partnered_ = column("partnered", bit_column);
-    const uint32_t q = r.partners_ = CountBits(r.partnered_, r.drawn_);
-    r.mixups_ = column("mixups", bit_bytes(q));
-    r.cuts_ = column("cutmixes", bit_bytes(q));
-    r.partner_flips_ = column("partner flips", bit_bytes(q));
-    r.partner_erased_ = column("partner erased", bit_bytes(q));
-    r.weights_ = column("mixup weights", uint64_t{r.wide_weights_ ? 4u : 2u} * CountBits(r.mixups_, q));
-    r.partner_crops_low_ = column("partner crops, low bytes", 4 * uint64_t{q});
-    r.partner_index_bytes_ = r.partner_entries_ == 0 ? 0 : r.partner_entries_ > 256 ? 2 : 1;
-    r.partner_indices_ = column("partners", uint64_t{q} * r.partner_index_bytes_);
-    r.partner_crops_high_ = column("partner crops, high bytes", 4 * uint64_t{q});
-    r.cut_count_ = CountBits(r.cuts_, q);
-    r.cut_boxes_ = column("cutmix boxes", 4 * uint64_t{r.erase_bytes_} * r.cut_count_);
-    r.partner_erase_boxes_ =
-        column("partner erase boxes", 4 * uint64_t{r.erase_bytes_} * CountBits(r.partner_erased_, q));
-    r.partner_ops_ = column("partner ops", uint64_t{q} * r.num_ops_ * r.op_index_bytes_);
-  }
-  if (at != bytes.size())
-    Fail("record is ", bytes.size(), " bytes long, but header and columns need only ", at);
-  // After the lengths, so that a wrong length is not reported as stray bits.
-  RefuseUnusedBits("crops", r.crops_, crop_bits);
-  if (r.flips_) RefuseUnusedBits("flips", r.flips_, n);
-  if (r.erased_) RefuseUnusedBits("erased", r.erased_, n);
-  if (r.mixing()) {
-    const uint64_t q = r.partners_;
-    RefuseUnusedBits("partnered", r.partnered_, n);
-    RefuseUnusedBits("mixups", r.mixups_, q);
-    RefuseUnusedBits("cutmixes", r.cuts_, q);
-    RefuseUnusedBits("partner flips", r.partner_flips_, q);
-    RefuseUnusedBits("partner erased", r.partner_erased_, q);
-    if (flags & kDouble && r.partners_ != r.drawn_)
-      Fail("a double-mix has ", r.partners_, " partners for ", r.drawn_, " pairs: each must have one");
-  }
+  r.classes_ = columns.Take("classes", uint64_t{r.class_bytes_} * r.class_entries_);
+  r.op_ids_ = columns.Take("op ids", r.op_entries_);
+  r.op_magnitudes_ = columns.Take("op magnitudes", 4 * uint64_t{r.op_entries_});
+  r.partner_table_ = columns.Take("partner table", 4 * uint64_t{r.partner_entries_});
+  r.partner_index_bytes_ = r.partner_entries_ == 0 ? 0 : r.partner_entries_ > 256 ? 2 : 1;
+  r.head_bytes_ = columns.at();
+  r.groups_.resize((r.views_ + r.group_rows_ - 1) / r.group_rows_);
   return r;
+}
+
+size_t Record::AddGroup(uint32_t group, std::span<const uint8_t> bytes) {
+  if (group >= groups()) Fail("row group ", group, " does not exist: the record has ", groups());
+  Group g;
+  g.first = group * group_rows_;
+  g.rows = std::min(group_rows_, views_ - g.first);
+  g.first_drawn = pairs_ ? g.first / 2 : g.first;
+  g.drawn = pairs_ ? g.rows / 2 : g.rows;
+  const uint64_t n = g.drawn;
+  Columns columns("a row group", bytes, 0);
+  g.crops = columns.TakeBits("crops", n * (crop_bits_height_ + crop_bits_width_));
+  if (flip_) g.flips = columns.TakeBits("flips", n);
+  if (erase_) {
+    g.erased = columns.TakeBits("erased", n);
+    g.erase_boxes = columns.Take("erase boxes", 4 * uint64_t{erase_bytes_} * CountBits(g.erased, g.drawn));
+  }
+  g.ops = columns.Take("ops", n * num_ops_ * op_index_bytes_);
+  g.class_indices = columns.Take("class indices", uint64_t{g.rows} * topk_ * class_index_bytes_);
+  constexpr uint64_t kProbabilityBytes[] = {4, 2, 1};  // by encoding
+  g.probabilities = columns.Take("probabilities", uint64_t{g.rows} * topk_ * kProbabilityBytes[encoding_]);
+  if (mixing_) {
+    g.partnered = columns.TakeBits("partnered", n);
+    const uint32_t q = g.partners = CountBits(g.partnered, g.drawn);
+    if (pairs_ && q != g.drawn)
+      Fail("a double-mix has ", q, " partners for ", g.drawn, " pairs: each must have one");
+    g.mixups = columns.TakeBits("mixups", q);
+    g.cuts = columns.TakeBits("cutmixes", q);
+    g.partner_flips = columns.TakeBits("partner flips", q);
+    g.partner_erased = columns.TakeBits("partner erased", q);
+    g.weights = columns.Take("mixup weights", uint64_t{wide_weights_ ? 4u : 2u} * CountBits(g.mixups, q));
+    g.partner_crops_low = columns.Take("partner crops, low bytes", 4 * uint64_t{q});
+    g.partner_indices = columns.Take("partners", uint64_t{q} * partner_index_bytes_);
+    g.partner_crops_high = columns.Take("partner crops, high bytes", 4 * uint64_t{q});
+    g.cut_count = CountBits(g.cuts, q);
+    g.cut_boxes = columns.Take("cutmix boxes", 4 * uint64_t{erase_bytes_} * g.cut_count);
+    g.partner_erase_boxes =
+        columns.Take("partner erase boxes", 4 * uint64_t{erase_bytes_} * CountBits(g.partner_erased, q));
+    g.partner_ops = columns.Take("partner ops", uint64_t{q} * num_ops_ * op_index_bytes_);
+  }
+  groups_[group] = g;
+  return columns.at();
 }
 
 void Record::ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> ids,
@@ -311,37 +294,41 @@ void Record::ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> 
   if (row >= views_) Fail("view ", row, " does not exist: the record holds views 0 to ", views_ - 1);
   if (view.size() != static_cast<size_t>(view_words()) || ids.size() != topk_ || probs.size() != topk_)
     throw std::invalid_argument("Record::ReadView: output spans do not fit the record");
-  const uint32_t drawn = drawn_ < views_ ? row / 2 : row;
-  ReadCrop(drawn, &view[0]);
-  view[4] = flips_ && Bit(flips_, drawn);
-  ReadErase(drawn, &view[5]);
+  const Group& group = groups_[group_of(row)];
+  if (group.rows == 0) throw std::logic_error("Record::ReadView: the row's group was not added");
+  const uint32_t line = row - group.first, at = pairs_ ? line / 2 : line;
+  ReadCrop(group, at, &view[0]);
+  view[4] = flip_ && Bit(group.flips, at);
+  ReadErase(group, at, &view[5]);
   view[9] = num_ops();
-  ReadOps(ops_, drawn_, drawn, &view[kViewWords]);
-  if (mixing()) {
+  ReadOps(group.first_drawn + at, group.ops, group.drawn, at, &view[kViewWords]);
+  if (mixing_) {
     const auto words = view.subspan(plain_words());
-    ReadMix(drawn, words);
-    words[1] = drawn_ < views_ && row % 2;
+    ReadMix(group, at, words);
+    words[1] = pairs_ && row % 2;
   }
   if (topk_ > 0) {
-    ReadClasses(row, ids.data());
-    ReadProbabilities(row, probs.data());
+    ReadClasses(group, line, ids.data());
+    ReadProbabilities(group, line, probs.data());
   }
 }
 
-void Record::ReadCrop(uint32_t row, int32_t* box) const {
-  const uint64_t first = uint64_t{row} * (crop_bits_height_ + crop_bits_width_);
-  DecodeBox("vertical", row, LoadBits(crops_, first, crop_bits_height_), image_height_, &box[0], &box[2]);
-  DecodeBox("horizontal", row, LoadBits(crops_, first + crop_bits_height_, crop_bits_width_), image_width_,
-            &box[1], &box[3]);
+void Record::ReadCrop(const Group& group, uint32_t at, int32_t* box) const {
+  const uint64_t first = uint64_t{at} * (crop_bits_height_ + crop_bits_width_);
+  const uint32_t row = group.first_drawn + at;
+  DecodeBox("vertical", row, LoadBits(group.crops, first, crop_bits_height_), image_height_, &box[0],
+            &box[2]);
+  DecodeBox("horizontal", row, LoadBits(group.crops, first + crop_bits_height_, crop_bits_width_),
+            image_width_, &box[1], &box[3]);
 }
 
-void Record::ReadErase(uint32_t row, int32_t* box) const {
+void Record::ReadErase(const Group& group, uint32_t at, int32_t* box) const {
   box[0] = box[1] = box[2] = box[3] = 0;
-  if (!erased_ || !Bit(erased_, row)) return;
-  const uint64_t entry = CountBits(erased_, row);
+  if (!erase_ || !Bit(group.erased, at)) return;
+  const uint64_t entry = CountBits(group.erased, at);
   uint32_t edge[4];
-  for (int i = 0; i < 4; ++i) edge[i] = LoadUint(erase_boxes_, erase_bytes_, 4 * entry + i);
-  CheckBox("erase", row, edge, box);
+  for (int i = 0; i < 4; ++i) edge[i] = LoadUint(group.erase_boxes, erase_bytes_, 4 * entry + i);
+  CheckBox("erase", group.first_drawn + at, edge, box);
 }
 
 void Record::CheckBox(const char* name, uint32_t row, const uint32_t edge[4], int32_t* box) const {
@@ -360,43 +347,47 @@ void FillNoPartner(std::span<int32_t> words, int num_ops) {
   view[9] = num_ops;
 }
 
-uint32_t Record::PartnerEntry(uint32_t row, uint32_t entry) const {
-  const uint32_t place = LoadUint(partner_indices_, partner_index_bytes_, entry);
+uint32_t Record::PartnerEntry(const Group& group, uint32_t at, uint32_t entry) const {
+  const uint32_t place = LoadUint(group.partner_indices, partner_index_bytes_, entry);
   if (place >= partner_entries_)
-    Fail("view ", row, ": partner table entry ", place, " is not below ", partner_entries_);
+    Fail("view ", group.first_drawn + at, ": partner table entry ", place, " is not below ",
+         partner_entries_);
   return place;
 }
 
-void Record::ReadMix(uint32_t row, std::span<int32_t> words) const {
+void Record::ReadMix(const Group& group, uint32_t at, std::span<int32_t> words) const {
+  const uint32_t row = group.first_drawn + at;
   FillNoPartner(words, num_ops());
-  if (!Bit(partnered_, row)) return;
-  const uint32_t entry = CountBits(partnered_, row);
+  if (!Bit(group.partnered, at)) return;
+  const uint32_t entry = CountBits(group.partnered, at);
   words[0] = kSelfPartner;
   if (partner_entries_ > 0) {
-    const uint32_t place = PartnerEntry(row, entry);
+    const uint32_t place = PartnerEntry(group, at, entry);
     const uint32_t number = LoadUint(partner_table_, 4, place);
     if (number > static_cast<uint32_t>(std::numeric_limits<int32_t>::max()))
       Fail("view ", row, ": partner ", number, " does not fit int32");
     words[0] = static_cast<int32_t>(number);
   }
-  if (Bit(mixups_, entry)) {
-    const uint64_t at = CountBits(mixups_, entry);
-    const float lam = wide_weights_ ? Load<float>(weights_ + 4 * at)
-                                    : static_cast<float>(Load<uint16_t>(weights_ + 2 * at)) / 65536.0f;
+  if (Bit(group.mixups, entry)) {
+    const uint64_t place = CountBits(group.mixups, entry);
+    const float lam = wide_weights_
+                          ? Load<float>(group.weights + 4 * place)
+                          : static_cast<float>(Load<uint16_t>(group.weights + 2 * place)) / 65536.0f;
     if (!(lam >= 0 && lam < 1)) Fail("view ", row, ": mixup weight ", lam, " is not in 0 to 1");
     words[2] = std::bit_cast<int32_t>(lam);
   }
   uint32_t edge[4];
-  if (Bit(cuts_, entry)) {
-    const uint64_t at = CountBits(cuts_, entry);
-    for (int i = 0; i < 4; ++i) edge[i] = LoadUint(cut_boxes_, erase_bytes_, uint64_t{cut_count_} * i + at);
+  if (Bit(group.cuts, entry)) {
+    const uint64_t place = CountBits(group.cuts, entry);
+    for (int i = 0; i < 4; ++i)
+      edge[i] = LoadUint(group.cut_boxes, erase_bytes_, uint64_t{group.cut_count} * i + place);
     CheckBox("cutmix", row, edge, &words[3]);
   }
 
   int32_t* view = words.data() + kMixWords;
   for (int i = 0; i < 4; ++i) {
-    const uint64_t at = uint64_t{partners_} * i + entry;
-    view[i] = partner_crops_low_[at] | partner_crops_high_[at] << 8;
+    const uint64_t place = uint64_t{group.partners} * i + entry;
+    view[i] = group.partner_crops_low[place] | group.partner_crops_high[place] << 8;
   }
   const uint32_t height = partner_entries_ ? kMaxSide : image_height_,
                  width = partner_entries_ ? kMaxSide : image_width_;
@@ -404,18 +395,18 @@ void Record::ReadMix(uint32_t row, std::span<int32_t> words) const {
       static_cast<uint32_t>(view[1] + view[3]) > width)
     Fail("view ", row, ": partner crop (top ", view[0], ", left ", view[1], ", height ", view[2], ", width ",
          view[3], ") is empty or outside ", height, "x", width);
-  view[4] = Bit(partner_flips_, entry);
-  if (Bit(partner_erased_, entry)) {
-    const uint64_t at = CountBits(partner_erased_, entry);
-    for (int i = 0; i < 4; ++i) edge[i] = LoadUint(partner_erase_boxes_, erase_bytes_, 4 * at + i);
+  view[4] = Bit(group.partner_flips, entry);
+  if (Bit(group.partner_erased, entry)) {
+    const uint64_t place = CountBits(group.partner_erased, entry);
+    for (int i = 0; i < 4; ++i) edge[i] = LoadUint(group.partner_erase_boxes, erase_bytes_, 4 * place + i);
     CheckBox("partner erase", row, edge, &view[5]);
   }
-  ReadOps(partner_ops_, partners_, entry, &view[kViewWords]);
+  ReadOps(row, group.partner_ops, group.partners, entry, &view[kViewWords]);
 }
 
-void Record::ReadOps(const uint8_t* column, uint32_t rows, uint32_t row, int32_t* words) const {
+void Record::ReadOps(uint32_t row, const uint8_t* column, uint32_t rows, uint32_t at, int32_t* words) const {
   for (uint32_t slot = 0; slot < num_ops_; ++slot) {
-    const uint32_t entry = LoadUint(column, op_index_bytes_, uint64_t{slot} * rows + row);
+    const uint32_t entry = LoadUint(column, op_index_bytes_, uint64_t{slot} * rows + at);
     if (entry >= op_entries_)
       Fail("view ", row, ": op entry ", entry, " in slot ", slot, " is not below op_entries = ", op_entries_);
     if (op_ids_[entry] >= kNumOperations)
@@ -427,16 +418,17 @@ void Record::ReadOps(const uint8_t* column, uint32_t rows, uint32_t row, int32_t
   }
 }
 
-void Record::ReadClasses(uint32_t row, int32_t* ids) const {
+void Record::ReadClasses(const Group& group, uint32_t at, int32_t* ids) const {
+  const uint32_t row = group.first + at;
   uint32_t first = 0, entries = class_entries_;  // the table that serves this view
   thread_local std::vector<uint32_t> table;      // its classes, with partner_classes_
   if (partner_classes_) {
-    uint32_t group = partner_entries_;
-    const uint32_t drawn = drawn_ < views_ ? row / 2 : row;
-    if (partner_entries_ > 0 && Bit(partnered_, drawn))
-      group = PartnerEntry(drawn, CountBits(partnered_, drawn));
-    for (uint32_t g = 0; g < group; ++g) first += LoadUint(class_counts_, 2, g);
-    entries = LoadUint(class_counts_, 2, group);
+    uint32_t number = partner_entries_;
+    const uint32_t drawn = pairs_ ? at / 2 : at;
+    if (partner_entries_ > 0 && Bit(group.partnered, drawn))
+      number = PartnerEntry(group, drawn, CountBits(group.partnered, drawn));
+    for (uint32_t i = 0; i < number; ++i) first += LoadUint(class_counts_, 2, i);
+    entries = LoadUint(class_counts_, 2, number);
     table.resize(entries);
     uint64_t id = 0;
     for (uint32_t i = 0; i < entries; ++i) {
@@ -451,7 +443,7 @@ void Record::ReadClasses(uint32_t row, int32_t* ids) const {
   uint64_t seen[65536 / 64];  // one bit per table entry; only the words in use are cleared
   std::fill_n(seen, (entries + 63) / 64, 0);
   for (uint32_t k = 0; k < topk_; ++k) {
-    const uint32_t entry = LoadUint(class_indices_, class_index_bytes_, uint64_t{k} * views_ + row);
+    const uint32_t entry = LoadUint(group.class_indices, class_index_bytes_, uint64_t{k} * group.rows + at);
     if (entry >= entries)
       Fail("view ", row, ": class entry ", entry, " of rank ", k, " is not below class_entries = ", entries);
     uint64_t& word = seen[entry / 64];
@@ -465,15 +457,16 @@ void Record::ReadClasses(uint32_t row, int32_t* ids) const {
   }
 }
 
-void Record::ReadProbabilities(uint32_t row, float* probs) const {
+void Record::ReadProbabilities(const Group& group, uint32_t at, float* probs) const {
+  const uint32_t row = group.first + at;
   if (encoding_ == kLogCode) {
     const LogWeights& weights = LogWeights::For(log_step_);
-    double total = weights.rest[probabilities_[row]];
+    double total = weights.rest[group.probabilities[at]];
     uint32_t code = 0;
     // Two passes over the codes: the weights are divided by a sum that is known only at the end, and a float
     // could not hold them in between.
     for (uint32_t k = 0; k < topk_; ++k) {
-      if (k > 0) code += probabilities_[uint64_t{k} * views_ + row];
+      if (k > 0) code += group.probabilities[uint64_t{k} * group.rows + at];
       if (code > kMaxCode)
         Fail("view ", row, ": probability code ", code, " of rank ", k, " is above ", kMaxCode);
       total += weights.code[code];
@@ -481,22 +474,105 @@ void Record::ReadProbabilities(uint32_t row, float* probs) const {
     if (!std::isfinite(total)) Fail("view ", row, ": log_step ", log_step_, " makes the rest infinite");
     code = 0;
     for (uint32_t k = 0; k < topk_; ++k) {
-      if (k > 0) code += probabilities_[uint64_t{k} * views_ + row];
+      if (k > 0) code += group.probabilities[uint64_t{k} * group.rows + at];
       probs[k] = static_cast<float>(weights.code[code] / total);
     }
     return;
   }
   float previous = 1;
   for (uint32_t k = 0; k < topk_; ++k) {
-    const uint64_t index = uint64_t{k} * views_ + row;
-    const float p = encoding_ == kFloat16 ? HalfToFloat(Load<uint16_t>(probabilities_ + 2 * index))
-                                          : Load<float>(probabilities_ + 4 * index);
+    const uint64_t index = uint64_t{k} * group.rows + at;
+    const float p = encoding_ == kFloat16 ? HalfToFloat(Load<uint16_t>(group.probabilities + 2 * index))
+                                          : Load<float>(group.probabilities + 4 * index);
     if (!(p >= 0 && p <= previous))  // also refuses NaN
       Fail("view ", row, ": probability ", p, " of rank ", k, " is outside 0 to 1 or above the rank before (",
            previous, ")");
     probs[k] = p;
     previous = p;
   }
+}
+
+struct Reader::Context {
+  ZSTD_DCtx* zstd = ZSTD_createDCtx();
+  Context() {
+    if (!zstd) throw std::bad_alloc();
+  }
+  ~Context() { ZSTD_freeDCtx(zstd); }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+};
+
+Reader::Reader() : context_(std::make_unique<Context>()) {}
+Reader::~Reader() = default;
+Reader::Reader(Reader&&) noexcept = default;
+Reader& Reader::operator=(Reader&&) noexcept = default;
+
+const Record& Reader::Open(std::span<const uint8_t> member) {
+  record_.reset();
+  FindFrames(member);
+  const Frame& last = frames_.back();
+  const std::span<const uint8_t> head = Content(frames_.front());
+  Record record = Record::Parse(head);
+  if (const size_t bytes = last.content_at + last.content_bytes; record.record_bytes() != bytes)
+    Fail("record_bytes is ", record.record_bytes(), ", but the record is ", bytes, " bytes long");
+  const uint32_t groups = record.groups();
+  if (const size_t want = groups == 1 ? 1 : size_t{groups} + 1; frames_.size() != want)
+    Fail("the member has ", frames_.size(), " zstd frames, but ", groups, " row groups need ", want);
+  size_t end = record.head_bytes();
+  if (groups == 1) end += record.AddGroup(0, head.subspan(end));
+  if (end != head.size())
+    Fail("record is ", head.size(), " bytes long, but header and columns need only ", end);
+  return record_.emplace(std::move(record));
+}
+
+void Reader::ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> ids, std::span<float> probs) {
+  if (!record_) throw std::logic_error("Reader::ReadView: no record is open");
+  if (row < record_->views() && !record_->has_group(record_->group_of(row))) {
+    const uint32_t group = record_->group_of(row);
+    const std::span<const uint8_t> content = Content(frames_[group + 1]);
+    const size_t used = record_->AddGroup(group, content);
+    if (used != content.size())
+      Fail("row group ", group, " is ", content.size(), " bytes long, but its columns need only ", used);
+  }
+  record_->ReadView(row, view, ids, probs);
+}
+
+void Reader::FindFrames(std::span<const uint8_t> member) {
+  frames_.clear();
+  size_t content = 0;
+  auto rest = member;
+  do {
+    const unsigned long long size =  // NOLINT: zstd's type
+        ZSTD_getFrameContentSize(rest.data(), rest.size());
+    // The magic number is looked at here because zstd takes skippable frames for empty ones.
+    if (size == ZSTD_CONTENTSIZE_ERROR || Load<uint32_t>(rest.data()) != ZSTD_MAGICNUMBER)
+      Fail("not a zstd frame (", rest.size(), " bytes at offset ", member.size() - rest.size(), ")");
+    if (size == ZSTD_CONTENTSIZE_UNKNOWN) Fail("zstd frame does not carry its content size");
+    if (size > kMaxRecordBytes - content)
+      Fail("zstd frames hold ", content, " + ", size, " bytes, more than ", kMaxRecordBytes);
+    const size_t frame = ZSTD_findFrameCompressedSize(rest.data(), rest.size());
+    if (ZSTD_isError(frame)) Fail("zstd frame of ", rest.size(), " bytes: ", ZSTD_getErrorName(frame));
+    frames_.push_back({rest.first(frame), content, static_cast<size_t>(size)});
+    content += size;
+    rest = rest.subspan(frame);
+  } while (!rest.empty() && frames_.size() <= kMaxViews);
+  if (!rest.empty()) Fail("the member has more than ", frames_.size(), " zstd frames");
+  if (content > capacity_) {
+    const size_t capacity = std::bit_ceil(content);
+    buffer_.reset(new uint8_t[capacity]);  // not make_unique: that would clear it
+    capacity_ = capacity;
+  }
+}
+
+std::span<const uint8_t> Reader::Content(const Frame& frame) {
+  uint8_t* content = buffer_.get() + frame.content_at;
+  const size_t written = ZSTD_decompressDCtx(context_->zstd, content, frame.content_bytes, frame.bytes.data(),
+                                             frame.bytes.size());
+  if (ZSTD_isError(written))
+    Fail("zstd frame of ", frame.bytes.size(), " bytes: ", ZSTD_getErrorName(written));
+  if (written != frame.content_bytes)
+    Fail("zstd frame holds ", written, " bytes, but its header says ", frame.content_bytes);
+  return {content, written};
 }
 
 }  // namespace dali_dr::record

@@ -2,16 +2,18 @@
 // needed.
 //
 // The bytes may come from anywhere: every length, count and index is checked before use, and what is wrong
-// comes out as one RecordError. Header and lengths are checked once, by Parse; values of a row when that row
-// is read.
+// comes out as one RecordError. Header and lengths are checked once, by Parse and AddGroup; values of a row
+// when that row is read.
 #ifndef DALI_DR_CSRC_RECORD_RECORD_H_
 #define DALI_DR_CSRC_RECORD_RECORD_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
+#include <vector>
 
 namespace dali_dr::record {
 
@@ -29,31 +31,23 @@ inline constexpr int32_t kNoPartner = -1, kSelfPartner = -2;  // in place of a p
 /// 2 num_ops of them): one pixel, left as it is.
 void FillNoPartner(std::span<int32_t> words, int num_ops);
 
-/// Turns zstd frames into record bytes. Holds a context and a buffer for reuse: one per thread.
-class Decompressor {
- public:
-  Decompressor();
-  ~Decompressor();
-  Decompressor(Decompressor&&) noexcept;
-  Decompressor& operator=(Decompressor&&) noexcept;
-
-  /// The content of `frame`, which must be exactly one zstd frame that carries its content size of at most
-  /// kMaxRecordBytes. Valid until the next call. Throws RecordError.
-  std::span<const uint8_t> Decompress(std::span<const uint8_t> frame);
-
- private:
-  struct Context;
-  std::unique_ptr<Context> context_;
-  std::unique_ptr<uint8_t[]> buffer_;
-  size_t capacity_ = 0;
-};
-
-/// One record with a checked header. Borrows the bytes that it was parsed from.
+/// One record with a checked header. Borrows the bytes that it was parsed from. Rows are stored in groups,
+/// each of which is added before its rows are read.
 class Record {
  public:
-  /// Checks the header, every length and the unused bits. Throws RecordError.
+  /// Checks the header, and the tables after it. `bytes` start with them and may be longer; the tables end at
+  /// head_bytes(). Throws RecordError.
   static Record Parse(std::span<const uint8_t> bytes);
 
+  /// Checks every length and the unused bits of group `group`, with which `bytes` start. Returns the group's
+  /// bytes. Throws RecordError.
+  size_t AddGroup(uint32_t group, std::span<const uint8_t> bytes);
+
+  size_t head_bytes() const { return head_bytes_; }        ///< of header and tables
+  uint32_t record_bytes() const { return record_bytes_; }  ///< of the whole record, as the header says
+  uint32_t groups() const { return static_cast<uint32_t>(groups_.size()); }
+  bool has_group(uint32_t group) const { return groups_[group].rows > 0; }
+  uint32_t group_of(uint32_t row) const { return row / group_rows_; }
   uint32_t views() const { return views_; }                       ///< N
   uint32_t image_height() const { return image_height_; }         ///< pixels of the source image
   uint32_t image_width() const { return image_width_; }           ///< pixels of the source image
@@ -61,12 +55,12 @@ class Record {
   uint32_t view_width() const { return view_width_; }             ///< output pixels that erase boxes refer to
   int num_ops() const { return static_cast<int>(num_ops_); }      ///< n
   int topk() const { return static_cast<int>(topk_); }            ///< K
-  bool mixing() const { return partnered_ != nullptr; }           ///< whether views are mixed with others
+  bool mixing() const { return mixing_; }                         ///< whether views are mixed with others
   int plain_words() const { return kViewWords + 2 * num_ops(); }  ///< words of a view without its mix
   /// int32 words of a packed view: plain_words(), or with mixing 2 plain_words() + kMixWords.
   int view_words() const { return mixing() ? 2 * plain_words() + kMixWords : plain_words(); }
 
-  /// Checks and unpacks one row, 0 <= row < views().
+  /// Checks and unpacks one row, 0 <= row < views(), of a group that was added.
   ///   view:  view_words() words: 0-3 crop top, left, height, width (source pixels); 4 flip; 5-8 erase top,
   ///   left,
   ///          height, width (pixels of the stored view; all zero: none); 9 num_ops; then per operation its id
@@ -80,49 +74,59 @@ class Record {
   void ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> ids, std::span<float> probs) const;
 
  private:
-  Record() = default;
-  void ReadCrop(uint32_t row, int32_t* box) const;
-  void ReadErase(uint32_t row, int32_t* box) const;
-  void ReadOps(const uint8_t* column, uint32_t rows, uint32_t row, int32_t* words) const;
-  uint32_t PartnerEntry(uint32_t row, uint32_t entry) const;
-  void ReadMix(uint32_t row, std::span<int32_t> words) const;
-  void CheckBox(const char* name, uint32_t row, const uint32_t edge[4], int32_t* box) const;
-  void ReadClasses(uint32_t row, int32_t* ids) const;
-  void ReadProbabilities(uint32_t row, float* probs) const;
+  // One group of rows: its columns, in file order; null where the record has none.
+  struct Group {
+    uint32_t first = 0, rows = 0;         // rows of predictions; none: the group was not added
+    uint32_t first_drawn = 0, drawn = 0;  // rows of parameters: as many, or half of it with DOUBLE
+    uint32_t partners = 0;                // how many of these have a partner
+    uint32_t cut_count = 0;               // and a CutMix box
+    const uint8_t* crops = nullptr;
+    const uint8_t* flips = nullptr;
+    const uint8_t* erased = nullptr;
+    const uint8_t* erase_boxes = nullptr;
+    const uint8_t* ops = nullptr;
+    const uint8_t* class_indices = nullptr;
+    const uint8_t* probabilities = nullptr;
+    // Of mixed views; entries are those of the views that have a partner.
+    const uint8_t* partnered = nullptr;
+    const uint8_t* mixups = nullptr;
+    const uint8_t* cuts = nullptr;
+    const uint8_t* partner_flips = nullptr;
+    const uint8_t* partner_erased = nullptr;
+    const uint8_t* weights = nullptr;
+    const uint8_t* partner_crops_low = nullptr;
+    const uint8_t* partner_indices = nullptr;
+    const uint8_t* partner_crops_high = nullptr;
+    const uint8_t* cut_boxes = nullptr;
+    const uint8_t* partner_erase_boxes = nullptr;
+    const uint8_t* partner_ops = nullptr;
+  };
 
-  // Columns, in file order; null where the record has none.
+  Record() = default;
+  // `at` is a row of the group: of its parameters, but in ReadClasses and ReadProbabilities of predictions.
+  void ReadCrop(const Group& group, uint32_t at, int32_t* box) const;
+  void ReadErase(const Group& group, uint32_t at, int32_t* box) const;
+  void ReadOps(uint32_t row, const uint8_t* column, uint32_t rows, uint32_t at, int32_t* words) const;
+  uint32_t PartnerEntry(const Group& group, uint32_t at, uint32_t entry) const;
+  void ReadMix(const Group& group, uint32_t at, std::span<int32_t> words) const;
+  void CheckBox(const char* name, uint32_t row, const uint32_t edge[4], int32_t* box) const;
+  void ReadClasses(const Group& group, uint32_t at, int32_t* ids) const;
+  void ReadProbabilities(const Group& group, uint32_t at, float* probs) const;
+
+  // The tables, in file order; null where the record has none.
   const uint8_t* class_counts_ = nullptr;  // with partner_classes_; then classes_ are byte planes of gaps
   const uint8_t* classes_ = nullptr;
   const uint8_t* op_ids_ = nullptr;
   const uint8_t* op_magnitudes_ = nullptr;
-  const uint8_t* ops_ = nullptr;
-  const uint8_t* crops_ = nullptr;
-  const uint8_t* flips_ = nullptr;
-  const uint8_t* erased_ = nullptr;
-  const uint8_t* erase_boxes_ = nullptr;
-  const uint8_t* class_indices_ = nullptr;
-  const uint8_t* probabilities_ = nullptr;
-  // Of mixed views; entries are those of the views that have a partner.
-  const uint8_t* partnered_ = nullptr;
-  const uint8_t* mixups_ = nullptr;
-  const uint8_t* cuts_ = nullptr;
-  const uint8_t* partner_flips_ = nullptr;
-  const uint8_t* partner_erased_ = nullptr;
   const uint8_t* partner_table_ = nullptr;
-  const uint8_t* partner_indices_ = nullptr;
-  const uint8_t* weights_ = nullptr;
-  const uint8_t* partner_crops_low_ = nullptr;
-  const uint8_t* partner_crops_high_ = nullptr;
-  const uint8_t* cut_boxes_ = nullptr;
-  const uint8_t* partner_erase_boxes_ = nullptr;
-  const uint8_t* partner_ops_ = nullptr;
 
-  uint32_t views_ = 0;      // N, rows of predictions
-  uint32_t drawn_ = 0;      // rows of parameters: N, or half of it with DOUBLE
-  uint32_t partners_ = 0;   // how many of these have a partner
-  uint32_t cut_count_ = 0;  // and a CutMix box
+  std::vector<Group> groups_;
+  size_t head_bytes_ = 0;
+  uint32_t record_bytes_ = 0, group_rows_ = 1;
+  uint32_t views_ = 0;  // N, rows of predictions
   uint32_t partner_entries_ = 0, partner_index_bytes_ = 0;
-  bool wide_weights_ = false, partner_classes_ = false;
+  bool flip_ = false, erase_ = false, mixing_ = false, wide_weights_ = false, pairs_ = false,
+       partner_classes_ = false;
   uint32_t image_height_ = 0, image_width_ = 0;
   uint32_t view_height_ = 0, view_width_ = 0;
   uint32_t num_ops_ = 0, op_entries_ = 0;
@@ -131,6 +135,40 @@ class Record {
   uint32_t class_bytes_ = 0, op_index_bytes_ = 0, class_index_bytes_ = 0, erase_bytes_ = 0;  // element sizes
   uint8_t encoding_ = 0;
   float log_step_ = 0;
+};
+
+/// Reads the records of members KEY.dr.zst, one after another, and of each only the groups of rows that are
+/// asked for. Holds a zstd context and buffers for reuse: one per thread.
+class Reader {
+ public:
+  Reader();
+  ~Reader();
+  Reader(Reader&&) noexcept;
+  Reader& operator=(Reader&&) noexcept;
+
+  /// Opens the record in a member, which must be exactly the zstd frames of one record. It is valid, and
+  /// `member` must be, until the next call. Throws RecordError; then there is no record.
+  const Record& Open(std::span<const uint8_t> member);
+
+  /// Record::ReadView of the record that is open. Decompresses the row's group unless that was done before.
+  void ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> ids, std::span<float> probs);
+
+ private:
+  struct Context;
+  struct Frame {
+    std::span<const uint8_t> bytes;
+    size_t content_at, content_bytes;  // in buffer_
+  };
+
+  void FindFrames(
+      std::span<const uint8_t> member);  // fills frames_ and makes buffer_ as large as their content
+  std::span<const uint8_t> Content(const Frame& frame);
+
+  std::unique_ptr<Context> context_;
+  std::vector<Frame> frames_;
+  std::unique_ptr<uint8_t[]> buffer_;
+  size_t capacity_ = 0;
+  std::optional<Record> record_;
 };
 
 }  // namespace dali_dr::record

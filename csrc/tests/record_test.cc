@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "tests/make_record.h"
@@ -15,7 +16,9 @@ namespace {
 using dali_dr::testing::AllShapes;
 using dali_dr::testing::Bytes;
 using dali_dr::testing::Compress;
+using dali_dr::testing::CompressFrames;
 using dali_dr::testing::ExpectedView;
+using dali_dr::testing::kHeaderBytes;
 using dali_dr::testing::MadeRecord;
 using dali_dr::testing::MakeRecord;
 using dali_dr::testing::RecordShape;
@@ -28,13 +31,26 @@ void Check(bool good, const std::string& what) {
   std::printf("FAILED: %s\n", what.c_str());
 }
 
-ExpectedView Read(const Record& record, uint32_t row) {
+/// View `row` of `from`, a Record or a Reader that has `record` open.
+template <typename From>
+ExpectedView Read(From& from, const Record& record, uint32_t row) {
   ExpectedView got;
   got.words.resize(record.view_words());
   got.ids.resize(record.topk());
   got.probs.resize(record.topk());
-  record.ReadView(row, got.words, got.ids, got.probs);
+  from.ReadView(row, got.words, got.ids, got.probs);
   return got;
+}
+ExpectedView Read(const Record& record, uint32_t row) { return Read(record, record, row); }
+
+/// A record whose bytes are all at hand: its head, then one group after the other.
+Record ParseWhole(std::span<const uint8_t> bytes) {
+  Record record = Record::Parse(bytes);
+  if (record.record_bytes() != bytes.size()) throw RecordError("record_bytes do not fit");
+  size_t at = record.head_bytes();
+  for (uint32_t group = 0; group < record.groups(); ++group) at += record.AddGroup(group, bytes.subspan(at));
+  if (at != bytes.size()) throw RecordError("header and columns need only a part");
+  return record;
 }
 
 /// The message of the RecordError that `body` throws; empty if it throws none.
@@ -51,7 +67,7 @@ std::string Refusal(const std::function<void()>& body) {
 std::string RefusalOf(const Bytes& bytes) {
   return Refusal([&] {
     const Bytes own(bytes);
-    const Record record = Record::Parse(own);
+    const Record record = ParseWhole(own);
     for (uint32_t row = 0; row < record.views(); ++row) Read(record, row);
   });
 }
@@ -73,24 +89,37 @@ void TestRoundTrip() {
   for (const RecordShape& shape : AllShapes()) {
     const std::string name = "shape " + std::to_string(seed - 1);
     const MadeRecord made = MakeRecord(shape, seed++);
-    Decompressor decompressor;
-    const Bytes frame = Compress(made.bytes);
-    const Record record = Record::Parse(decompressor.Decompress(frame));
+    Reader reader;
+    const Bytes member = CompressFrames(made);
+    const Record& record = reader.Open(member);
     Check(record.views() == shape.views && record.topk() == static_cast<int>(shape.topk) &&
               record.num_ops() == static_cast<int>(shape.num_ops) &&
               record.image_height() == shape.image_height && record.image_width() == shape.image_width &&
               record.view_height() == shape.view_height && record.view_width() == shape.view_width,
           name + ": header values");
-    for (uint32_t row = 0; row < shape.views; ++row) {
+    const uint32_t group_rows = shape.group_rows ? shape.group_rows : shape.views;
+    Check(record.groups() == (shape.views + group_rows - 1) / group_rows, name + ": groups");
+    std::vector<uint32_t> rows(shape.views);
+    for (uint32_t row = 0; row < shape.views; ++row) rows[row] = row;
+    std::shuffle(rows.begin(), rows.end(), std::mt19937(seed));
+    for (uint32_t row : rows) {
+      const bool fresh = !record.has_group(record.group_of(row));
       ExpectedView want = made.views[row];
       want.words[9] = static_cast<int32_t>(shape.num_ops);
-      const ExpectedView got = Read(record, row);
+      const ExpectedView got = Read(reader, record, row);
+      Check(record.has_group(record.group_of(row)), name + ": a group that was read is there");
+      if (fresh && record.groups() > 1 && row == rows[0]) {
+        uint32_t there = 0;
+        for (uint32_t group = 0; group < record.groups(); ++group) there += record.has_group(group);
+        Check(there == 1, name + ": one view needs one group");
+      }
       const std::string view = name + " view " + std::to_string(row);
       Check(got.words == want.words, view + ": words");
       Check(got.ids == want.ids, view + ": ids");
       Check(got.probs == want.probs, view + ": probabilities");
     }
-    Check(!Refusal([&] { Read(record, shape.views); }).empty(), name + ": a row past the end is refused");
+    Check(!Refusal([&] { Read(reader, record, shape.views); }).empty(),
+          name + ": a row past the end is refused");
   }
 }
 
@@ -105,16 +134,18 @@ void TestEveryBox() {
     uint32_t number = 0;
     for (uint32_t d = 0; d < length; ++d) {
       for (uint32_t start = 0; start <= d; ++start, ++number) {
-        for (size_t i = 48; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(number >> (8 * (i - 48)));
-        const ExpectedView got = Read(Record::Parse(bytes), 0);
+        for (size_t i = kHeaderBytes; i < bytes.size(); ++i)
+          bytes[i] = static_cast<uint8_t>(number >> (8 * (i - kHeaderBytes)));
+        const ExpectedView got = Read(ParseWhole(bytes), 0);
         const std::vector<int32_t> want = {
             static_cast<int32_t>(start), 0, static_cast<int32_t>(length - d), 1, 0, 0, 0, 0, 0, 0};
         if (got.words != want)
           return Check(false, "box number " + std::to_string(number) + " of side " + std::to_string(length));
       }
     }
-    if (bytes.size() > 48 && number >> (std::bit_width(number - 1)) == 0) {
-      for (size_t i = 48; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(number >> (8 * (i - 48)));
+    if (bytes.size() > kHeaderBytes && number >> (std::bit_width(number - 1)) == 0) {
+      for (size_t i = kHeaderBytes; i < bytes.size(); ++i)
+        bytes[i] = static_cast<uint8_t>(number >> (8 * (i - kHeaderBytes)));
       CheckRefused(bytes, "vertical crop number",
                    "the number after the last box of side " + std::to_string(length));
     }
@@ -127,7 +158,7 @@ void TestHeader() {
   Check(RefusalOf(good).empty(), "the unchanged record is accepted");
   CheckRefused(With<uint8_t>(good, 0, 'D'), "magic", "magic");
   CheckRefused(With<uint16_t>(good, 4, 2), "version is 2", "version");
-  CheckRefused(With<uint16_t>(good, 6, 52), "header_bytes is 52", "header_bytes");
+  CheckRefused(With<uint16_t>(good, 6, 48), "header_bytes is 48", "header_bytes");
   CheckRefused(With<uint32_t>(good, 8, good.size() + 1), "record_bytes", "record_bytes");
   for (uint32_t flags : {16u, 32u, 64u, 128u}) CheckRefused(With(good, 12, flags), "flags", "flags");
   CheckRefused(With<uint32_t>(good, 12, 0x80000003), "flags", "flags");
@@ -147,6 +178,11 @@ void TestHeader() {
   for (size_t at : {41u, 42u, 43u}) CheckRefused(With<uint8_t>(good, at, 1), "reserved", "reserved");
   for (float step : {0.f, -1.f, std::nanf(""), INFINITY})
     CheckRefused(With(good, 44, step), "log_step", "log_step");
+  for (uint32_t rows : {0u, 6u, 0xffffffffu})
+    CheckRefused(With(good, 48, rows), "group_rows is", "group_rows");
+  RecordShape pairs;
+  pairs.views = 6, pairs.partners = 2, pairs.pairs = true;
+  CheckRefused(With(MakeRecord(pairs, 1).bytes, 48, 3u), "group_rows is 3", "odd group_rows with DOUBLE");
   RecordShape plain;
   plain.encoding = 0;
   CheckRefused(With(MakeRecord(plain, 1).bytes, 44, 0.15f), "log_step", "log_step with encoding 0");
@@ -169,7 +205,7 @@ void TestTruncations() {
       Bytes cut(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length));
       if (RefusalOf(cut).empty())
         Check(false, "record cut to " + std::to_string(length) + " bytes is accepted");
-      if (length < 48) continue;
+      if (length < kHeaderBytes) continue;
       cut = With<uint32_t>(cut, 8, static_cast<uint32_t>(length));
       if (RefusalOf(cut).empty())
         Check(false, "record cut and relabelled to " + std::to_string(length) + " bytes is accepted");
@@ -188,11 +224,11 @@ void TestColumns() {
   do made = MakeRecord(shape, ++seed);  // a record whose view 0 has an erase box
   while (made.views[0].words[7] == 0);
   const Bytes& good = made.bytes;
-  const size_t classes = 48, op_ids = classes + 24, magnitudes = op_ids + 3, ops = magnitudes + 12,
-               crops = ops + 18, flips = crops + 11, erased = flips + 2, boxes = erased + 2;
+  const size_t classes = kHeaderBytes, op_ids = classes + 24, magnitudes = op_ids + 3,
+               crops = magnitudes + 12, flips = crops + 11, erased = flips + 2, boxes = erased + 2;
   const auto count = static_cast<size_t>(
       std::count_if(made.views.begin(), made.views.end(), [](const auto& v) { return v.words[7] != 0; }));
-  const size_t indices = boxes + 4 * count, probabilities = indices + 90;
+  const size_t ops = boxes + 4 * count, indices = ops + 18, probabilities = indices + 90;
   Check(probabilities + 90 == good.size(), "columns lie where the test thinks they do");
 
   Bytes bad = good;
@@ -241,64 +277,107 @@ void TestColumns() {
   shape = RecordShape{};
   shape.wide_classes = true;
   Bytes wide = MakeRecord(shape, 2).bytes;
-  for (size_t i = 0; i < 50; ++i) wide = With(wide, 48 + 4 * i, 0x80000000u);
+  for (size_t i = 0; i < 50; ++i) wide = With(wide, kHeaderBytes + 4 * i, 0x80000000u);
   CheckRefused(wide, "class id 2147483648", "class id above int32");
 }
 
+/// The frames around a record, of one group (one frame) and of several (one more than groups).
 void TestFrames() {
-  Decompressor decompressor;
-  const Bytes content = MakeRecord(RecordShape{}, 5).bytes;
-  const Bytes good = Compress(content);
-  const auto refusal = [&](const Bytes& frame) {
-    return Refusal([&] { decompressor.Decompress(Bytes(frame)); });
+  Reader reader;
+  const auto refusal = [&](const Bytes& member) {
+    return Refusal([&] {
+      const Bytes own(member);
+      const Record& record = reader.Open(own);
+      for (uint32_t row = 0; row < record.views(); ++row) Read(reader, record, row);
+    });
   };
-  const auto check = [&](const Bytes& frame, const std::string& word, const std::string& what) {
-    const std::string message = refusal(frame);
+  const auto check = [&](const Bytes& member, const std::string& word, const std::string& what) {
+    const std::string message = refusal(member);
     Check(message.find(word) != std::string::npos, what + ": got \"" + message + "\"");
   };
-  Check(refusal(good).empty(), "a good frame is accepted");
-  check({}, "not a zstd frame", "no bytes");
-  check(content, "not a zstd frame", "uncompressed record");
-  for (size_t length = 0; length < good.size(); ++length)
-    if (refusal(Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length))).empty())
-      Check(false, "frame cut to " + std::to_string(length) + " bytes is accepted");
-  Bytes two = good;
-  two.insert(two.end(), good.begin(), good.end());
-  check(two, "its member has", "two frames");
-  two.resize(good.size() + 3);
-  check(two, "its member has", "trailing bytes");
+  const auto joined = [](Bytes first, const Bytes& second) {
+    first.insert(first.end(), second.begin(), second.end());
+    return first;
+  };
+  const Bytes skippable = {0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0}, empty = Compress({});
+  for (uint32_t group_rows : {5u, 2u}) {
+    RecordShape shape;
+    shape.group_rows = group_rows;
+    const MadeRecord made = MakeRecord(shape, 5);
+    const Bytes good = CompressFrames(made);
+    Check(refusal(good).empty(), "good frames are accepted");
+    check({}, "not a zstd frame", "no bytes");
+    check(made.bytes, "not a zstd frame", "uncompressed record");
+    for (size_t length = 0; length < good.size(); ++length)
+      if (refusal(Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length))).empty())
+        Check(false, "member cut to " + std::to_string(length) + " bytes is accepted");
+    check(joined(good, good), "record_bytes", "two records");
+    check(joined(good, {0, 0, 0}), "not a zstd frame", "trailing bytes");
+    check(joined(good, skippable), "not a zstd frame", "skippable frame");
+    check(joined(skippable, good), "not a zstd frame", "skippable frame first");
+    check(joined(good, empty), "zstd frames, but", "empty frame");
+    check(joined(empty, good), "shorter than its header", "empty frame first");
 
-  ZSTD_CCtx* context = ZSTD_createCCtx();
-  ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
-  Bytes unsized(1 << 16);
-  unsized.resize(ZSTD_compress2(context, unsized.data(), unsized.size(), content.data(), content.size()));
-  ZSTD_freeCCtx(context);
-  check(unsized, "content size", "frame without content size");
-  check(Compress(Bytes(kMaxRecordBytes + 1)), "more than", "frame above 64 MiB");
-  Check(refusal(Compress(Bytes(kMaxRecordBytes))).empty(), "frame of 64 MiB is accepted");
+    ZSTD_CCtx* context = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+    Bytes unsized(1 << 16);
+    unsized.resize(
+        ZSTD_compress2(context, unsized.data(), unsized.size(), made.bytes.data(), made.bytes.size()));
+    ZSTD_freeCCtx(context);
+    check(unsized, "content size", "frame without content size");
+    check(joined(good, unsized), "content size", "last frame without content size");
+    if (group_rows == 2) continue;
+    const Bytes largest = Compress(Bytes(kMaxRecordBytes), 1);
+    check(largest, "magic", "frame of 64 MiB");
+    check(Compress(Bytes(kMaxRecordBytes + 1), 1), "more than", "frame above 64 MiB");
+    check(joined(good, largest), "more than", "frames above 64 MiB");
+  }
+  // The right bytes, cut into frames elsewhere.
+  RecordShape shape;
+  shape.group_rows = 2;
+  const MadeRecord made = MakeRecord(shape, 5);
+  check(Compress(made.bytes), "1 zstd frames, but 3", "one frame for three groups");
+  check(CompressFrames(made.bytes, {made.frames[0] - 1, made.frames[1] + 1, made.frames[2]}), "op magnitudes",
+        "a head that is too short");
+  check(CompressFrames(made.bytes, {made.frames[0] + 1, made.frames[1] - 1, made.frames[2]}), "need only",
+        "a head that is too long");
+  check(CompressFrames(made.bytes, {made.frames[0], made.frames[1] - 1, made.frames[2] + 1}), "probabilities",
+        "a group that is too short");
+  check(CompressFrames(made.bytes, {made.frames[0], made.frames[1] + 1, made.frames[2] - 1}), "need only",
+        "a group that is too long");
+  // What is wrong with a group concerns its own rows only.
+  Bytes bad = made.bytes;
+  bad.back() = bad[bad.size() - 2] = 255;  // codes of the last view, and of the one before in its group
+  const Bytes member = CompressFrames(bad, made.frames);
+  const Record& record = reader.Open(member);
+  for (uint32_t row = 0; row < 4; ++row)
+    Check(Refusal([&] { Read(reader, record, row); }).empty(), "a row of a good group is read");
+  Check(!Refusal([&] { Read(reader, record, 4); }).empty(), "a row of the bad group is refused");
 }
 
 /// Nothing but RecordError may come out of any bytes. Part of the inputs are random, most are records with a
 /// few bits or bytes changed, so that they get far into the parser.
 void TestMutations(int iterations) {
   std::mt19937 random(11);
-  std::vector<Bytes> records, frames;
+  std::vector<MadeRecord> made;
+  std::vector<Bytes> members;
   for (const RecordShape& shape : AllShapes())
     if (shape.views < 100) {
-      records.push_back(MakeRecord(shape, 9).bytes);
-      frames.push_back(Compress(records.back()));
+      made.push_back(MakeRecord(shape, 9));
+      members.push_back(CompressFrames(made.back()));
     }
-  Decompressor decompressor;
+  Reader reader;
   int accepted = 0;
   for (int i = 0; i < iterations; ++i) {
     const bool frame = i % 4 == 0;
-    Bytes bytes = (frame ? frames : records)[random() % records.size()];
+    const size_t number = random() % made.size();
+    Bytes bytes = frame ? members[number] : made[number].bytes;
     if (i % 16 == 1) {
       bytes.resize(random() % 200);
       for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
     }
     for (uint32_t changes = 1 + random() % 4; changes > 0 && !bytes.empty(); --changes) {
-      const size_t limit = random() % 2 ? std::min<size_t>(bytes.size(), 48) : bytes.size();
+      const size_t limit = random() % 2 ? std::min<size_t>(bytes.size(), kHeaderBytes) : bytes.size();
       const size_t at = random() % limit;
       if (random() % 2)
         bytes[at] ^= static_cast<uint8_t>(1 << random() % 8);
@@ -307,10 +386,13 @@ void TestMutations(int iterations) {
     }
     if (!frame && i % 3 && bytes.size() >= 12) bytes = With(bytes, 8, static_cast<uint32_t>(bytes.size()));
     const std::string message = Refusal([&] {
-      const Record record =
-          Record::Parse(frame ? decompressor.Decompress(bytes) : std::span<const uint8_t>(bytes));
+      // Some records are read from frames with the changed content.
+      const Bytes member = frame ? bytes : i % 8 == 1 ? CompressFrames(bytes, made[number].frames) : Bytes{};
+      const std::optional<Record> whole =
+          member.empty() ? std::optional(ParseWhole(bytes)) : std::optional<Record>();
+      const Record& record = whole ? *whole : reader.Open(member);
       for (uint32_t row : {0u, record.views() / 2, record.views() - 1}) {
-        const ExpectedView view = Read(record, row);
+        const ExpectedView view = whole ? Read(*whole, row) : Read(reader, record, row);
         const auto& w = view.words;
         const bool inside = w[0] >= 0 && w[1] >= 0 && w[2] > 0 && w[3] > 0 &&
                             w[0] + w[2] <= static_cast<int64_t>(record.image_height()) &&

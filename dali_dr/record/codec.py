@@ -1,6 +1,7 @@
 """Reinforcement records (schemas/reinforcement-record.md): `encode` and `decode`, from and to NumPy columns.
 
-A record holds all views of one image; compressed as one zstd frame, it is the member KEY.dr.zst of a shard.
+A record holds all views of one image; compressed as zstd frames, it is the member KEY.dr.zst of a shard. Rows are
+stored in groups, each in a frame of its own, so that a reader of one view need not decompress all.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import functools
 import math
 import struct
 import sys
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, NoReturn
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ Probabilities = Literal["log8", "float16", "float32"]
 # The numbers below are those of schemas/reinforcement-record.md, version 1.
 MAGIC: Final = b"drrc"
 VERSION: Final = 1
-_HEADER: Final = struct.Struct("<4sHHIIIIIHHHHHHBBHf")
+_HEADER: Final = struct.Struct("<4sHHIIIIIHHHHHHBBHfI")
 _FLIP, _ERASE, _WIDE_CLASSES, _MIXING, _WIDE_WEIGHTS, _DOUBLE, _PARTNER_CLASSES = (1 << bit for bit in range(7))
 _ALL_FLAGS: Final = 127
 _ENCODINGS: Final[tuple[Probabilities, ...]] = ("float32", "float16", "log8")  # by their number in the header
@@ -41,11 +42,20 @@ _WEIGHT_STEPS: Final = 1 << 16  # MixUp weights in two bytes are multiples of 1 
 MIN_LOG_STEP: Final = 0.1
 MAX_LOG_STEP: Final = 1.0
 
+# A record of unmixed views has as many groups of rows as hold this many: 3 of 134 rows at N = 400, see _compress.
+_MIN_GROUP_ROWS: Final = 128
+
+# Of unmixed views the first columns of codes share a zstd block with operations and class indices, see _compress.
+_FIRST_RANKS: Final = 3
+
 # Bytes; below, a zstd block's own Huffman table costs more than it saves (50 views: 24.7, not 24.3 bytes).
 _MIN_BLOCK: Final = 256
 
 # 0.15 nats: mean KL(original || stored) stays below about step**2 / 24 = 9.4e-4 nats (1e-3 is promised).
 DEFAULT_LOG_STEP: Final = 0.15
+
+_FRAME_HEADER_BYTES: Final = 18  # of zstd, at most
+_RUN_BLOCK: Final = 1  # zstd's block that is one byte repeated
 
 _DAMAGED: Final = "the record is damaged: fetch or write its shard again"
 
@@ -78,8 +88,9 @@ def encode(
     view_size: tuple[int, int],
     probabilities: Probabilities = "log8",
     log_step: float = DEFAULT_LOG_STEP,
+    group_rows: int | None = None,
 ) -> bytes:
-    """One image's reinforcements as a zstd frame.
+    """One image's reinforcements as zstd frames, one after another.
 
     Rows keep their order (see `labels.order_by_confidence`); within a row, classes are put in order of
     falling probability if they are not (equals keep their order). Equal input gives equal bytes. Mixed views:
@@ -93,6 +104,8 @@ def encode(
             and rest are scaled to sum to 1; "float16"; or "float32" (lossless).
         log_step: nats per unit of the logarithmic code, 0.1..1; KL(original || stored) of a view is at most
             log_step**2 / 8, and about log_step**2 / 24 for flat predictions, less for confident ones.
+        group_rows: rows per group (1..N, even for double-mixes), which only sizes and reading times depend on;
+            None: what serves best.
 
     Raises:
         RecordError: the reinforcements do not fit the image, the view or the format.
@@ -124,6 +137,11 @@ def encode(
     predictions, double = reinforcements, reinforcements.mix is not None and reinforcements.mix.double
     if double:
         reinforcements = _first_of_pairs(reinforcements)
+    if group_rows is None:
+        # Mixed views compress best together, and their bytes are what is short.
+        group_rows = views if reinforcements.mix is not None else -(-views // max(views // _MIN_GROUP_ROWS, 1))
+    if not 1 <= group_rows <= views or (double and group_rows % 2):
+        _refuse("group_rows", group_rows, f"want 1..{views}" + ", even for a double-mix" * double)
     mix = reinforcements.mix
     mixed = np.zeros(0, np.intp) if mix is None else np.flatnonzero(mix.partner != NO_PARTNER)
     partners = None if mix is None else mix.views.take(mixed)
@@ -152,52 +170,64 @@ def encode(
         class_entries = len(gaps)
     flags = _FLIP * bool(reinforcements.flip.any()) | _ERASE * bool(erased.any()) | _WIDE_CLASSES * wide
     flags |= _DOUBLE * double | _PARTNER_CLASSES * (grouped is not None)
-    box_type = _narrow(max(view_size), 255)
-    op_type = _narrow(len(op_table), 256)
     class_type = _narrow(int(class_index.max(initial=0)) + 1 if grouped else len(classes), 256)
-    if encoding == _LOG8:
-        codes = _to_codes(predictions.soft_probs, step).T
-    else:
-        codes = predictions.soft_probs.astype("<f2" if probabilities == "float16" else "<f4").T
-    geometry = (
-        _pack_crops(reinforcements.crop, image_height, image_width)
-        + (_pack_bits(reinforcements.flip) if flags & _FLIP else b"")
-        + (_pack_bits(erased) if flags & _ERASE else b"")
-        + boxes.astype(box_type).tobytes()
-    )
-    tables += (op_table >> np.uint64(32)).astype(np.uint8).tobytes() + op_table.astype("<u4").tobytes()
-    # One list entry per zstd block, see _compress: columns of like distribution belong together.
-    # More and smaller groups pay where predictions vary more.
-    groups = (slice(1), slice(1, 2), slice(2, 4), slice(4, None)) if mix is not None else (slice(None),)
-    own_ops = op_index[: reinforcements.ops.size].astype(op_type).tobytes()
-    blocks = [
-        tables + own_ops,
-        geometry,
-        class_index.T.astype(class_type).tobytes(),
-        *(codes[rows].tobytes() for rows in groups),
-    ]
-    partner_entries = 0
-    if mix is not None and partners is not None:
-        mix_flags, partner_entries, mix_blocks = _mix_columns(mix, partners, mixed, box_type)
+    partner_table = np.zeros(0, np.int32)
+    if mix is not None:
+        mix_flags, partner_table = _mix_facts(mix)
         flags |= mix_flags
-        blocks += [*mix_blocks, op_index[reinforcements.ops.size :].astype(op_type).tobytes()]
-    record_bytes = _HEADER.size + sum(map(len, blocks))
+    write = _GroupWriter(
+        image_size=(image_height, image_width),
+        box_type=_narrow(max(view_size), 255),
+        op_type=_narrow(len(op_table), 256),
+        class_type=class_type,
+        flags=flags,
+        partner_table=partner_table,
+    )
+    codes: npt.NDArray[Any]
+    if encoding == _LOG8:
+        codes = _to_codes(predictions.soft_probs, step)
+    else:
+        codes = predictions.soft_probs.astype("<f2" if probabilities == "float16" else "<f4")
+    own_ops = op_index[: reinforcements.ops.size].reshape(ops_per_view, len(reinforcements))
+    partner_ops = op_index[reinforcements.ops.size :].reshape(ops_per_view, len(mixed))
+    groups = []
+    for start in range(0, views, group_rows):
+        rows = slice(start, start + group_rows)
+        drawn = slice(rows.start // 2, rows.stop // 2) if double else rows
+        of_partners = slice(*np.searchsorted(mixed, (drawn.start, drawn.stop)))
+        groups.append(
+            write.blocks(
+                reinforcements.take(drawn),
+                own_ops[:, drawn],
+                partner_ops[:, of_partners],
+                class_index[rows],
+                codes[rows],
+            )
+        )
+    blocks = [
+        tables + (op_table >> np.uint64(32)).astype(np.uint8).tobytes() + op_table.astype("<u4").tobytes(),
+        partner_table.astype("<u4").tobytes(),
+    ]
+    record_bytes = _HEADER.size + sum(map(len, blocks)) + sum(len(block) for group in groups for block in group)
     if record_bytes > MAX_RECORD_BYTES:
         _refuse("record size", f"{record_bytes} bytes", f"want at most {MAX_RECORD_BYTES}: store fewer views")
     header = _HEADER.pack(
         MAGIC, VERSION, _HEADER.size, record_bytes, flags, views, image_height, image_width, *view_size,
-        ops_per_view, len(op_table), topk, class_entries, encoding, 0, partner_entries, step,
+        ops_per_view, len(op_table), topk, class_entries, encoding, 0, len(partner_table), step, group_rows,
     )  # fmt: skip
-    return _compress([header + blocks[0], *blocks[1:]])
+    blocks[0] = header + blocks[0]
+    if len(groups) == 1:
+        return _compress([*blocks, *groups[0]])
+    return _compress([b"".join(blocks)], literal=True) + b"".join(_compress(group) for group in groups)
 
 
-def decode(frame: bytes) -> Record:
-    """The record in a zstd frame, checked for all that `Reinforcements.validate` checks but the sums.
+def decode(member: bytes) -> Record:
+    """The record in a member's zstd frames, checked for all that `Reinforcements.validate` checks but the sums.
 
     Raises:
         RecordError: naming the field that is wrong, its value, and what to do. Bytes raise nothing else.
     """
-    return _decode_record(_decompress(frame))
+    return _decode_record([_decompress(frame) for frame in _frames(member)])
 
 
 def _first_of_pairs(reinforcements: Reinforcements) -> Reinforcements:
@@ -213,35 +243,79 @@ def _first_of_pairs(reinforcements: Reinforcements) -> Reinforcements:
     return reinforcements.take(first)
 
 
-def _mix_columns(mix: Mix, partners: Views, mixed: npt.NDArray[np.intp], box_type: str) -> tuple[int, int, list[bytes]]:
-    """Flags, entries of the partner table, and the mix columns up to the partners' operations, as zstd blocks."""
-    numbers, lam, cut = mix.partner[mixed], mix.lam[mixed], mix.cut[mixed]
+def _mix_facts(mix: Mix) -> tuple[int, npt.NDArray[np.int32]]:
+    """The flags of mixed views, but DOUBLE, and the partner table."""
+    numbers = mix.partner[mix.partner != NO_PARTNER]
     own = numbers == SELF_PARTNER
     if own.any() and not own.all():
         _refuse("partner", "the image itself in some views", "want it in all mixed views or in none")
-    table, index = np.unique(numbers, return_inverse=True)
-    if own.any():
-        table, index = table[:0], index[:0]
+    table = np.unique(numbers[~own])
     if len(table) > 65535:
         _refuse("number of partners", len(table), "a record holds 65535: store fewer views")
-    flags = _MIXING
-    weights, cuts, erased = lam[lam < 1], cut[:, 2] > 0, partners.erase[:, 2] > 0
-    steps = weights.astype(np.float64) * _WEIGHT_STEPS
-    if (steps == np.floor(steps)).all():
-        stored = steps.astype("<u2").tobytes()
-    else:
-        flags, stored = flags | _WIDE_WEIGHTS, weights.astype("<f4").tobytes()
-    crop = partners.crop.T.astype(np.uint16)
-    blocks = [
-        # What hardly compresses, together.
-        table.astype("<u4").tobytes() + _pack_bits(mix.partner != NO_PARTNER) + _pack_bits(lam < 1) + _pack_bits(cuts)
-        + _pack_bits(partners.flip) + _pack_bits(erased) + stored + (crop & 255).astype(np.uint8).tobytes(),
-        index.astype(_narrow(len(table), 256)).tobytes(),
-        (crop >> 8).astype(np.uint8).tobytes(),
-        *(cut[cuts].T[rows].astype(box_type).tobytes() for rows in (slice(2), slice(2, None))),
-        partners.erase[erased].astype(box_type).tobytes(),
-    ]  # fmt: skip
-    return flags, len(table), blocks
+    steps = mix.lam.astype(np.float64) * _WEIGHT_STEPS
+    return _MIXING | _WIDE_WEIGHTS * bool((steps != np.floor(steps)).any()), table
+
+
+@dataclass(frozen=True)
+class _GroupWriter:
+    """Writes the columns of one group of rows, as one list entry per zstd block: like columns belong together."""
+
+    image_size: tuple[int, int]
+    box_type: str
+    op_type: str
+    class_type: str
+    flags: int
+    partner_table: npt.NDArray[np.int32]
+
+    def blocks(
+        self,
+        views: Views,
+        ops: npt.NDArray[np.intp],
+        partner_ops: npt.NDArray[np.intp],
+        class_index: npt.NDArray[Any],
+        codes: npt.NDArray[Any],
+    ) -> list[bytes]:
+        """The columns of ``views``; table entries of their and their partners' operations (n, views) and (n, Q).
+
+        class_index, codes: (rows, K), which are twice as many rows with DOUBLE.
+        """
+        erased = views.erase[:, 2] > 0
+        geometry = (
+            _pack_crops(views.crop, *self.image_size)
+            + (_pack_bits(views.flip) if self.flags & _FLIP else b"")
+            + (_pack_bits(erased) if self.flags & _ERASE else b"")
+            + views.erase[erased].astype(self.box_type).tobytes()
+        )
+        own = ops.astype(self.op_type).tobytes()
+        classes = class_index.T.astype(self.class_type).tobytes()
+        if views.mix is not None:
+            # More and smaller blocks pay where predictions vary more.
+            values = [codes[:, ranks].T.tobytes() for ranks in (slice(1), slice(1, 2), slice(2, 4), slice(4, None))]
+            return [geometry, own, classes, *values, *self._mix(views.mix), partner_ops.astype(self.op_type).tobytes()]
+        if codes.dtype != np.uint8:
+            return [geometry, own + classes, codes.T.tobytes()]
+        first, others = codes[:, :_FIRST_RANKS].T.tobytes(), codes[:, _FIRST_RANKS:].T.tobytes()
+        return [geometry, own + classes + first, others]
+
+    def _mix(self, mix: Mix) -> list[bytes]:
+        """The columns of mixed views but the partners' operations."""
+        mixed = mix.partner != NO_PARTNER
+        partners, numbers = mix.views.take(np.flatnonzero(mixed)), mix.partner[mixed]
+        lam, cut = mix.lam[mixed], mix.cut[mixed]
+        index = np.searchsorted(self.partner_table, numbers) if len(self.partner_table) else numbers[:0]
+        weights, cuts, erased = lam[lam < 1], cut[:, 2] > 0, partners.erase[:, 2] > 0
+        stored = weights if self.flags & _WIDE_WEIGHTS else weights.astype(np.float64) * _WEIGHT_STEPS
+        crop = partners.crop.T.astype(np.uint16)
+        return [
+            # What hardly compresses, together.
+            _pack_bits(mixed) + _pack_bits(lam < 1) + _pack_bits(cuts) + _pack_bits(partners.flip) + _pack_bits(erased)
+            + stored.astype("<f4" if self.flags & _WIDE_WEIGHTS else "<u2").tobytes()
+            + (crop & 255).astype(np.uint8).tobytes(),
+            index.astype(_narrow(len(self.partner_table), 256)).tobytes(),
+            (crop >> 8).astype(np.uint8).tobytes(),
+            *(cut[cuts].T[edges].astype(self.box_type).tobytes() for edges in (slice(2), slice(2, None))),
+            partners.erase[erased].astype(self.box_type).tobytes(),
+        ]  # fmt: skip
 
 
 def _refuse(field: str, value: object, advice: str) -> NoReturn:
@@ -407,18 +481,32 @@ def _from_codes(columns: npt.NDArray[np.uint8], step: float) -> npt.NDArray[np.f
     return np.ascontiguousarray((weights / total).T.astype(np.float32))
 
 
-def _compress(blocks: list[bytes]) -> bytes:
+def _compress(blocks: list[bytes], *, literal: bool = False) -> bytes:
     """``blocks``, one after another, as one zstd frame; each that is not too small becomes a zstd block.
 
-    A zstd block has its own Huffman table. These columns hold hardly any repeated strings, so what serves is
-    Huffman coding with as few matches as can be had (least tables, longest shortest match) and a block for
-    each group of like columns. Each table costs a reader about 2 us, so there are only four: 18.7 bytes per view on
-    10 photos x 400 views (EfficientNet-Lite0 teacher, K = 10). Nine blocks and "lazy2" take 17.7 bytes but 40 %
-    more time to read; one block takes 20.2 bytes.
+    A zstd block has its own Huffman table. These columns hold hardly any repeated strings, so what serves is Huffman
+    coding with as few matches as can be had (least tables, longest shortest match) and a block for each group of like
+    columns. Each table costs a reader about 1 us, and so does what it decodes beside the row that it wants. Hence
+    three groups of rows at N = 400, each of a block that does not compress (crops) and two that do, and the tables
+    left as they are (``literal``). Bytes per view with 3 photos x 400 views (EfficientNet-Lite0 teacher, K = 10) and us
+    to decompress what one view needs, with libzstd 1.5.4:
+
+        one frame, four blocks, all compressed                   19.2   16
+        the same, tables literal                                 19.5   14
+        2 groups, crops | ops, classes, codes 0-2 | codes 3-9    19.3    8.2
+        3 groups, the same                                       19.5    6.5
+        4 groups, the same                                       19.7    5.5
+        3 groups, tables compressed                              19.2    8.5
+        3 groups, crops | ops, classes | codes 0-1 | codes 2-9   19.3    7.5
+        3 groups, crops | all else                               20.2    5.2
+
+    "lazy" rather than "fast": that reuses tables which do not fit well (20.7 bytes in the third case).
     """
     parameters = zstandard.ZstdCompressionParameters(
-        strategy=zstandard.STRATEGY_FAST, min_match=7, hash_log=6, chain_log=6, search_log=1,
-        target_length=0, window_log=17, write_content_size=1, write_checksum=0, write_dict_id=0,
+        strategy=zstandard.STRATEGY_FAST if literal else zstandard.STRATEGY_LAZY,
+        target_length=int(literal),  # with "fast" and above 0, there is no Huffman coding
+        min_match=7, hash_log=6, chain_log=6, search_log=1,
+        window_log=17, write_content_size=1, write_checksum=0, write_dict_id=0,
     )  # fmt: skip
     size = sum(map(len, blocks))
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
@@ -432,14 +520,37 @@ def _compress(blocks: list[bytes]) -> bytes:
     return b"".join([*out, compressor.flush()])
 
 
+def _frames(member: bytes) -> list[bytes]:
+    """The zstd frames of a member, whole and with sizes of content that are allowed; RFC 8878 says what is read here."""
+    frames: list[bytes] = []
+    start = content = 0
+    while start < len(member) or not frames:
+        try:
+            facts = zstandard.get_frame_parameters(member[start : start + _FRAME_HEADER_BYTES])
+            at = start + zstandard.frame_header_size(member[start : start + _FRAME_HEADER_BYTES])
+        except zstandard.ZstdError as error:
+            raise RecordError(
+                f"reinforcement record: not a zstd frame at byte {start} ({error}); {_DAMAGED}"
+            ) from error
+        content += facts.content_size
+        if member[start : start + 4] != zstandard.FRAME_HEADER or content > MAX_RECORD_BYTES:
+            # a skippable frame, or too much; an unknown size is reported as 2**64 - 1
+            found = content if content < 2**63 else "absent"
+            _refuse("zstd content size", found, f"want it given and at most {MAX_RECORD_BYTES}: {_DAMAGED}")
+        last = False
+        while not last:
+            block = int.from_bytes(member[at : at + 3], "little")
+            last = bool(block & 1) or at >= len(member)
+            at += 3 + (1 if block >> 1 & 3 == _RUN_BLOCK else block >> 3)
+        at += 4 * bool(facts.has_checksum)
+        if at > len(member):
+            _refuse("end of a zstd frame", f"byte {at}", f"but its member has {len(member)} bytes: {_DAMAGED}")
+        frames.append(member[start:at])
+        start = at
+    return frames
+
+
 def _decompress(frame: bytes) -> bytes:
-    try:
-        size = zstandard.get_frame_parameters(frame).content_size
-    except zstandard.ZstdError as error:
-        raise RecordError(f"reinforcement record: not a zstd frame ({error}); {_DAMAGED}") from error
-    if size > MAX_RECORD_BYTES:  # an unknown size is reported as 2**64 - 1
-        found = size if size < 2**63 else "absent"
-        _refuse("zstd content size", found, f"want it given and at most {MAX_RECORD_BYTES}: {_DAMAGED}")
     try:
         return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
@@ -468,6 +579,7 @@ class _Header:
     reserved: int
     partner_entries: int
     log_step: float
+    group_rows: int
 
     def check(self, available: int) -> None:
         """RecordError for the first field that the schema refuses; ``available``: the record's bytes."""
@@ -491,6 +603,7 @@ class _Header:
             ("class_entries", self.topk, 0xFFFF * min(self.topk, 1), _DAMAGED),
             ("reserved", 0, 0, update),
             ("partner_entries", 0, 0xFFFF * bool(self.flags & _MIXING), update),
+            ("group_rows", 1, self.views, _DAMAGED),
             ("log_step", sys.float_info.min if log8 else 0, sys.float_info.max if log8 else 0, _DAMAGED),
         ):
             value = getattr(self, name)
@@ -500,23 +613,24 @@ class _Header:
             _refuse("flags", self.flags, f"want bits 4 to 6 with MIXING only: {update}")
         if self.flags & _PARTNER_CLASSES and not self.topk:
             _refuse("flags", self.flags, f"want PARTNER_CLASSES with predictions only: {_DAMAGED}")
-        if self.flags & _DOUBLE and self.views % 2:
-            _refuse("views", self.views, f"want an even number with DOUBLE: {_DAMAGED}")
+        for name in ("views", "group_rows"):
+            if self.flags & _DOUBLE and getattr(self, name) % 2:
+                _refuse(name, getattr(self, name), f"want an even number with DOUBLE: {_DAMAGED}")
 
 
 class _Columns:
-    """Cuts the columns off a record, in order; RecordError where they end too early."""
+    """Cuts the columns off a part of a record, in order; RecordError where they end too early."""
 
-    def __init__(self, record: bytes) -> None:
-        self._record = record
-        self._offset = _HEADER.size
+    def __init__(self, part: bytes, offset: int = 0) -> None:
+        self._part = part
+        self._offset = offset
 
     def take(self, name: str, dtype: str, count: int) -> npt.NDArray[Any]:
         end = self._offset + count * np.dtype(dtype).itemsize
-        if end > len(self._record):
-            have = f"but the record has {len(self._record)} bytes: {_DAMAGED}"
+        if end > len(self._part):
+            have = f"but this part of the record has {len(self._part)} bytes: {_DAMAGED}"
             _refuse(f"end of column {name}", f"byte {end}", have)
-        column = np.frombuffer(self._record, dtype, count, self._offset)
+        column = np.frombuffer(self._part, dtype, count, self._offset)
         self._offset = end
         return column
 
@@ -528,9 +642,9 @@ class _Columns:
         return bits[:count]
 
     def finish(self) -> None:
-        if self._offset != len(self._record):
-            have = f"but the columns end at byte {self._offset}: {_DAMAGED}"
-            _refuse("record_bytes", len(self._record), have)
+        if self._offset != len(self._part):
+            have = f"but its columns end at byte {self._offset}: {_DAMAGED}"
+            _refuse("length of a part of the record", f"{len(self._part)} bytes", have)
 
 
 def _check_rows(bad: Any, field: str, values: npt.NDArray[Any], want: str) -> None:
@@ -541,18 +655,21 @@ def _check_rows(bad: Any, field: str, values: npt.NDArray[Any], want: str) -> No
         _refuse(f"{field} of row {row}", value if len(value) < 200 else f"{value[:200]} ...", f"{want}: {_DAMAGED}")
 
 
-def _decode_record(record: bytes) -> Record:
-    """The record in its uncompressed bytes."""
-    if len(record) < _HEADER.size:
-        _refuse("record size", f"{len(record)} bytes", f"want {_HEADER.size} or more: {_DAMAGED}")
-    header = _Header(*_HEADER.unpack_from(record))
-    header.check(len(record))
+def _decode_record(parts: list[bytes]) -> Record:
+    """The record in the contents of its frames."""
+    if len(parts[0]) < _HEADER.size:
+        _refuse("record size", f"{len(parts[0])} bytes", f"want {_HEADER.size} or more: {_DAMAGED}")
+    header = _Header(*_HEADER.unpack_from(parts[0]))
+    header.check(sum(map(len, parts)))
+    starts = range(0, header.views, header.group_rows)
+    if len(parts) != (frames := 1 if len(starts) == 1 else 1 + len(starts)):
+        _refuse("number of zstd frames", len(parts), f"want {frames} for {len(starts)} groups of rows: {_DAMAGED}")
     topk, view_size = header.topk, (header.view_height, header.view_width)
     rows = header.views  # of predictions; two of them share the parameters of a pair
     views = rows // 2 if header.flags & _DOUBLE else rows
     class_entries, op_entries = header.class_entries, header.op_entries
 
-    columns = _Columns(record)
+    columns = _Columns(parts[0], _HEADER.size)
     wide = bool(header.flags & _WIDE_CLASSES)
     largest = class_entries
     if by_partner := bool(header.flags & _PARTNER_CLASSES):
@@ -566,28 +683,28 @@ def _decode_record(record: bytes) -> Record:
         classes = columns.take("classes", "<u4" if wide else "<u2", class_entries)
     op_ids = columns.take("op ids", "u1", op_entries)
     op_magnitudes = columns.take("op magnitudes", "<f4", op_entries)
-    op_index = columns.take("ops", _narrow(op_entries, 256), header.num_ops * views)
-    crop_bits = columns.take_bits("crops", views * _crop_bits(header.image_height, header.image_width))
-    unset = np.zeros(views, np.bool_)
-    flip = columns.take_bits("flips", views).astype(np.bool_) if header.flags & _FLIP else unset
-    erased = columns.take_bits("erased", views).astype(np.bool_) if header.flags & _ERASE else unset
-    erased_rows = int(erased.sum())
-    boxes = columns.take("erase boxes", _narrow(max(view_size), 255), 4 * erased_rows).reshape(-1, 4)
-    class_index = columns.take("class indices", _narrow(largest, 256), topk * rows)
-    value_type = ("<f4", "<f2", "u1")[header.probability_encoding]
-    values = columns.take("probabilities", value_type, topk * rows).reshape(topk, rows)
-    stored_mix = _MixColumns(columns, header, views) if header.flags & _MIXING else None
-    columns.finish()
+    partner_table = columns.take("partner table", "<u4", header.partner_entries)
+    if len(starts) == 1:
+        groups = [_take_group(columns, header, rows, largest)]
+    else:
+        columns.finish()
+        groups = [
+            _take_group(_Columns(part), header, min(header.group_rows, rows - start), largest)
+            for start, part in zip(starts, parts[1:], strict=True)
+        ]
+    stored = _joined([group for group, _ in groups])
+    stored_mix = _joined([mix for _, mix in groups if mix is not None]) if header.flags & _MIXING else None
+    flip, erased = stored.flip.astype(np.bool_), stored.erased.astype(np.bool_)
 
     _check_rows(classes > np.iinfo(np.int32).max, "class id", classes, "want below 2**31")
     if not by_partner:
         _check_rows(repeats(classes[None]), "class table", classes[None], "want distinct ids")
     _check_rows(op_ids >= len(OP_NAMES), "operation", op_ids, f"want 0..{len(OP_NAMES) - 1}")
     _check_rows(~np.isfinite(op_magnitudes), "operation magnitude", op_magnitudes, "want a finite number")
-    entries = class_index.reshape(topk, rows).T.astype(np.int64)
+    entries = stored.class_index.astype(np.int64)
     limit: Any = class_entries
     if by_partner and stored_mix is not None:
-        group = np.repeat(stored_mix.group(), 2 if header.flags & _DOUBLE else 1)
+        group = np.repeat(stored_mix.group(partner_table), 2 if header.flags & _DOUBLE else 1)
         limit = counts.astype(np.int64)[group][:, None]
         entries = entries + (np.cumsum(counts, dtype=np.int64) - counts)[group][:, None]
         limit = limit + (np.cumsum(counts, dtype=np.int64) - counts)[group][:, None]
@@ -595,24 +712,24 @@ def _decode_record(record: bytes) -> Record:
     _check_rows(unknown, "class table entries", entries, "want them below the number of entries")
     _check_rows(repeats(entries), "class table entries", entries, "want distinct classes")
     soft_ids = np.ascontiguousarray(classes[entries].astype(np.int32))
-    erase = _placed_boxes("erase box", erased, boxes, view_size)
+    erase = _placed_boxes("erase box", erased, stored.boxes, view_size)
     if header.probability_encoding == _LOG8 and topk:
-        probs = _from_codes(values, header.log_step)
+        probs = _from_codes(stored.values.T, header.log_step)
     else:
-        probs = np.ascontiguousarray(values.T.astype(np.float32))
+        probs = np.ascontiguousarray(stored.values.astype(np.float32))
         outside = ~((probs >= 0) & (probs <= 1)).all(axis=1)
         _check_rows(outside, "probabilities", probs, "want numbers in 0..1")
         _check_rows((probs[:, 1:] > probs[:, :-1]).any(axis=1), "probabilities", probs, "want them falling")
 
-    def operations(index: npt.NDArray[Any], count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        _check_rows(index >= op_entries, "operation table entry", index, f"want below {op_entries}")
-        places = index.reshape(header.num_ops, count).T
-        return op_ids[places], op_magnitudes[places].astype(np.float32, copy=False)
+    def operations(index: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        unknown = (index >= op_entries).any(axis=1)
+        _check_rows(unknown, "operation table entries", index, f"want below {op_entries}")
+        return op_ids[index], op_magnitudes[index].astype(np.float32, copy=False)
 
-    crop = _unpack_crops(crop_bits.reshape(views, -1), header.image_height, header.image_width)
-    own = Views(crop, flip, *operations(op_index, views), erase)
+    crop = _unpack_crops(stored.crop_bits, header.image_height, header.image_width)
+    own = Views(crop, flip, *operations(stored.op_index), erase)
     if stored_mix is not None:
-        own = replace(own, mix=stored_mix.mix(header, *operations(stored_mix.op_index, len(stored_mix.mixed))))
+        own = replace(own, mix=stored_mix.mix(header, partner_table, *operations(stored_mix.op_index)))
     if header.flags & _DOUBLE:
         own = own.take(np.repeat(np.arange(views), 2))
         assert own.mix is not None
@@ -640,55 +757,70 @@ def _placed_boxes(
     return placed
 
 
-class _MixColumns:
-    """The columns of mixed views, cut off a record in their order."""
+@dataclass(frozen=True)
+class _Rows:
+    """The columns of some rows, and of the views that these share; rows lead."""
 
-    def __init__(self, columns: _Columns, header: _Header, views: int) -> None:
-        box = _narrow(max(header.view_height, header.view_width), 255)
-        self.table = columns.take("partner table", "<u4", header.partner_entries)
-        self.present = columns.take_bits("partnered", views).astype(np.bool_)
-        self.mixed = np.flatnonzero(self.present)
-        count = len(self.mixed)
-        self.mixup, self.cuts, self.flip, self.erased = (
-            columns.take_bits(name, count).astype(np.bool_)
-            for name in ("mixups", "cutmixes", "partner flips", "partner erased")
-        )
-        kind = "<f4" if header.flags & _WIDE_WEIGHTS else "<u2"
-        self.weights = columns.take("mixup weights", kind, int(self.mixup.sum()))
-        self.low = columns.take("partner crops, low bytes", "u1", 4 * count).reshape(4, count)
-        indexed = count if header.partner_entries else 0
-        self.index = columns.take("partners", _narrow(header.partner_entries, 256), indexed)
-        self.high = columns.take("partner crops, high bytes", "u1", 4 * count).reshape(4, count)
-        self.cut_boxes = columns.take("cutmix boxes", box, 4 * int(self.cuts.sum())).reshape(4, -1).T
-        self.erase_boxes = columns.take("partner erase boxes", box, 4 * int(self.erased.sum())).reshape(-1, 4)
-        self.op_index = columns.take("partner ops", _narrow(header.op_entries, 256), header.num_ops * count)
+    crop_bits: npt.NDArray[np.uint8]
+    flip: npt.NDArray[np.uint8]
+    erased: npt.NDArray[np.uint8]
+    boxes: npt.NDArray[Any]
+    op_index: npt.NDArray[Any]
+    class_index: npt.NDArray[Any]
+    values: npt.NDArray[Any]
 
-    def group(self) -> npt.NDArray[np.int64]:
-        """The class table of each view: its partner's entry, or the one after the last."""
-        group = np.full(len(self.present), len(self.table), np.int64)
-        if len(self.table):
-            _check_rows(
-                self.index >= len(self.table), "partner table entry", self.index, f"want below {len(self.table)}"
-            )
+
+@dataclass(frozen=True)
+class _MixRows:
+    """The columns of mixed views of some rows; entries lead. All but ``present`` are of those that have a partner."""
+
+    present: npt.NDArray[np.bool_]
+    mixup: npt.NDArray[np.bool_]
+    cuts: npt.NDArray[np.bool_]
+    flip: npt.NDArray[np.bool_]
+    erased: npt.NDArray[np.bool_]
+    weights: npt.NDArray[Any]
+    crop: npt.NDArray[np.int32]
+    index: npt.NDArray[Any]
+    cut_boxes: npt.NDArray[Any]
+    erase_boxes: npt.NDArray[Any]
+    op_index: npt.NDArray[Any]
+
+    @property
+    def mixed(self) -> npt.NDArray[np.intp]:
+        """The views that have a partner."""
+        return np.flatnonzero(self.present)
+
+    def group(self, table: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """The class table of each view: its partner's entry in the partner table, or the one after the last."""
+        group = np.full(len(self.present), len(table), np.int64)
+        if len(table):
+            _check_rows(self.index >= len(table), "partner table entry", self.index, f"want below {len(table)}")
             group[self.mixed] = self.index
         return group
 
-    def mix(self, header: _Header, ops: npt.NDArray[np.uint8], magnitudes: npt.NDArray[np.float32]) -> Mix:
+    def mix(
+        self,
+        header: _Header,
+        table: npt.NDArray[Any],
+        ops: npt.NDArray[np.uint8],
+        magnitudes: npt.NDArray[np.float32],
+    ) -> Mix:
         """The columns checked and spread over all views; RecordError for the first that is wrong."""
         count, view_size = len(self.mixed), (header.view_height, header.view_width)
         if header.flags & _DOUBLE:
             _check_rows(~self.present, "partner", self.present, "want one in every view of a double-mix")
         numbers = np.full(count, SELF_PARTNER, np.int32)
         if header.partner_entries:
-            _check_rows(self.table > np.iinfo(np.int32).max, "partner", self.table, "want below 2**31")
-            numbers = self.table[self.group()[self.mixed]].astype(np.int32)
+            _check_rows(table > np.iinfo(np.int32).max, "partner", table, "want below 2**31")
+            numbers = table[self.group(table)[self.mixed]].astype(np.int32)
         lam = np.ones(count, np.float32)
         if header.flags & _WIDE_WEIGHTS:
             _check_rows(~((self.weights >= 0) & (self.weights < 1)), "mixup weight", self.weights, "want it in 0..1")
             lam[self.mixup] = self.weights
         else:
             lam[self.mixup] = self.weights / np.float32(_WEIGHT_STEPS)
-        crop = (self.low.astype(np.int32) | self.high.astype(np.int32) << 8).T
+        crop = self.crop
         limit = (MAX_SIDE, MAX_SIDE) if header.partner_entries else (header.image_height, header.image_width)
         outside = (crop[:, :2] + crop[:, 2:] > limit).any(axis=1) | (crop[:, 2:] == 0).any(axis=1)
         _check_rows(outside, "partner crop", crop, f"want it inside {limit[0]}x{limit[1]} and not empty")
@@ -707,3 +839,66 @@ class _MixColumns:
         for name, column in columns.items():
             getattr(out.views, name)[self.mixed] = column
         return out
+
+
+def _take_group(columns: _Columns, header: _Header, rows: int, largest: int) -> tuple[_Rows, _MixRows | None]:
+    """Cuts the columns of one group, which is all that is left of a part; ``largest``: entries of a class table."""
+    topk, num_ops = header.topk, header.num_ops
+    views = rows // 2 if header.flags & _DOUBLE else rows
+    box_type = _narrow(max(header.view_height, header.view_width), 255)
+    op_type = _narrow(header.op_entries, 256)
+    unset = np.zeros(views, np.uint8)
+    crop_bits = columns.take_bits("crops", views * _crop_bits(header.image_height, header.image_width))
+    flip = columns.take_bits("flips", views) if header.flags & _FLIP else unset
+    erased = columns.take_bits("erased", views) if header.flags & _ERASE else unset
+    group = _Rows(
+        crop_bits.reshape(views, -1),
+        flip,
+        erased,
+        columns.take("erase boxes", box_type, 4 * int(erased.sum())).reshape(-1, 4),
+        columns.take("ops", op_type, num_ops * views).reshape(num_ops, views).T,
+        columns.take("class indices", _narrow(largest, 256), topk * rows).reshape(topk, rows).T,
+        columns.take("probabilities", ("<f4", "<f2", "u1")[header.probability_encoding], topk * rows)
+        .reshape(topk, rows)
+        .T,
+    )
+    mix = None
+    if header.flags & _MIXING:
+        present = columns.take_bits("partnered", views).astype(np.bool_)
+        count = int(present.sum())
+        mixup, cuts, partner_flip, partner_erased = (
+            columns.take_bits(name, count).astype(np.bool_)
+            for name in ("mixups", "cutmixes", "partner flips", "partner erased")
+        )
+        kind = "<f4" if header.flags & _WIDE_WEIGHTS else "<u2"
+        weights = columns.take("mixup weights", kind, int(mixup.sum()))
+        low = columns.take("partner crops, low bytes", "u1", 4 * count).reshape(4, count).T
+        indexed = count if header.partner_entries else 0
+        index = columns.take("partners", _narrow(header.partner_entries, 256), indexed)
+        high = columns.take("partner crops, high bytes", "u1", 4 * count).reshape(4, count).T
+        mix = _MixRows(
+            present,
+            mixup,
+            cuts,
+            partner_flip,
+            partner_erased,
+            weights,
+            low.astype(np.int32) | high.astype(np.int32) << 8,
+            index,
+            columns.take("cutmix boxes", box_type, 4 * int(cuts.sum())).reshape(4, -1).T,
+            columns.take("partner erase boxes", box_type, 4 * int(partner_erased.sum())).reshape(-1, 4),
+            columns.take("partner ops", op_type, num_ops * count).reshape(num_ops, count).T,
+        )
+    columns.finish()
+    return group, mix
+
+
+_Part = TypeVar("_Part", _Rows, _MixRows)
+
+
+def _joined(parts: list[_Part]) -> _Part:
+    """The rows of all parts, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(parts[0])}
+    return type(parts[0])(**columns)

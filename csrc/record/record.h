@@ -46,11 +46,11 @@ class Record {
   size_t head_bytes() const { return head_bytes_; }        ///< of header and tables
   uint32_t record_bytes() const { return record_bytes_; }  ///< of the whole record, as the header says
   uint32_t groups() const { return static_cast<uint32_t>(groups_.size()); }
-  bool has_group(uint32_t group) const { return groups_[group].rows > 0; }
-  uint32_t group_of(uint32_t row) const { return row / group_rows_; }
-  uint32_t views() const { return views_; }                       ///< N
-  uint32_t image_height() const { return image_height_; }         ///< pixels of the source image
-  uint32_t image_width() const { return image_width_; }           ///< pixels of the source image
+  bool has_group(uint32_t group) const { return groups_[group].rows > 0; }  ///< was added; group < groups()
+  uint32_t group_of(uint32_t row) const { return row / group_rows_; }       ///< row < views()
+  uint32_t views() const { return views_; }                                 ///< N
+  uint32_t image_height() const { return image_height_; }                   ///< pixels of the source image
+  uint32_t image_width() const { return image_width_; }                     ///< pixels of the source image
   uint32_t view_height() const { return view_height_; }           ///< output pixels that erase boxes refer to
   uint32_t view_width() const { return view_width_; }             ///< output pixels that erase boxes refer to
   int num_ops() const { return static_cast<int>(num_ops_); }      ///< n
@@ -160,8 +160,8 @@ class Reader {
     size_t content_at, content_bytes;  // in buffer_
   };
 
-  void FindFrames(
-      std::span<const uint8_t> member);  // fills frames_ and makes buffer_ as large as their content
+  // Fills frames_, and makes buffer_ as large as their content.
+  void FindFrames(std::span<const uint8_t> member);
   std::span<const uint8_t> Content(const Frame& frame);
 
   std::unique_ptr<Context> context_;

@@ -42,8 +42,8 @@ _WEIGHT_STEPS: Final = 1 << 16  # MixUp weights in two bytes are multiples of 1 
 MIN_LOG_STEP: Final = 0.1
 MAX_LOG_STEP: Final = 1.0
 
-# A record of unmixed views has as many groups of rows as hold this many: 3 of 134 rows at N = 400, see _compress.
-_MIN_GROUP_ROWS: Final = 128
+# A record of unmixed views has as many groups of rows as hold this many: 4 at N = 400, see _compress.
+_MIN_GROUP_ROWS: Final = 100
 
 # Of unmixed views the first columns of codes share a zstd block with operations and class indices, see _compress.
 _FIRST_RANKS: Final = 3
@@ -487,20 +487,18 @@ def _compress(blocks: list[bytes], *, literal: bool = False) -> bytes:
     A zstd block has its own Huffman table. These columns hold hardly any repeated strings, so what serves is Huffman
     coding with as few matches as can be had (least tables, longest shortest match) and a block for each group of like
     columns. Each table costs a reader about 1 us, and so does what it decodes beside the row that it wants. Hence
-    three groups of rows at N = 400, each of a block that does not compress (crops) and two that do, and the tables
-    left as they are (``literal``). Bytes per view with 3 photos x 400 views (EfficientNet-Lite0 teacher, K = 10) and us
-    to decompress what one view needs, with libzstd 1.5.4:
+    four groups of rows at N = 400, each of a block that does not compress (crops) and two that do, and the tables
+    left as they are (``literal``). Mean bytes per view of 10 photos x 400 views (EfficientNet-Lite0 teacher, K = 10) and
+    us to decompress what one view needs, with libzstd 1.5.4 (one frame as it was before groups: 18.9 and 20):
 
-        one frame, four blocks, all compressed                   19.2   16
-        the same, tables literal                                 19.5   14
-        2 groups, crops | ops, classes, codes 0-2 | codes 3-9    19.3    8.2
-        3 groups, the same                                       19.5    6.5
-        4 groups, the same                                       19.7    5.5
-        3 groups, tables compressed                              19.2    8.5
-        3 groups, crops | ops, classes | codes 0-1 | codes 2-9   19.3    7.5
-        3 groups, crops | all else                               20.2    5.2
+        groups                 1      2      3      4      5      6
+        bytes per view      18.6   18.9   19.1   19.2   19.4   19.6
+        us                  19.5   11.1    8.9    7.8    7.1    6.5
 
-    "lazy" rather than "fast": that reuses tables which do not fit well (20.7 bytes in the third case).
+    The other choices, on 3 photos that compress less well, with 3 groups (19.5 bytes, 6.5 us): tables compressed 19.2,
+    8.5; crops | operations, classes | codes 0-1 | codes 2-9: 19.3, 7.5; crops | all else: 20.2, 5.2.
+
+    "lazy" rather than "fast": that reuses tables which do not fit well (20.7 bytes instead of 19.2).
     """
     parameters = zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_FAST if literal else zstandard.STRATEGY_LAZY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,15 @@ def visible_gpus() -> int:
         return 0
     count = ctypes.c_int(0)
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Writes files by their paths below the folder, which is returned."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, encode_jpeg, picture
+from conftest import REPOSITORY, encode_jpeg, picture, write_files
 from PIL import Image
 
 import dali_dr
@@ -81,10 +81,7 @@ def test_cifar_example_pads_and_crops(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_own_teacher_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(6):
-        path = tmp_path / "images" / f"c{number % 2}" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_jpeg(picture(70, 90, number)))
+    write_files(tmp_path / "images", {f"c{n % 2}/{n}.jpg": encode_jpeg(picture(70, 90, n)) for n in range(6)})
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "images"), str(tmp_path / "out")])
     module("reinforce_from_python").main()
     assert "6 images" in capsys.readouterr().out and dali_dr.Dataset(tmp_path / "out").num_views == 16

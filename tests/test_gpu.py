@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import picture, visible_gpus
+from conftest import picture, visible_gpus, write_files
 from PIL import Image
 
 pytest.importorskip("nvidia.dali")
@@ -51,6 +51,7 @@ from test_replay import (  # noqa: E402
     pack,
     random_view,
     run,
+    several_views,
     test_images,
 )
 
@@ -144,10 +145,7 @@ def test_batches(batch: int) -> None:
 def test_many_views_per_image_and_parts_with_an_origin() -> None:
     rng = np.random.default_rng(0)
     images = [picture(80, 90, 0), picture(140, 70, 1)]
-    views = [[random_view(rng, image, (32, 40)) for _ in range(5)] for image in images]
-    for rows in views:
-        for view in rows:
-            view["ops"] = (view["ops"] + [(0, 0.0)] * 5)[:5]
+    views = [several_views(rng, image, (32, 40)) for image in images]
     both(images, [np.stack([pack(**v) for v in rows]) for rows in views], views, size=(32, 40))
     view = {"crop": (30, 20, 40, 31), "ops": [(9, 0.3)], "flip": True}
     part = np.ascontiguousarray(images[0][25:75, 11:60])
@@ -223,11 +221,7 @@ def test_iterator_yields_the_cpus_batches(tmp_path: Path, roi_decode: str) -> No
 
 
 def make_pngs(folder: Path) -> Path:
-    for i in range(9):
-        path = folder / f"class{i % 3}" / f"{i}.png"
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_bytes(png(picture(90 + 7 * i, 130 - 3 * i, i)))
-    return folder
+    return write_files(folder, {f"class{i % 3}/{i}.png": png(picture(90 + 7 * i, 130 - 3 * i, i)) for i in range(9)})
 
 
 @pytest.mark.parametrize("variant", ["rrc+mixing+ra+re", "self-mix", "double-mix"])

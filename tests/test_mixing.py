@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import encode_jpeg, picture
+from conftest import encode_jpeg, picture, write_files
 from PIL import Image
 from scipy import stats
 from test_reinforce import tiny_teacher
@@ -187,12 +187,11 @@ VIEWS = 8
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photos")
-    for number in range(11):
-        path = root / f"class{number % 3}" / f"photo{number:02d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(encode_jpeg(picture(60 + 9 * number, 140 - 7 * number, number)))
-    return root
+    photos = {
+        f"class{number % 3}/photo{number:02d}.jpg": encode_jpeg(picture(60 + 9 * number, 140 - 7 * number, number))
+        for number in range(11)
+    }
+    return write_files(tmp_path_factory.mktemp("photos"), photos)
 
 
 def generation(variant: str, **change: Any) -> Generation:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import encode_jpeg, picture
+from conftest import encode_jpeg, picture, write_files
 from PIL import Image
 from test_iterator import epoch_of, loader, make_dataset
 
@@ -198,10 +198,7 @@ def test_errors(plain: dali_dr.Dataset) -> None:
 
 
 def test_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(5):
-        path = tmp_path / "in" / "ab"[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_jpeg(picture(40, 50, number)))
+    write_files(tmp_path / "in", {f"{'ab'[n % 2]}/{n}.jpg": encode_jpeg(picture(40, 50, n)) for n in range(5)})
     command = ["pack", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--quiet", "--samples-per-shard", "2"]
     assert main([*command, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import encode_jpeg, picture
+from conftest import encode_jpeg, picture, write_files
 from PIL import Image
 
 import dali_dr
@@ -40,12 +40,8 @@ def tiny_teacher() -> Teacher:
 
 @pytest.fixture
 def folder(tmp_path: Path, jpeg_bytes: list[bytes]) -> Path:
-    root = tmp_path / "images"
-    for number, data in enumerate(jpeg_bytes):
-        path = root / f"class{number % 3}" / f"photo {number}.v1.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root
+    files = {f"class{number % 3}/photo {number}.v1.jpg": data for number, data in enumerate(jpeg_bytes)}
+    return write_files(tmp_path / "images", files)
 
 
 def generation(**changes: Any) -> Generation:

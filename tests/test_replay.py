@@ -330,13 +330,16 @@ def test_types_layouts_and_normalisation(layout: str, dtype: str, mean: Sequence
     assert_same(got, want, views)
 
 
+def several_views(rng: np.random.Generator, image: Pixels, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Five random views with as many words each."""
+    views = [random_view(rng, image, size) for _ in range(5)]
+    return [view | {"ops": (view["ops"] + [(0, 0.0)] * 5)[:5]} for view in views]
+
+
 def test_many_views_per_image() -> None:
     rng = np.random.default_rng(0)
     images = [picture(80, 90, 0), picture(40, 70, 1)]
-    views = [[random_view(rng, image, (32, 40)) for _ in range(5)] for image in images]
-    for rows in views:
-        for view in rows:
-            view["ops"] = (view["ops"] + [(0, 0.0)] * 5)[:5]  # equal word counts
+    views = [several_views(rng, image, (32, 40)) for image in images]
     got = run(images, [np.stack([pack(**v) for v in rows]) for rows in views], size=(32, 40))
     want = [
         np.stack([reference(i, (32, 40), **v).transpose(2, 0, 1) for v in rows])

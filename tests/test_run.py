@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encode_jpeg, picture
+from conftest import encode_jpeg, picture, write_files
 from PIL import Image
 from test_reinforce import generation
 
@@ -35,13 +35,10 @@ TEACHERS_SECONDS = 0.04  # that a batch takes, so that there is something to kil
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """42 small photos and, in shard 3 of 6 to a shard, one that is cut off; all six of shard 5 are no images."""
-    root = tmp_path_factory.mktemp("images")
-    for number in range(42):
-        path = root / f"c{number // 6}" / f"p{number:02d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        data = encode_jpeg(picture(50 + number, 64, number))
-        path.write_bytes(data[: len(data) // 2] if number == 20 else b"no image" if number // 6 == 5 else data)
-    return root
+    files = {f"c{n // 6}/p{n:02d}.jpg": encode_jpeg(picture(50 + n, 64, n)) for n in range(42)}
+    files["c3/p20.jpg"] = files["c3/p20.jpg"][: len(files["c3/p20.jpg"]) // 2]
+    files |= {name: b"no image" for name in files if name.startswith("c5/")}
+    return write_files(tmp_path_factory.mktemp("images"), files)
 
 
 def make_run(images: Path, out: Path, **changes: Any) -> Run:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from conftest import picture, write_files
 from test_reinforce import Tiny
 
 import dali_dr
@@ -130,11 +130,8 @@ def test_a_compiled_teacher_predicts_the_same() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, jpeg_bytes: list[bytes]) -> ImageFolder:
-    for number, data in enumerate(jpeg_bytes):
-        path = tmp_path / "images" / f"c{number % 2}" / f"p{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return ImageFolder.scan(tmp_path / "images")
+    files = {f"c{number % 2}/p{number}.jpg": data for number, data in enumerate(jpeg_bytes)}
+    return ImageFolder.scan(write_files(tmp_path / "images", files))
 
 
 class Embedder(torch.nn.Module):

@@ -473,10 +473,11 @@ def _numbers(dataset: Dataset, samples: Any, classes: Sequence[int] | None) -> n
         return None
     numbers = np.arange(len(dataset))
     if samples is not None:
-        try:
-            numbers = np.array([dataset.find(s) if isinstance(s, str) else int(s) for s in samples], np.int64)
-        except KeyError as error:
-            raise ShardError(f"{dataset.path}: no sample has the key {error.args[0]!r}") from None
+        keys = [s for s in samples if isinstance(s, str)]
+        found = dict(zip(keys, dataset.find_all(keys).tolist(), strict=True))
+        if absent := [key for key, number in found.items() if number < 0]:
+            raise ShardError(f"{dataset.path}: no sample has the key {absent[0]!r}")
+        numbers = np.array([found[s] if isinstance(s, str) else int(s) for s in samples], np.int64)
         if numbers.size and (numbers.min() < 0 or numbers.max() >= len(dataset)):
             raise ValueError(f"`samples` runs from {numbers.min()} to {numbers.max()}, but there are {len(dataset)}")
         if len(np.unique(numbers)) != len(numbers):

@@ -24,6 +24,16 @@ def default_threads() -> int:
     return max(1, processors)
 
 
+def stacked(batch: Any) -> Any:
+    """A copy of a pipeline's output, whose samples have one shape, as one torch tensor (B, …) on its device."""
+    import torch
+
+    tensor = torch.stack([torch.utils.dlpack.from_dlpack(batch[i]) for i in range(len(batch))])
+    if tensor.is_cuda:  # DALI may reuse the batch's memory, on a stream of its own, as soon as `batch` is gone
+        torch.cuda.current_stream().synchronize()
+    return tensor
+
+
 def replay_pipeline(
     source: Callable[[Any], Sequence[Any]],
     *,

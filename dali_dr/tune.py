@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 import tqdm
 
 from dali_dr.iterator import ReinforcedIterator
-from dali_dr.pipeline import Device
+from dali_dr.pipeline import Device, default_threads
 from dali_dr.shards.dataset import Dataset
 
 HW_LOADS = (0.0, 0.12, 0.65, 0.99)
@@ -55,7 +54,7 @@ def tune(
     Returns:
       The trials, fastest first.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = default_threads()
     threads = threads or sorted({max(1, cores // 4), max(1, cores // 2), cores})
     loads: Sequence[float | None] = (hw_loads or HW_LOADS) if device == "gpu" else (None,)
     combinations = list(itertools.product(threads, prefetch, loads))

@@ -75,6 +75,14 @@ def sidecar(image_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> dali_
     return reinforced(open_source(f"{image_tars}/*.tar"), out, sidecar=True)
 
 
+def test_many_keys_are_found_as_few_are(whole: dali_dr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [*reversed(list(whole.keys)), "absent"]
+    want = [*reversed(range(len(whole))), -1]
+    assert whole.find_all(keys).tolist() == want
+    monkeypatch.setattr("dali_dr.shards.dataset._FEW_KEYS", 1)
+    assert whole.find_all(keys).tolist() == want
+
+
 def test_a_sidecar_set_is_the_whole_one_but_for_the_place_of_the_images(
     sidecar: dali_dr.Dataset, whole: dali_dr.Dataset, image_tars: Path
 ) -> None:

@@ -100,13 +100,12 @@ def draw(
     numbers = np.asarray(views, dtype=np.int64).reshape(-1)
     if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
         raise ValueError(f"draw: view numbers must be in 0..2^53-1, got {numbers.min()}..{numbers.max()}")
-    digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON).digest()
-    philox_key = np.frombuffer(digest, "<u8").astype(np.uint64)
+    stream_key = philox_key(key, seed, _PERSON)
 
     swapped = np.zeros(len(numbers), np.bool_)
     if spec.mixing is not None and spec.mixing.double:
         numbers, swapped = numbers // 2, numbers % 2 == 1
-    own = _draw_views(spec, philox_key, 0, numbers, np.array([image_height]), np.array([image_width]))
+    own = _draw_views(spec, stream_key, 0, numbers, np.array([image_height]), np.array([image_width]))
     if spec.mixing is None:
         return own
     if spec.mixing.partners == "self":
@@ -116,11 +115,11 @@ def draw(
             f"draw: the spec mixes images: pass population (1..2^31-1, got {population}) and partner_size, the number "
             "of images in the data set and a function that gives the size of one"
         )
-    u = _uniforms(philox_key, _MIX_STREAM, numbers)
+    u = _uniforms(stream_key, _MIX_STREAM, numbers)
     places = u[:, 0]
     if spec.mixing.pool is not None:
         slots = np.floor(places * spec.mixing.pool).astype(np.int64)
-        places = _uniforms(philox_key, _POOL_STREAM, slots)[:, 0]
+        places = _uniforms(stream_key, _POOL_STREAM, slots)[:, 0]
     partner = _draw_partner(spec.mixing, places, population)
     lam, cut = _draw_mix(spec.mixing, u, spec.size)
     if not spec.mixing.double:
@@ -130,11 +129,23 @@ def draw(
     heights, widths = np.array([known[number] for number in partner[mixed].tolist()], np.int64).reshape(-1, 2).T
     if spec.mixing.partners == "self":
         partner[mixed] = SELF_PARTNER
-    drawn = _draw_views(spec, philox_key, _PARTNER, numbers[mixed], heights, widths)
+    drawn = _draw_views(spec, stream_key, _PARTNER, numbers[mixed], heights, widths)
     partners = no_partner_views(len(numbers), own.num_ops)
     for name in ("crop", "flip", "ops", "magnitudes", "erase"):
         getattr(partners, name)[mixed] = getattr(drawn, name)
     return replace(own, mix=Mix(partner, partners, lam, cut, swapped))
+
+
+def philox_key(key: str, seed: int, person: bytes) -> npt.NDArray[np.uint64]:
+    """uint64 (2,), the key of `numpy.random.Philox` for one sample: BLAKE2b of (seed, key).
+
+    Args:
+        key: of the sample.
+        seed: 0..2^64-1.
+        person: BLAKE2b personalisation, at most 16 bytes: what the numbers are for, and the version of their use.
+    """
+    digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=person).digest()
+    return np.frombuffer(digest, "<u8").astype(np.uint64)
 
 
 def _draw_views(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dali_dr.errors import DaliDrError
-from dali_dr.pipeline import Device, default_threads, replay_pipeline
+from dali_dr.pipeline import Device, default_threads, replay_pipeline, stacked
 from dali_dr.record.labels import sparsify
 from dali_dr.reinforce.teachers import Amp, Target, Teacher, load_teacher
 from dali_dr.shards.dataset import Dataset
@@ -116,10 +116,7 @@ def check_teacher(
     )
     divergences, equal = [], []
     for _ in starts:
-        outputs = pipeline.run()  # held until the copies are done: DALI reuses their memory when they are gone
-        views, _, ids, stored, *_ = (
-            torch.stack([torch.utils.dlpack.from_dlpack(output[i]) for i in range(len(output))]) for output in outputs
-        )
+        views, _, ids, stored, *_ = (stacked(output) for output in pipeline.run())
         if pairs:
             views, ids, stored = (tensor.flatten(0, 1) for tensor in (views, ids, stored))
         now = teacher.predict(views).cpu()

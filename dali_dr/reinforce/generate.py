@@ -17,7 +17,7 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
 from dali_dr.errors import ShardError
-from dali_dr.pipeline import Device, default_threads, view_pipeline
+from dali_dr.pipeline import Device, default_threads, stacked, view_pipeline
 from dali_dr.record.labels import Reinforcements, sparsify
 from dali_dr.reinforce.sources import Source
 from dali_dr.reinforce.teachers import Teacher
@@ -120,6 +120,7 @@ class _Feed:
         self._generation = generation
         self._source = source
         self._read = functools.lru_cache(_CACHED_FILES)(source.read)
+        self._size = functools.cache(self._decoded_size)  # two integers for the decoding of an image
         self._ahead: deque[tuple[list[_Image], range]] = deque()
         self._batches = self._cut(begin, end)
 
@@ -130,7 +131,8 @@ class _Feed:
         """
         while True:
             try:
-                pixels: torch.Tensor | None = _to_torch(pipeline.run()[0])
+                views = stacked(pipeline.run()[0])  # (B, m, 3, H, W), or a view each
+                pixels: torch.Tensor | None = views.reshape(-1, *views.shape[-3:])
             except StopIteration:
                 pixels = None
             while self._ahead:
@@ -202,8 +204,8 @@ class _Feed:
         )
         return _Image(number, key, label, data, views)
 
-    def _size(self, number: int) -> tuple[int, int]:
-        """(height, width) of a partner image."""
+    def _decoded_size(self, number: int) -> tuple[int, int]:
+        """(height, width) of a partner image, which must decode."""
         try:
             _, height, width = image_info(self._read(number), full=True)
         except ValueError as error:
@@ -212,16 +214,6 @@ class _Feed:
                 'on_error="skip" (--on-error skip), which leaves such images out from the beginning'
             ) from error
         return height, width
-
-
-def _to_torch(batch: Any) -> torch.Tensor:
-    """(m, 3, H, W) of each image in a DALI batch, joined along the first axis; (3, H, W) counts as one view."""
-    pixels = torch.cat(
-        [torch.utils.dlpack.from_dlpack(batch[i]).reshape(-1, 3, *batch[i].shape()[-2:]) for i in range(len(batch))]
-    )
-    if pixels.is_cuda:  # DALI may reuse the batch's memory, on a stream of its own, as soon as `batch` is gone
-        torch.cuda.current_stream().synchronize()
-    return pixels
 
 
 def _one_pixel() -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from dali_dr.augment.draw import philox_key
 
 Select = Literal["random", "min-confidence", "max-confidence", "min-entropy", "max-entropy", "kmeans"]
 SELECTS: Final[tuple[Select, ...]] = (
@@ -61,8 +62,7 @@ def select(probs: npt.NDArray[Any], keep: int, how: Select, *, key: str, seed: i
 
 
 def _philox(key: str, seed: int) -> np.random.Philox:
-    digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON).digest()
-    return np.random.Philox(key=np.frombuffer(digest, "<u8").astype(np.uint64))
+    return np.random.Philox(key=philox_key(key, seed, _PERSON))
 
 
 def _kmeans(points: _Floats, count: int, random: np.random.Philox) -> npt.NDArray[np.intp]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from dali_dr.shards import tar
 from dali_dr.shards.facts import image_files, rebuild_index
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, Keys, SampleIndex
 from dali_dr.shards.manifest import Manifest
+
+_FEW_KEYS: Final = 100  # that are searched for one by one; for more, a table of all keys takes less time
 
 
 class Dataset:
@@ -108,6 +112,14 @@ class Dataset:
     def find(self, key: str) -> int:
         """The sample number of ``key``. KeyError if there is none."""
         return self.index.find(key)
+
+    def find_all(self, keys: Iterable[str]) -> npt.NDArray[np.int64]:
+        """The sample numbers of ``keys``, -1 where there is none."""
+        keys = list(keys)
+        if len(keys) < _FEW_KEYS:
+            return np.array([self.index.position(key) for key in keys], np.int64)
+        numbers = {key: number for number, key in enumerate(self.keys)}
+        return np.array([numbers.get(key, -1) for key in keys], np.int64)
 
     def label(self, number: int) -> int:
         """The class id of sample ``number``."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.augment.draw import philox_key
 from dali_dr.errors import ShardError
 from dali_dr.record.codec import DEFAULT_LOG_STEP
 from dali_dr.record.labels import Reinforcements
@@ -36,8 +37,7 @@ def choose_rows(count: int, keep: int, choice: Choice, key: str, seed: int = 0) 
     """
     if choice == "even":
         return ((np.arange(keep) + 0.5) * count / keep).astype(np.intp)
-    digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=_PERSON).digest()
-    words = np.random.Philox(key=np.frombuffer(digest, "<u8").astype(np.uint64)).random_raw(count)
+    words = np.random.Philox(key=philox_key(key, seed, _PERSON)).random_raw(count)
     return np.sort(np.argsort(words, kind="stable")[:keep])
 
 
@@ -73,11 +73,11 @@ def choose_images(dataset: Dataset, what: str | int | Sequence[str]) -> npt.NDAr
             raise ShardError(
                 f"images {what!r}: neither a number, nor BEGIN:END, nor a file of keys: {error}"
             ) from error
-    number_of = {key: number for number, key in enumerate(dataset.keys)}
-    absent = [key for key in what if key not in number_of]
+    numbers = dataset.find_all(what)
+    absent = [key for key, number in zip(what, numbers, strict=True) if number < 0]
     if absent or not what:
         raise ShardError(f"{dataset.path}: {len(absent)} of the {len(what)} keys are not there, such as {absent[:3]}")
-    return np.array(sorted({number_of[key] for key in what}), np.int64)
+    return np.unique(numbers)
 
 
 def subset(
@@ -176,15 +176,15 @@ def merge(
             f"{data.path} and {other.path} were drawn with the same seed ({a.seed}), so their views are the same: "
             "reinforce the second with another --seed"
         )
-    number_of = {key: number for number, key in enumerate(other.keys)}
+    twins = other.find_all(data.keys)
 
     def change(number: int) -> Reinforcements:
         key = data.keys[number]
-        if key not in number_of:
+        twin = int(twins[number])
+        if twin < 0:
             raise ShardError(
                 f"{other.path}: has no sample {key}, which {data.path} has: merge data sets of the same images"
             )
-        twin = number_of[key]
         if data.image(number) != other.image(twin):
             raise ShardError(f"sample {key}: its images in {data.path} and {other.path} differ")
         pair = data.reinforcements(number), other.reinforcements(twin)

@@ -1,6 +1,6 @@
 """Bytes per stored reinforcement, by column, and what lossy encodings lose, with real photos and a real teacher.
 
-    python bench/record_size.py --photos DIR [--images 2] [--views 400] [--topk 10] [--teacher NAME] [--json]
+    python bench/record_size.py --photos DIR [--images 2] [--views 400] [--topk 10] [--teacher NAME] [--groups G …] [--json]
 
 Views are drawn and replayed as in generation (Pillow replay); the teacher runs on the CPU at some 20 views a second.
 With mixing, partners are drawn as from a data set of ImageNet's size, and the photos stand in for its images in turn.
@@ -70,12 +70,13 @@ def reinforce(
     }
 
 
-def unzip(member: bytes) -> list[bytes]:
-    """The contents of a member's zstd frames."""
+def unzip(member: bytes) -> list[tuple[bytes, bytes]]:
+    """A member's zstd frames, and what they hold."""
     parts = []
     while member:
         frame = zstandard.ZstdDecompressor().decompressobj()
-        parts.append(frame.decompress(member))
+        content = frame.decompress(member)
+        parts.append((member[: len(member) - len(frame.unused_data)], content))
         member = frame.unused_data
     return parts
 
@@ -152,7 +153,7 @@ def measure(images: list[dict[str, Any]], encoding: Any) -> dict[str, Any]:
     zipper = zstandard.ZstdCompressor(level=19)
     overhead = len(zipper.compress(b""))
     for frame in frames:
-        for name, pieces in columns(unzip(frame)).items():
+        for name, pieces in columns([content for _, content in unzip(frame)]).items():
             cost = sum(len(zipper.compress(column)) - overhead for column in pieces)
             split[name] = split.get(name, 0) + cost / views
     losses = np.concatenate(
@@ -163,13 +164,25 @@ def measure(images: list[dict[str, Any]], encoding: Any) -> dict[str, Any]:
     )
     return {
         "bytes": sum(map(len, frames)) / views,
-        "plain_bytes": sum(len(part) for frame in frames for part in unzip(frame)) / views,
+        "plain_bytes": sum(len(content) for frame in frames for _, content in unzip(frame)) / views,
         "bytes_of_columns_alone": split,
         "kl_mean": float(losses.mean()),
         "kl_max": float(losses.max()),
         "encode_us": fastest_us(lambda image: encode(**image, probabilities=encoding), images[0]),
         "decode_us": fastest_us(decode, frames[0]),
         "zstd_us": fastest_us(unzip, frames[0]),
+    }
+
+
+def measure_groups(images: list[dict[str, Any]], groups: int) -> dict[str, float]:
+    """Bytes per reinforcement with so many groups of rows, and what one view needs decompressed: head and a group."""
+    views = sum(len(image["reinforcements"]) for image in images)
+    members = [encode(**image, group_rows=-(-len(image["reinforcements"]) // groups)) for image in images]
+    unzipper = zstandard.ZstdDecompressor()
+    needed = [[frame for frame, _ in unzip(member)[:2]] for member in members]
+    return {
+        "bytes": sum(map(len, members)) / views,
+        "us": float(np.mean([fastest_us(lambda f: [unzipper.decompress(x) for x in f], some) for some in needed])),
     }
 
 
@@ -183,6 +196,7 @@ def main() -> int:
     parser.add_argument("--topk", type=int, default=10, help="classes per reinforcement (K)")
     parser.add_argument("--spec", default="rrc+ra+re", help="augmentation preset")
     parser.add_argument("--teacher", default="efficientnet-lite0")
+    parser.add_argument("--groups", type=int, nargs="+", default=[], help="also with so many groups of rows per record")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     arguments = parser.parse_args()
 
@@ -202,6 +216,7 @@ def main() -> int:
         "teacher": teacher.name,
         "mean_confidence": float(confidence),
         "encodings": {encoding: measure(images, encoding) for encoding in ENCODINGS},
+        "groups": {groups: measure_groups(images, groups) for groups in arguments.groups},
     }
     if arguments.json:
         print(json.dumps(report, indent=2))
@@ -219,6 +234,10 @@ def main() -> int:
     for column in results["log8"]["bytes_of_columns_alone"]:
         values = (results[name]["bytes_of_columns_alone"][column] for name in ENCODINGS)
         print(f"{column:>16}" + "".join(f"{value:>10.2f}" for value in values))
+    for groups, figures in report["groups"].items():
+        print(
+            f"{groups} groups: {figures['bytes']:.2f} bytes, {figures['us']:.1f} us to decompress what one view needs"
+        )
     return 0
 
 

@@ -486,19 +486,16 @@ def _compress(blocks: list[bytes], *, literal: bool = False) -> bytes:
 
     A zstd block has its own Huffman table. These columns hold hardly any repeated strings, so what serves is Huffman
     coding with as few matches as can be had (least tables, longest shortest match) and a block for each group of like
-    columns. Each table costs a reader about 1 us, and so does what it decodes beside the row that it wants. Hence
-    four groups of rows at N = 400, each of a block that does not compress (crops) and two that do, and the tables
-    left as they are (``literal``). Mean bytes per view of 10 photos x 400 views (EfficientNet-Lite0 teacher, K = 10) and
-    us to decompress what one view needs, with libzstd 1.5.4 (one frame as it was before groups: 18.9 and 20):
+    columns. Each table costs a reader time, and so does what it decodes beside the row that it wants. Hence four groups
+    of rows at N = 400, each of a block that does not compress (crops) and two that do, and the tables left as they
+    are (``literal``). `bench/record_size.py --images 10 --groups 1 2 3 4 5 6` on two cores of an AMD EPYC (EfficientNet-Lite0
+    teacher, K = 10; us to decompress what one view needs, with libzstd 1.5.7):
 
         groups                 1      2      3      4      5      6
         bytes per view      18.6   18.9   19.1   19.2   19.4   19.6
-        us                  19.5   11.1    8.9    7.8    7.1    6.5
+        us                  17.6   10.5    8.6    7.7    7.0    5.8
 
-    The other choices, on 3 photos that compress less well, with 3 groups (19.5 bytes, 6.5 us): tables compressed 19.2,
-    8.5; crops | operations, classes | codes 0-1 | codes 2-9: 19.3, 7.5; crops | all else: 20.2, 5.2.
-
-    "lazy" rather than "fast": that reuses tables which do not fit well (20.7 bytes instead of 19.2).
+    "lazy" rather than "fast": that reuses tables which do not fit well.
     """
     parameters = zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_FAST if literal else zstandard.STRATEGY_LAZY,

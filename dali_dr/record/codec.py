@@ -48,7 +48,7 @@ _MIN_GROUP_ROWS: Final = 100
 # Of unmixed views the first columns of codes share a zstd block with operations and class indices, see _compress.
 _FIRST_RANKS: Final = 3
 
-# Bytes; below, a zstd block's own Huffman table costs more than it saves (50 views: 24.7, not 24.3 bytes).
+# Bytes; below, a zstd block's own Huffman table costs more than it saves.
 _MIN_BLOCK: Final = 256
 
 # 0.15 nats: mean KL(original || stored) stays below about step**2 / 24 = 9.4e-4 nats (1e-3 is promised).

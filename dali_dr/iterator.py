@@ -22,7 +22,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from dali_dr import _plugin
 from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, fresh_seed, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
-from dali_dr.pipeline import OUTPUTS, Device, RoiDecode, default_threads, replay_pipeline
+from dali_dr.pipeline import OUTPUTS, DecodeDevice, Device, RoiDecode, default_threads, replay_pipeline
 from dali_dr.record.labels import FORMS, Form
 from dali_dr.record.labels import targets as dense_targets
 from dali_dr.sampling.choice import Choice, Window
@@ -103,7 +103,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
       layout: "CHW" or "HWC".
       on_error: "raise", or "skip": a sample that cannot be read or decoded is logged once, counted in `skipped`, and from
         then on replaced by the next good one of the order. Finding it costs a moment: the pipeline starts anew.
-      roi_decode, hw_decoder_load, prefetch: see `dali_dr.pipeline.replay_pipeline`.
+      roi_decode, decode_device, hw_decoder_load, prefetch: see `dali_dr.pipeline.replay_pipeline`.
       device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
 
     Raises:
@@ -144,6 +144,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
         layout: Literal["CHW", "HWC"] = "CHW",
         on_error: Literal["raise", "skip"] = "raise",
         roi_decode: RoiDecode = "auto",
+        decode_device: DecodeDevice = "auto",
         hw_decoder_load: float = 0.65,
         prefetch: int = 2,
         device_id: int | None = None,
@@ -229,6 +230,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             std=() if dtype == "uint8" else tuple(std),
             layout=layout,
             roi_decode="off" if evaluating else roi_decode,  # all of the image is needed
+            decode_device=decode_device,
             hw_decoder_load=hw_decoder_load,
             prefetch=prefetch,
             clock=self._stopwatch.number,

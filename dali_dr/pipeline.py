@@ -13,6 +13,7 @@ OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
 
 Device = Literal["cpu", "gpu"]
 RoiDecode = Literal["auto", "on", "off"]
+DecodeDevice = Literal["auto", "cpu", "gpu"]
 
 
 def default_threads() -> int:
@@ -51,6 +52,7 @@ def replay_pipeline(
     layout: Literal["CHW", "HWC"],
     mixing: bool = False,
     roi_decode: RoiDecode = "auto",
+    decode_device: DecodeDevice = "auto",
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
     clock: int = -1,
@@ -69,7 +71,10 @@ def replay_pipeline(
       roi_decode: decode only the stored crop ("on"), or the whole image and crop in the replay operator ("off").
         "auto" is "on"; the switch exists because a decoder release may have trouble with regions on the GPU
         (NVIDIA/nvImageCodec#55).
-      hw_decoder_load: share of the images for the GPU's JPEG engine (device "gpu" only).
+      decode_device: "gpu" decodes by nvJPEG, whose pixels differ a little from libjpeg-turbo's; "cpu" by libjpeg-turbo, so
+        that views made on the GPU, too, are those of the CPU in every byte, at the rate of the CPU's cores. "auto" is
+        `device`.
+      hw_decoder_load: share of the images for the GPU's JPEG engine (where the GPU decodes).
       prefetch: batches prepared ahead.
       clock: number of the plugin's clock that times read, decode and replay; -1: none.
       draw, topk: of fresh views, as `fn.dr.read` takes them (`dali_dr.augment.fresh.draw_argument`).
@@ -91,7 +96,13 @@ def replay_pipeline(
         "output_type": types.RGB,
         "adjust_orientation": False,
     }  # boxes are in file pixels
-    decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if device == "gpu" else {"device": "cpu"}
+    if decode_device not in ("auto", "cpu", "gpu") or (decode_device == "gpu" and device == "cpu"):
+        raise ValueError(
+            f'decode_device is {decode_device!r}, with device="{device}": pass "auto" or "cpu", or '
+            '"gpu" where the views are made on the GPU, too'
+        )
+    on_gpu = device == "gpu" and decode_device != "cpu"
+    decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if on_gpu else {"device": "cpu"}
     replay: dict[str, Any] = {
         "clock": clock,
         "stored_size": stored_size,
@@ -115,8 +126,10 @@ def replay_pipeline(
 
         def decode(encoded: Any, start: Any, shape: Any) -> Any:
             if roi_decode == "off":
-                return fn.decoders.image(encoded, **decoder)
-            return fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
+                pixels = fn.decoders.image(encoded, **decoder)
+            else:
+                pixels = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
+            return pixels if on_gpu or device == "cpu" else pixels.gpu()
 
         images = [decode(encoded, start, shape), params, *([decode(*partner)] if mixing else [])]
         origins = {} if roi_decode == "off" else {"origin": start} | ({"partner_origin": partner[1]} if mixing else {})

@@ -267,6 +267,17 @@ def test_iterator_on_jpegs_is_near_the_cpus(tmp_path: Path, jpeg_bytes: list[byt
         assert gap.mean() < 4 and (got["soft_probs"].cpu() == want["soft_probs"]).all()
 
 
+@pytest.mark.parametrize("roi_decode", ["on", "off"])
+def test_iterator_on_jpegs_decoded_by_the_cpu_yields_the_cpus_batches(
+    tmp_path: Path, jpeg_bytes: list[bytes], roi_decode: str
+) -> None:
+    dataset = make_dataset(tmp_path / "set", jpeg_bytes)
+    cpu = loader(dataset, dtype="float16")
+    gpu = loader(dataset, device="gpu", device_id=0, dtype="float16", decode_device="cpu", roi_decode=roi_decode)
+    for (want,), (got,) in zip(cpu, gpu, strict=True):
+        assert got["data"].is_cuda and all((got[name].cpu() == want[name]).all() for name in want)
+
+
 SANITIZED = """
 import sys
 sys.path.insert(0, {tests!r})

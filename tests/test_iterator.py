@@ -417,8 +417,20 @@ def test_gpu_without_a_gpu_is_said_plainly(dataset: dali_dr.Dataset) -> None:
         loader(dataset, device="gpu")
 
 
+def test_cpu_views_are_not_decoded_on_the_gpu(dataset: dali_dr.Dataset) -> None:
+    with pytest.raises(ValueError, match='decode_device is \'gpu\', with device="cpu": pass "auto" or "cpu"'):
+        loader(dataset, decode_device="gpu")
+    with pytest.raises(ValueError, match="decode_device is 'mixed'"):
+        loader(dataset, decode_device="mixed")
+    for (got,), (want,) in zip(loader(dataset, decode_device="cpu"), loader(dataset), strict=True):
+        assert (got["data"] == want["data"]).all()
+
+
+@pytest.mark.parametrize(("decode_device", "decoder"), [("auto", "mixed"), ("gpu", "mixed"), ("cpu", "cpu")])
 @pytest.mark.parametrize("roi_decode", ["on", "off"])
-def test_gpu_graph_is_drawn_without_a_gpu(roi_decode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_graph_is_drawn_without_a_gpu(
+    roi_decode: Any, decode_device: Any, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As far as DALI goes without one: replay runs on the GPU, its parameters and origins stay on the CPU."""
     if not _plugin.build_facts()["cuda"]:
         pytest.skip("this plugin was built without CUDA: no nvcc was found then")
@@ -437,6 +449,14 @@ def test_gpu_graph_is_drawn_without_a_gpu(roi_decode: Any, monkeypatch: pytest.M
 
     real = fn.dr.replay
     monkeypatch.setattr(fn.dr, "replay", replay)
+    decoders = []
+    for name in ("image", "image_slice"):
+
+        def decode(*inputs: Any, real: Any = getattr(fn.decoders, name), **arguments: Any) -> Any:
+            decoders.append((arguments["device"], "hw_decoder_load" in arguments))
+            return real(*inputs, **arguments)
+
+        monkeypatch.setattr(fn.decoders, name, decode)
     pipeline = replay_pipeline(
         lambda info: None,
         index="index.bin",
@@ -452,9 +472,11 @@ def test_gpu_graph_is_drawn_without_a_gpu(roi_decode: Any, monkeypatch: pytest.M
         std=IMAGENET_STD,
         layout="CHW",
         roi_decode=roi_decode,
+        decode_device=decode_device,
     )
     with pytest.raises(RuntimeError, match="CUDA is not available"):
         pipeline.build()
+    assert decoders == [(decoder, decoder == "mixed")]
     origin = {"origin": "cpu"} if roi_decode == "on" else {}
     assert seen == {"images": "gpu", "params": "cpu", "size": "cpu", "out": "gpu", **origin}
 

@@ -99,6 +99,23 @@ std::string OpenDevice(DeviceLimits* limits) {
   return error == cudaSuccess ? std::string() : Text("the GPU cannot be prepared", error);
 }
 
+std::array<KernelFacts, 2> DescribeKernels(const DeviceLimits& limits) {
+  const auto describe = [](const char* name, auto kernel, int shared_bytes) {
+    KernelFacts facts{name, kThreads, 0, 0, 0};
+    cudaFuncAttributes attributes{};
+    if (cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess) {
+      facts.registers = attributes.numRegs;
+      facts.local_bytes = int(attributes.localSizeBytes);
+    }
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&facts.blocks_per_multiprocessor, kernel, kThreads,
+                                                  shared_bytes);
+    return facts;
+  };
+  constexpr int kStatisticsBytes = 48 << 10;  // the most that tables and histograms of part 1 take
+  return {describe("ReplayInShared", ReplayInShared, limits.shared_bytes),
+          describe("ReplayInGlobal", ReplayInGlobal, kStatisticsBytes)};
+}
+
 int64_t ScratchBytes(const Batch& batch, const DeviceLimits& limits) {
   int64_t most = 0;  // the kernels of a batch run one after the other
   for (int part = 0; part < 2; ++part)

@@ -2,6 +2,7 @@
 #ifndef DALI_DR_CSRC_IMAGE_DEVICE_H_
 #define DALI_DR_CSRC_IMAGE_DEVICE_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -18,6 +19,18 @@ struct DeviceLimits {
 
 // Prepares the kernels for the current device. Returns an empty string, or what is wrong and what to do.
 std::string OpenDevice(DeviceLimits* limits);
+
+// What the compiler made of a kernel, and how much of it fits a multiprocessor with all the shared memory
+// that Launch() may ask for.
+struct KernelFacts {
+  const char* name;
+  int threads, registers;
+  int local_bytes;  // of a thread: its stack, spilled registers included
+  int blocks_per_multiprocessor;
+};
+
+// For the parts of a Batch, [0] and [1].
+std::array<KernelFacts, 2> DescribeKernels(const DeviceLimits& limits);
 
 // Bytes of device memory that Launch() needs beside the batch itself.
 int64_t ScratchBytes(const Batch& batch, const DeviceLimits& limits);

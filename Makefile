@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: setup demo test test-all lint native bench clean system
+.PHONY: setup demo test test-all lint native device-test gpu-proof bench clean system
 
 setup: $(VENV)/.installed $(VENV)/.plugin
 
@@ -31,10 +31,10 @@ $(VENV)/.plugin: $(VENV)/.installed setup.py $(SOURCES)
 demo: setup
 	$(BIN)/python examples/demo.py
 
-test: setup lint native
+test: setup lint native device-test
 	$(BIN)/python -m pytest -n 2 -m "not slow" tests
 
-test-all: setup lint native
+test-all: setup lint native device-test
 	$(BIN)/python -m pytest -n 2 tests
 
 lint: setup
@@ -48,6 +48,18 @@ native: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S csrc -B build/native -G Ninja -DDALI_DR_SANITIZE=ON -DDALI_DR_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/native
 	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/native --output-on-failure
+
+# The kernels and their test, compiled by nvcc alone where there is one; its cases run on host threads. On a GPU: gpu-proof.
+device-test: setup
+	@if command -v nvcc >/dev/null; then set -e; export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	  cmake -S csrc/tests/device -B build/device-test -G Ninja >/dev/null; cmake --build build/device-test; \
+	  build/device-test/device_test --device cpu --seconds 300; \
+	else echo "device test: not compiled, because there is no nvcc on the PATH"; fi
+
+# On a machine with a GPU: every byte, every rate, within minutes; docs/gpu.md. PROOF_PHOTOS=DIR names JPEG files.
+gpu-proof: setup
+	@export PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"; bench/gpu_proof.sh device; device=$$?; \
+	  bench/gpu_proof.sh dali && exit $$device
 
 bench: setup
 	$(BIN)/python bench/throughput.py

@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--hw-decoder-load", type=float, default=0.65, help="with --device gpu")
+    parser.add_argument("--decode-device", choices=("auto", "cpu"), default="auto", help="with --device gpu")
     parser.add_argument("--only", nargs="+", choices=NAMES + EXTRA_NAMES, default=list(NAMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
@@ -131,7 +132,7 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 
 def in_fresh_process(name: str, scratch: Path, options: argparse.Namespace) -> float:
-    own = ("seconds", "threads", "batch_size", "device", "hw_decoder_load")
+    own = ("seconds", "threads", "batch_size", "device", "hw_decoder_load", "decode_device")
     arguments = [part for o in own for part in (f"--{o.replace('_', '-')}", str(getattr(options, o)))]
     command = [
         sys.executable,
@@ -195,9 +196,9 @@ def machine() -> dict[str, Any]:
 # ---- the data: one folder of shards per variant, the same photos and crops in both
 
 
-def prepare(data: Path | None, scratch: Path, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Writes the data sets rrc, rrc+ra+re and plain, and those of mixed views in `names`, into `scratch`; returns what
-    they are made of."""
+def prepare(data: Path | None, scratch: Path, names: Sequence[str] = (), views: int = VIEWS) -> dict[str, Any]:
+    """Writes the data sets rrc, rrc+ra+re and plain, and those of mixed views in `names`, into `scratch`, with so many
+    views per image where `data` has none; returns what they are made of."""
     from dali_dr import Dataset, Sample, write_shards
 
     source = "photos of the demo" if data is None else data.name
@@ -223,13 +224,15 @@ def prepare(data: Path | None, scratch: Path, names: Sequence[str] = ()) -> dict
     mixing = [v for v, n in (("rrc+mixing+ra+re", MIXING_NAMES[0]), ("double-mix", MIXING_NAMES[1])) if n in names]
     for variant in ("rrc", "rrc+ra+re", *mixing):
         if not (scratch / variant).exists():
-            write_variant(variant, images, stored, classes, scratch / variant)
+            write_variant(variant, images, stored, classes, scratch / variant, views)
     samples = (Sample(key, image, label) for key, image, label in images)
     write_shards(samples, scratch / "plain", spec=None, num_classes=classes, progress=False)
     return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").num_views}
 
 
-def write_variant(variant: str, images: list[Any], stored: list[Any] | None, classes: int, out: Path) -> None:
+def write_variant(
+    variant: str, images: list[Any], stored: list[Any] | None, classes: int, out: Path, number_of_views: int
+) -> None:
     import numpy as np
 
     from dali_dr import AugmentationSpec, Reinforcements, Sample, write_shards
@@ -245,7 +248,7 @@ def write_variant(variant: str, images: list[Any], stored: list[Any] | None, cla
     def samples() -> Iterator[Sample]:
         for number, (key, data, label) in enumerate(images):
             height, width = sizes[number]
-            views = VIEWS if stored is None else len(stored[number])
+            views = number_of_views if stored is None else len(stored[number])
             drawn = draw(
                 spec,
                 seed=0,
@@ -316,6 +319,7 @@ def ours(variant: str, augment: str | None = None) -> Loader:
             device=options.device,
             num_threads=options.threads,
             hw_decoder_load=options.hw_decoder_load,
+            decode_device=options.decode_device,
             size=SIZE,
             last_batch="fill",
             augment=augment,
@@ -323,6 +327,13 @@ def ours(variant: str, augment: str | None = None) -> Loader:
         return endless(iterator, lambda batch: batch[0]["data"], options.device == "gpu")
 
     return build
+
+
+def decoder(options: argparse.Namespace) -> dict[str, Any]:
+    """Where DALI decodes, as arguments of its operators."""
+    if options.device == "gpu" and options.decode_device == "auto":
+        return {"device": "mixed", "hw_decoder_load": options.hw_decoder_load}
+    return {"device": "cpu"}
 
 
 def stock_iterator(rand_augment: bool, scratch: Path, options: argparse.Namespace) -> Any:
@@ -350,10 +361,14 @@ def stock_iterator(rand_augment: bool, scratch: Path, options: argparse.Namespac
             name="reader",
             missing_component_behavior="error",
         )
-        decoder = {"device": "mixed", "hw_decoder_load": options.hw_decoder_load} if gpu else {"device": "cpu"}
         images = fn.decoders.image_random_crop(
-            encoded, random_area=(0.08, 1), random_aspect_ratio=(3 / 4, 4 / 3), output_type=types.RGB, **decoder
+            encoded,
+            random_area=(0.08, 1),
+            random_aspect_ratio=(3 / 4, 4 / 3),
+            output_type=types.RGB,
+            **decoder(options),
         )
+        images = images.gpu() if gpu else images
         images = fn.resize(images, size=(SIZE, SIZE))
         flip = fn.random.coin_flip()
         if rand_augment:
@@ -407,11 +422,12 @@ def decode_only(roi: bool) -> Loader:
                 source, num_outputs=2, batch_info=True, dtype=[types.INT64, types.INT32]
             )
             encoded, _, start, shape, *_ = fn.dr.read(samples, views, index=str(dataset.index_path))  # type: ignore[attr-defined]
-            decoder: dict[str, Any] = {"device": "mixed", "hw_decoder_load": options.hw_decoder_load} if gpu else {}
-            decoder |= {"output_type": types.RGB, "adjust_orientation": False}
+            how = decoder(options) | {"output_type": types.RGB, "adjust_orientation": False}
             if roi:
-                return fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
-            return fn.decoders.image(encoded, **decoder)
+                images = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **how)
+            else:
+                images = fn.decoders.image(encoded, **how)
+            return images.gpu() if gpu else images
 
         pipeline = graph()
         return (lambda: len(pipeline.run()[0])), (lambda: None)

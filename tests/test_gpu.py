@@ -1,7 +1,8 @@
 """The GPU path against the CPU path, byte for byte, from the same decoded pixels; all of it needs a CUDA device.
 
 The CPU path is compared with Pillow in test_replay.py, and the GPU's algorithm with the CPU's, on host threads, in
-csrc/tests/block_test.cc: what is left to be shown here is the device itself.
+csrc/tests/block_test.cc: what is left to be shown here is the device itself. DALI_DR_GPU_TESTS=cpu puts the CPU into the
+GPU's place, which shows nothing but that these tests run: time on a GPU may be short.
 """
 
 from __future__ import annotations
@@ -29,10 +30,17 @@ from dali_dr import _plugin
 from dali_dr.reinforce.run import reinforce
 from dali_dr.reinforce.sources import ImageFolder
 
+GPU = os.environ.get("DALI_DR_GPU_TESTS", "gpu")
+DEVICE_TYPE = "cuda" if GPU == "gpu" else "cpu"
+ON_GPU: dict[str, Any] = {"device": GPU} | ({"device_id": 0} if GPU == "gpu" else {})
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(visible_gpus() == 0, reason="no CUDA device is visible (libcuda.so.1, cuDeviceGetCount)"),
-    pytest.mark.skipif(not _plugin.build_facts().get("cuda"), reason="the plugin was built without CUDA"),
+    pytest.mark.skipif(
+        GPU == "gpu" and visible_gpus() == 0, reason="no CUDA device is visible (libcuda.so.1, cuDeviceGetCount)"
+    ),
+    pytest.mark.skipif(
+        GPU == "gpu" and not _plugin.build_facts().get("cuda"), reason="the plugin was built without CUDA"
+    ),
 ]
 
 from test_iterator import loader, make_dataset  # noqa: E402
@@ -61,7 +69,7 @@ CHAINS = int(os.environ.get("DALI_DR_TEST_CHAINS", "10000"))
 def both(images: Sequence[Pixels], params: Sequence[Words], labels: Sequence[Any], **arguments: Any) -> None:
     """Replays on both devices and compares."""
     want = run(images, params, **arguments)
-    assert_same(run(images, params, device="gpu", **arguments), want, labels)
+    assert_same(run(images, params, device=GPU, **arguments), want, labels)
 
 
 @pytest.mark.parametrize("index", range(14), ids=NAMES)
@@ -137,9 +145,9 @@ def test_batches(batch: int) -> None:
     views = [random_view(rng, image, (224, 224)) for image in images]
     params = [pack(**v) for v in views]
     both(images, params, views, size=224, **OUTPUTS[0])
-    first = run(images, params, device="gpu", size=224, **OUTPUTS[0])
+    first = run(images, params, device=GPU, size=224, **OUTPUTS[0])
     for _ in range(5):
-        assert_same(run(images, params, device="gpu", size=224, **OUTPUTS[0]), first, views)
+        assert_same(run(images, params, device=GPU, size=224, **OUTPUTS[0]), first, views)
 
 
 def test_many_views_per_image_and_parts_with_an_origin() -> None:
@@ -149,7 +157,7 @@ def test_many_views_per_image_and_parts_with_an_origin() -> None:
     both(images, [np.stack([pack(**v) for v in rows]) for rows in views], views, size=(32, 40))
     view = {"crop": (30, 20, 40, 31), "ops": [(9, 0.3)], "flip": True}
     part = np.ascontiguousarray(images[0][25:75, 11:60])
-    got = run([part], [pack(**view)], [(25, 11)], device="gpu", size=64)
+    got = run([part], [pack(**view)], [(25, 11)], device=GPU, size=64)
     assert_same(got, run(images[:1], [pack(**view)], size=64), [view])
 
 
@@ -196,7 +204,7 @@ def test_bad_parameters_are_named_as_on_the_cpu() -> None:
     with pytest.raises(
         RuntimeError, match=r"(?s)Sample 2 of the batch, view 0: crop box .* not inside the given 20x30"
     ):
-        run([picture(20, 30, 0)] * 3, [good, good, bad], device="gpu", size=16)
+        run([picture(20, 30, 0)] * 3, [good, good, bad], device=GPU, size=16)
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -212,10 +220,10 @@ def test_iterator_yields_the_cpus_batches(tmp_path: Path, roi_decode: str) -> No
     several = {"dtype": "float32", "size": [(96, 2), (64, 5), (400, 1)], "views_per_image": 2, "batch_size": 4}
     for options in ({"dtype": "float16"}, {"dtype": "bfloat16"}, {"dtype": "uint8", "layout": "HWC"}, several):
         cpu = loader(dataset, **options)
-        gpu = loader(dataset, device="gpu", device_id=0, roi_decode=roi_decode, **options)
+        gpu = loader(dataset, **ON_GPU, roi_decode=roi_decode, **options)
         for _ in range(2):
             for (want,), (got,) in zip(cpu, gpu, strict=True):
-                assert all(got[name].is_cuda for name in got)
+                assert all(got[name].device.type == DEVICE_TYPE for name in got)
                 for name in want:
                     assert (got[name].cpu() == want[name]).all(), name
 
@@ -229,7 +237,7 @@ def test_iterator_on_mixed_sets_yields_the_cpus_batches(tmp_path: Path, variant:
     dataset = make_mixed(make_pngs(tmp_path / "photos"), tmp_path / "set", variant)
     for options in ({"dtype": "float16"}, {"dtype": "float32", "layout": "HWC", "size": (300, 260)}):
         cpu = loader(dataset, **options)
-        gpu = loader(dataset, device="gpu", device_id=0, **options)
+        gpu = loader(dataset, **ON_GPU, **options)
         for (want,), (got,) in zip(cpu, gpu, strict=True):
             assert all((got[name].cpu() == want[name]).all() for name in want)
 
@@ -238,20 +246,20 @@ def test_iterator_on_mixed_sets_yields_the_cpus_batches(tmp_path: Path, variant:
 def test_generation_writes_the_cpus_bytes(tmp_path: Path, variant: str) -> None:
     """Decoded and replayed on the GPU; the teacher stays on the CPU, so that nothing else differs."""
     source = ImageFolder.scan(make_pngs(tmp_path / "photos"))
-    for device in ("cpu", "gpu"):
+    for place, device in (("want", "cpu"), ("got", GPU)):
         work = generation(variant, device=device)
-        reinforce(source, tmp_path / device, work, num_classes=6, samples_per_shard=4, progress=False)
-    shards = sorted(path.name for path in (tmp_path / "cpu").glob("*.tar"))
+        reinforce(source, tmp_path / place, work, num_classes=6, samples_per_shard=4, progress=False)
+    shards = sorted(path.name for path in (tmp_path / "want").glob("*.tar"))
     assert len(shards) == 3
     for name in shards:
-        assert (tmp_path / "gpu" / name).read_bytes() == (tmp_path / "cpu" / name).read_bytes(), name
+        assert (tmp_path / "got" / name).read_bytes() == (tmp_path / "want" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("augment", ["rrc+ra+re", "eval"])
 def test_iterator_on_plain_sets_yields_the_cpus_batches(tmp_path: Path, augment: str) -> None:
     dataset = make_dataset(tmp_path / "set", [png(picture(290 + 7 * i, 330 - 3 * i, i)) for i in range(7)])
     cpu = loader(dataset, augment=augment)
-    gpu = loader(dataset, augment=augment, device="gpu", device_id=0)
+    gpu = loader(dataset, augment=augment, **ON_GPU)
     for (want,), (got,) in zip(cpu, gpu, strict=True):
         assert all((got[name].cpu() == want[name]).all() for name in want)
 
@@ -261,7 +269,7 @@ def test_iterator_on_jpegs_is_near_the_cpus(tmp_path: Path, jpeg_bytes: list[byt
     """nvJPEG upsamples chroma and transforms otherwise than libjpeg-turbo: close, and nothing more is promised."""
     dataset = make_dataset(tmp_path / "set", jpeg_bytes, preset="rrc")
     cpu = loader(dataset, dtype="uint8")
-    gpu = loader(dataset, device="gpu", device_id=0, dtype="uint8", hw_decoder_load=load)
+    gpu = loader(dataset, **ON_GPU, dtype="uint8", hw_decoder_load=load)
     for (want,), (got,) in zip(cpu, gpu, strict=True):
         gap = (got["data"].cpu().int() - want["data"].int()).abs().float()
         assert gap.mean() < 4 and (got["soft_probs"].cpu() == want["soft_probs"]).all()
@@ -273,9 +281,9 @@ def test_iterator_on_jpegs_decoded_by_the_cpu_yields_the_cpus_batches(
 ) -> None:
     dataset = make_dataset(tmp_path / "set", jpeg_bytes)
     cpu = loader(dataset, dtype="float16")
-    gpu = loader(dataset, device="gpu", device_id=0, dtype="float16", decode_device="cpu", roi_decode=roi_decode)
+    gpu = loader(dataset, **ON_GPU, dtype="float16", decode_device="cpu", roi_decode=roi_decode)
     for (want,), (got,) in zip(cpu, gpu, strict=True):
-        assert got["data"].is_cuda and all((got[name].cpu() == want[name]).all() for name in want)
+        assert got["data"].device.type == DEVICE_TYPE and all((got[name].cpu() == want[name]).all() for name in want)
 
 
 SANITIZED = """

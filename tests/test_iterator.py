@@ -450,13 +450,16 @@ def test_gpu_graph_is_drawn_without_a_gpu(
     real = fn.dr.replay
     monkeypatch.setattr(fn.dr, "replay", replay)
     decoders = []
-    for name in ("image", "image_slice"):
 
-        def decode(*inputs: Any, real: Any = getattr(fn.decoders, name), **arguments: Any) -> Any:
+    def watched(decode: Any) -> Any:
+        def watch(*inputs: Any, **arguments: Any) -> Any:
             decoders.append((arguments["device"], "hw_decoder_load" in arguments))
-            return real(*inputs, **arguments)
+            return decode(*inputs, **arguments)
 
-        monkeypatch.setattr(fn.decoders, name, decode)
+        return watch
+
+    for name in ("image", "image_slice"):
+        monkeypatch.setattr(fn.decoders, name, watched(getattr(fn.decoders, name)))
     pipeline = replay_pipeline(
         lambda info: None,
         index="index.bin",

@@ -27,7 +27,7 @@ struct Options {
   std::vector<std::string> sections = {"bytes", "repeats", "copy", "rates", "parts"};
   std::string json, only;
   double seconds = 120, row_seconds = 0.2;
-  bool cpu = false;
+  bool cpu = false, few = false;
 };
 
 class TimeUp : public std::exception {};
@@ -119,7 +119,7 @@ class Test {
       }
       add();
     };
-    const bool few = options_.cpu;
+    const bool few = options_.cpu || options_.few;
     const int rounds = few ? 12 : 1600;  // of 6.5 views on average
     run("a batch of one view", [&] { TestBatch(machine, 1); });
     run("operations and chains, 224", [&] { TestOperations(machine); });
@@ -227,6 +227,8 @@ Options Parse(int argc, char** argv) {
     } else if (name == "--sections") {
       options.sections.clear();
       while (i + 1 < argc && argv[i + 1][0] != '-') options.sections.push_back(argv[++i]);
+    } else if (name == "--few") {
+      options.few = true;
     } else if (name == "--only") {
       options.only = value();
     } else if (name == "--json") {

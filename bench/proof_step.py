@@ -1,0 +1,95 @@
+"""What the steps of gpu_proof.py share: their options, a clock that they obey, and JSON that is whole after every figure.
+
+Needs the standard library only: device_stage.py runs where there is nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that every step has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, required=True, help="folder that throughput.prepare() filled")
+    made.add_argument("--json", type=Path, help="written anew after every figure")
+    made.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: few and small, to check the script")
+    made.add_argument("--limit", type=float, default=600.0, help="seconds after which nothing new is begun")
+    made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    made.add_argument("--hw-decoder-load", type=float, default=0.65)
+    return made
+
+
+class Results:
+    """A step's figures, saved by `put`, and the time that is left."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._path: Path | None = options.json
+        self._end = time.monotonic() + options.limit
+        self.figures: dict[str, Any] = {}
+
+    def put(self, name: str, figure: Any) -> None:
+        self.figures[name] = figure
+        print(f"{name}: {figure}", flush=True)
+        self.save()
+
+    def save(self) -> None:
+        if self._path:
+            write_json(self._path, self.figures)
+
+    @property
+    def time_is_up(self) -> bool:
+        return time.monotonic() > self._end
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces the file in one go, so that a run that is cut off leaves the last whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(value, indent=1) + "\n")
+    fresh.replace(path)
+
+
+def run_limited(
+    command: Sequence[str], limit: float, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> tuple[str, float, list[str]]:
+    """Runs a command to its end or for `limit` seconds.
+
+    Returns:
+      "passed", or how it ended otherwise; seconds; the lines that it printed, without the empty ones.
+    """
+    begin = time.monotonic()
+    try:
+        # A session of its own, so that a time-out ends what the command has started, too.
+        child = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"cannot be run: {error}", 0.0, []
+    try:
+        output, _ = child.communicate(timeout=limit)
+        code = child.returncode
+        outcome = "passed" if code == 0 else f"killed by signal {-code}" if code < 0 else f"failed with {code}"
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        output, _ = child.communicate()
+        outcome = f"cut off after {limit:.0f} s"
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+    return outcome, round(time.monotonic() - begin, 1), [line for line in output.splitlines() if line.strip()]

@@ -25,7 +25,7 @@ from typing import Any
 import proof_step
 
 ROOT = Path(__file__).resolve().parent.parent
-THREADS = ("1024", "768", "512")  # per block; docs/gpu.md has what speaks for each
+THREADS = ("896", "768", "512")  # per block, beside the 1,024 that are built in; docs/gpu.md says what speaks for each
 BUILD_LIMIT = {"gpu": 90.0, "cpu": 300.0}  # seconds; without a GPU there may be few cores, too
 CORE_ROW = "224 float16 CHW"  # the rates that decide between builds
 

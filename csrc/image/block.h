@@ -18,9 +18,11 @@
 #ifdef __CUDACC__
 #define DR_BLOCK __device__ __forceinline__
 #define DR_UNROLL _Pragma("unroll")
+#define DR_UNROLL_TAPS _Pragma("unroll 2")  // most windows have two or three
 #else
 #define DR_BLOCK inline
 #define DR_UNROLL
+#define DR_UNROLL_TAPS
 #endif
 
 namespace dali_dr::image {
@@ -72,6 +74,39 @@ struct BlockTables {
 };
 static_assert(sizeof(BlockTables) % 16 == 0);
 
+// Division of 0 <= n < 2^31 by the same number, again and again, as a multiplication: factor is 2^(31 +
+// shift) / by, at most 1 too great, and by <= 2^shift, so that n times that error stays below the 2^(31 +
+// shift) which would change the quotient.
+struct Divisor {
+  uint32_t by = 1, shift = 0, factor = (1u << 31) + 1;
+
+  Divisor() = default;
+  explicit Divisor(int32_t d) : by(uint32_t(d)) {
+    while (1u << shift < by) ++shift;
+    factor = uint32_t((uint64_t{1} << (31 + shift)) / by) + 1;
+  }
+
+  // n / by; *rest is n % by.
+  DR_HD int32_t Divide(int32_t n, int32_t* rest) const {
+#ifdef __CUDA_ARCH__
+    const uint32_t quotient = __umulhi(2 * uint32_t(n), factor) >> shift;
+#else
+    const uint32_t quotient = uint32_t(uint64_t{2 * uint32_t(n)} * factor >> 32) >> shift;
+#endif
+    *rest = int32_t(uint32_t(n) - quotient * by);
+    return int32_t(quotient);
+  }
+};
+
+// The size of views with what finds the row and the column of a pixel, made on the host: in the kernel's
+// argument it takes no register.
+struct OutSize : Size {
+  Divisor columns, words;  // by width, and by the words of four pixels of a row
+
+  OutSize() = default;
+  OutSize(Size size) : Size(size), columns(size.width), words((size.width + 3) / 4) {}
+};
+
 // What is common to all views of a launch; the kernel's argument.
 struct BlockBatch {
   const Job* jobs;      // those to take, then partners' views
@@ -80,7 +115,7 @@ struct BlockBatch {
   const Step* steps;
   uint32_t* next;  // number of the next job that nobody has taken; 0 at the start
   uint32_t num_jobs;
-  Size out;
+  OutSize out;
   Filter filter;
   OutputType type;
   int32_t channels_last;
@@ -224,22 +259,21 @@ class BlockReplay {
       block_.Sync();
       const uint32_t number = tables_->job;
       if (number >= batch_.num_jobs) return;
-      const Job* const own = batch_.jobs + number;
-      const Job* job = own->partner < 0 ? own : batch_.partners + own->partner;
-      for (;; job = own) {  // the partner's view, if there is one, and then its own
-        Show(*job);
-        if (job == own) break;
-        Park(job->erase);
+      int32_t partner = batch_.jobs[number].partner;
+      for (;; partner = -1) {  // the partner's view, if there is one, and then its own
+        Show(partner < 0 ? batch_.jobs[number] : batch_.partners[partner]);
+        if (partner < 0) break;
+        Park(batch_.partners[partner].erase);
       }
-      Finish(*own);
+      Finish(batch_.jobs[number]);
       // Park and Finish end without a barrier: one comes before anything is written that they read.
     }
   }
 
  private:
-  // Everything of a view but erase and output.
-  DR_BLOCK void Show(const Job& given) {
-    const Job job = given;
+  // Everything of a view but erase and output. The job stays in memory: its fields would take registers that
+  // the loops need.
+  DR_BLOCK void Show(const Job& job) {
     pending_ = false;
     for (int32_t c = 0; c < 4; ++c) plane_[c] = c * batch_.layout.plane_bytes;
     CropResizeFlip(job);
@@ -283,16 +317,16 @@ class BlockReplay {
                            Write write) {
     const int32_t groups = (rows + kResizeRows - 1) / kResizeRows;
     block_.ForEach(groups * width_, [&](int32_t i) {
-      const int32_t row = i / width_ * kResizeRows, x = i % width_;
+      int32_t x;
+      const int32_t row = batch_.out.columns.Divide(i, &x) * kResizeRows;
       const TapRange range = table.range[x];
       const int32_t* weight = table.weight + x * table.taps;
-      const uint8_t* from[kResizeRows];
+      const int32_t below = rows - 1 - row;
+      const uint8_t* from[kResizeRows] = {in + row * pitch + 3 * int64_t{range.begin}};
       int32_t sum[kResizeRows][3] = {};
       DR_UNROLL
-      for (int32_t k = 0; k < kResizeRows; ++k) {
-        const int32_t y = row + k < rows ? row + k : rows - 1;
-        from[k] = in + y * pitch + 3 * int64_t{range.begin};
-      }
+      for (int32_t k = 1; k < kResizeRows; ++k) from[k] = from[k - 1] + (k <= below ? pitch : 0);
+      DR_UNROLL_TAPS
       for (int32_t t = 0; t < range.count; ++t) {
         const int32_t w = weight[t];
         DR_UNROLL
@@ -305,7 +339,7 @@ class BlockReplay {
       }
       DR_UNROLL
       for (int32_t k = 0; k < kResizeRows; ++k) {
-        if (row + k < rows)
+        if (k <= below)
           write(row + k, x, RoundWeighted(sum[k][0]), RoundWeighted(sum[k][1]), RoundWeighted(sum[k][2]));
       }
     });
@@ -316,16 +350,18 @@ class BlockReplay {
   template <typename Write>
   DR_BLOCK void VerticalOfImage(const Job& job, const AxisTable& table, int32_t begin, int32_t end,
                                 Write write) {
+    const uint8_t* const crop = InGlobal(job.crop);
+    const int64_t pitch = job.pitch;
     const int32_t bytes = 3 * job.width, quads = (bytes + 3) / 4;
     block_.ForEach((end - begin) * quads, [&](int32_t i) {
       const int32_t row = i / quads, at = i % quads * 4;
       const TapRange range = table.range[begin + row];
       const int32_t* weight = table.weight + (begin + row) * table.taps;
-      const uint8_t* from = InGlobal(job.crop) + range.begin * job.pitch;
+      const uint8_t* from = crop + range.begin * pitch;
       int32_t sum[4] = {}, byte[4];
       DR_UNROLL
       for (int32_t k = 0; k < 4; ++k) byte[k] = at + k < bytes ? at + k : bytes - 1;
-      for (int32_t t = 0; t < range.count; ++t, from += job.pitch) {
+      for (int32_t t = 0; t < range.count; ++t, from += pitch) {
         const int32_t w = weight[t];
         DR_UNROLL
         for (int32_t k = 0; k < 4; ++k) sum[k] += w * from[byte[k]];
@@ -342,11 +378,15 @@ class BlockReplay {
                                int32_t end) {
     const int32_t words = (width_ + 3) / 4, plane_row = 4 * words, row_bytes = 3 * plane_row,
                   ring_bytes = ring_rows * row_bytes;
+    const int32_t first = table.range[begin].begin, slot = first % ring_rows - first;
     block_.ForEach((end - begin) * words, [&](int32_t i) {
-      const int32_t y = begin + i / words, x = i % words * 4;
+      int32_t x;
+      const int32_t y = begin + batch_.out.words.Divide(i, &x);
+      x *= 4;
       const TapRange range = table.range[y];
       const int32_t* weight = table.weight + y * table.taps;
-      int32_t at = range.begin % ring_rows * row_bytes, sum[3][4] = {};
+      int32_t at = slot + range.begin, sum[3][4] = {};
+      at = (at < ring_rows ? at : at - ring_rows) * row_bytes;
       for (int32_t t = 0; t < range.count; ++t) {
         const int32_t w = weight[t];
         DR_UNROLL
@@ -384,16 +424,19 @@ class BlockReplay {
     block_.Sync();
     uint8_t* const band = pixels_ + plane_[3];
     const uint8_t* const crop = InGlobal(job.crop);
+    const int64_t pitch = job.pitch;
     const int32_t flip = job.flip;
     const auto put = [&](int32_t y, int32_t x, uint8_t r, uint8_t g, uint8_t b) { Put(y, x, flip, r, g, b); };
 
     if (!passes.vertical) {
       if (passes.horizontal) {
-        Horizontal(crop, job.pitch, height_, across, put);
+        Horizontal(crop, pitch, height_, across, put);
       } else {
         block_.ForEach(count_, [&](int32_t i) {
-          const uint8_t* from = crop + i / width_ * job.pitch + 3 * (i % width_);
-          put(i / width_, i % width_, from[0], from[1], from[2]);
+          int32_t x;
+          const int32_t y = batch_.out.columns.Divide(i, &x);
+          const uint8_t* from = crop + y * pitch + 3 * x;
+          put(y, x, from[0], from[1], from[2]);
         });
       }
     } else if (!passes.horizontal) {
@@ -433,10 +476,10 @@ class BlockReplay {
         }
         const int32_t from = done > first ? done : first, slot = from % ring_rows;
         done = down.End(end - 1);
-        Horizontal(crop + from * job.pitch, job.pitch, done - from, across,
+        Horizontal(crop + from * pitch, pitch, done - from, across,
                    [&](int32_t row, int32_t x, uint8_t r, uint8_t g, uint8_t b) {
                      const int32_t at = slot + row < ring_rows ? slot + row : slot + row - ring_rows;
-                     uint8_t* to = band + int64_t{at} * row_bytes + (flip ? width_ - 1 - x : x);
+                     uint8_t* to = band + at * row_bytes + (flip ? width_ - 1 - x : x);
                      to[0] = r;
                      to[plane_row] = g;
                      to[2 * plane_row] = b;
@@ -541,7 +584,9 @@ class BlockReplay {
       const uint8_t* from = pixels_ + plane_[c];
       uint8_t* to = pixels_ + plane_[3];
       block_.ForEach(quads_, [&](int32_t quad) {
-        StoreWord(to + 4 * quad, word(c, from, quad, 4 * quad / width_, 4 * quad % width_));
+        int32_t x;
+        const int32_t y = batch_.out.columns.Divide(4 * quad, &x);
+        StoreWord(to + 4 * quad, word(c, from, quad, y, x));
       });
       block_.Sync();
       SwapWithSpare(c);
@@ -766,7 +811,7 @@ class BlockReplay {
   // Which of the quad's pixels the box covers, as bits.
   DR_BLOCK uint32_t Covered(const Box& box, int32_t quad) const {
     if (box.height <= 0 || box.width <= 0) return 0;
-    int32_t y = 4 * quad / width_, x = 4 * quad % width_;
+    int32_t x, y = batch_.out.columns.Divide(4 * quad, &x);
     uint32_t bits = 0;
     DR_UNROLL
     for (int32_t k = 0; k < 4; ++k) {
@@ -780,8 +825,9 @@ class BlockReplay {
   template <typename T>
   DR_BLOCK void WriteAlone(const Box& erase, T* out) {
     const uint32_t black[3] = {OutputBits(0, 0), OutputBits(1, 0), OutputBits(2, 0)};
-    Write(out, [&](int32_t c, int32_t quad, uint32_t v[4]) {
-      const uint32_t word = LoadWord(pixels_ + plane_[c] + 4 * quad), erased = Covered(erase, quad);
+    const auto covered = [&](int32_t quad) { return Covered(erase, quad); };
+    Write(out, covered, [&](int32_t c, int32_t quad, uint32_t erased, uint32_t v[4]) {
+      const uint32_t word = LoadWord(pixels_ + plane_[c] + 4 * quad);
       DR_UNROLL
       for (int32_t k = 0; k < 4; ++k)
         v[k] = erased >> k & 1 ? black[c] : merged_[c * kLevels + ByteOf(word, k)];
@@ -794,33 +840,34 @@ class BlockReplay {
     const float lam = mix.lam, rest = Add(1.0f, -lam);
     const bool swapped = mix.swapped;
     const uint8_t* const parked = InGlobal(parked_);
-    Write(out, [&](int32_t c, int32_t quad, uint32_t v[4]) {
+    const auto covered = [&](int32_t quad) { return Covered(erase, quad) | Covered(mix.cut, quad) << 4; };
+    Write(out, covered, [&](int32_t c, int32_t quad, uint32_t bits, uint32_t v[4]) {
       const uint32_t own = LoadWord(pixels_ + plane_[c] + 4 * quad),
-                     other = LoadWord(parked + c * batch_.layout.plane_bytes + 4 * quad),
-                     erased = Covered(erase, quad), cut = Covered(mix.cut, quad);
+                     other = LoadWord(parked + c * batch_.layout.plane_bytes + 4 * quad);
       DR_UNROLL
       for (int32_t k = 0; k < 4; ++k) {
         const float view =
-            erased >> k & 1 ? tables_->base[c][0] : FloatOf(merged_[c * kLevels + ByteOf(own, k)]);
+            bits >> k & 1 ? tables_->base[c][0] : FloatOf(merged_[c * kLevels + ByteOf(own, k)]);
         const float partner = tables_->base[c][ByteOf(other, k)];
         const float a = swapped ? partner : view, b = swapped ? view : partner;
-        const float x = cut >> k & 1 ? b : lam == 1.0f ? a : MixUp(lam, a, rest, b);
+        const float x = bits >> (4 + k) & 1 ? b : lam == 1.0f ? a : MixUp(lam, a, rest, b);
         v[k] = sizeof(T) == 2 ? ShortBits(batch_.type, x) : FloatBits(x);
       }
     });
   }
 
-  // values(c, quad, v) gives the bits of four values of a channel.
-  template <typename T, typename Values>
-  DR_BLOCK void Write(T* out, Values values) {
+  // values(c, quad, covered(quad), v) gives the bits of four values of a channel.
+  template <typename T, typename Covered, typename Values>
+  DR_BLOCK void Write(T* out, Covered covered, Values values) {
     const bool aligned = count_ % 4 == 0 && reinterpret_cast<uintptr_t>(out) % (4 * sizeof(T)) == 0;
     if (batch_.channels_last) {
       block_.ForEach(quads_, [&](int32_t quad) {
+        const uint32_t bits = covered(quad);
         uint32_t v[12];
         DR_UNROLL
         for (int32_t c = 0; c < 3; ++c) {
           uint32_t plane[4];
-          values(c, quad, plane);
+          values(c, quad, bits, plane);
           DR_UNROLL
           for (int32_t k = 0; k < 4; ++k) v[3 * k + c] = plane[k];
         }
@@ -838,13 +885,13 @@ class BlockReplay {
       });
       return;
     }
-    DR_UNROLL
-    for (int32_t c = 0; c < 3; ++c) {
-      T* const plane = out + int64_t{c} * count_;
-      block_.ForEach(quads_, [&](int32_t quad) {
+    block_.ForEach(quads_, [&](int32_t quad) {
+      const uint32_t bits = covered(quad);
+      DR_UNROLL
+      for (int32_t c = 0; c < 3; ++c) {
         uint32_t v[4];
-        values(c, quad, v);
-        T* to = plane + 4 * int64_t{quad};
+        values(c, quad, bits, v);
+        T* to = out + c * count_ + 4 * quad;
         if (aligned) {
           StoreFour(to, v);
         } else {
@@ -854,8 +901,8 @@ class BlockReplay {
             if (k < pixels) to[k] = T(v[k]);
           }
         }
-      });
-    }
+      }
+    });
   }
 
   Block& block_;

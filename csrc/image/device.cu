@@ -9,13 +9,24 @@
 namespace dali_dr::image {
 namespace {
 
-constexpr int kThreads = 1024;
+// Threads of a block. At 1,024, the most there can be, the compiler has 64 registers for each, and the kernel
+// in shared memory needs no more: fewer threads save no instruction and hide less latency (docs/gpu.md,
+// "Registers and spills").
+#ifndef DALI_DR_THREADS
+#define DALI_DR_THREADS 1024
+#endif
+constexpr int kThreads = DALI_DR_THREADS;
+// With fewer than four warps, Sum() of the grey levels of the largest view could overflow in a warp.
+static_assert(kThreads >= 128 && kThreads <= 1024 && kThreads % 32 == 0,
+              "DALI_DR_THREADS is a multiple of 32 from 128 to 1024");
 constexpr int64_t kMostScratchBytes = int64_t{1} << 30;  // fewer blocks rather than more memory than this
 
 class DeviceBlock {
  public:
   template <typename F>
   __device__ __forceinline__ void ForEach(int32_t n, F f) {
+    // Unrolled, the loops outgrow the registers; what is worth unrolling is unrolled in block.h.
+#pragma unroll 1
     for (int32_t i = int32_t(threadIdx.x); i < n; i += kThreads) f(i);
   }
   __device__ __forceinline__ void Sync() { __syncthreads(); }
@@ -33,11 +44,21 @@ class DeviceBlock {
 
 extern __shared__ __align__(16) uint8_t shared_memory[];
 
+// The address of shared_memory, kept in a register: otherwise sm_90 code makes it anew, in three
+// instructions, wherever a loop reaches into it.
+__device__ __forceinline__ uint8_t* SharedMemory() {
+  uint32_t address = uint32_t(__cvta_generic_to_shared(shared_memory));
+#if __CUDA_ARCH__ >= 900
+  asm volatile("" : "+r"(address));
+#endif
+  return static_cast<uint8_t*>(__cvta_shared_to_generic(address));
+}
+
 __global__ void __launch_bounds__(kThreads, 1)
     ReplayInShared(const __grid_constant__ BlockBatch batch, uint8_t* slots, int64_t slot_bytes) {
   DeviceBlock block;
   BlockReplay<DeviceBlock>(block, batch,
-                           DivideShared(batch.layout, shared_memory, slots + blockIdx.x * slot_bytes))
+                           DivideShared(batch.layout, SharedMemory(), slots + blockIdx.x * slot_bytes))
       .Run();
 }
 
@@ -45,7 +66,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ReplayInGlobal(const __grid_constant__ BlockBatch batch, uint8_t* slots, int64_t slot_bytes) {
   DeviceBlock block;
   BlockReplay<DeviceBlock>(block, batch,
-                           DivideGlobal(batch.layout, shared_memory, slots + blockIdx.x * slot_bytes))
+                           DivideGlobal(batch.layout, SharedMemory(), slots + blockIdx.x * slot_bytes))
       .Run();
 }
 

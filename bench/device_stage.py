@@ -178,6 +178,9 @@ def table(report: dict[str, Any]) -> None:
     print(f"build {report['build']['seconds']} s for sm_{report['build']['chip']}: {report['build']['outcome']}")
     for name, row in rows.items():
         print(f"{name:14} {row.get('seconds', 0):6.1f} s  {row['outcome']}  {' '.join(row.get('summary', []))}")
+    for name in ("bytes", *(f"{count} threads" for count in THREADS)):
+        for row in figures.get(name, {}).get("machine", [])[1:]:  # the kernels as the compiler made them
+            print(f"{name:14} {' '.join(f'{key} {value}' for key, value in row.items())}")
     for row in figures.get("bytes", {}).get("bytes", []) + figures.get("bytes", {}).get("repeats", []):
         if row["name"] == "all" or "identical" in row:
             print("  ", row)

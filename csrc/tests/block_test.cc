@@ -60,7 +60,7 @@ int main(int argc, char** argv) {
     TestSizes(two_threads);
     TestEvaluation(two_threads);
     TestMixed(two_threads);
-    TestBatch(any, 3);
+    TestBatch(any, 3, {224, 224});
     CHECK(seen.mixed[0] > 100 && seen.mixed[1] > 100, "%u mixed in shared, %u in global memory",
           seen.mixed[0], seen.mixed[1]);
     for (int enlarged = 0; enlarged < 2; ++enlarged) {  // rows that become more are never resized first

@@ -344,8 +344,7 @@ void TestEvaluation(const MachineOf& machine) {
   }
 }
 
-void TestBatch(const MachineOf& machine, int views) {
-  const Size out{224, 224};
+void TestBatch(const MachineOf& machine, int views, Size out) {
   std::vector<Case> cases;
   for (int i = 0; i < views; ++i) {  // images are shared, as views of one image in a batch may be
     Case c = i < 16 ? WholeImage({300 + 10 * i, 500 - 20 * i}, {}) : cases[i % 16];
@@ -355,7 +354,8 @@ void TestBatch(const MachineOf& machine, int views) {
   int round = 0;
   for (const Finish& finish : AllFinishes())
     Compare(machine(round++), cases,
-            {out, Filter::kBilinear, finish, kHopper, "a batch of " + std::to_string(views)});
+            {out, Filter::kBilinear, finish, kHopper,
+             "a batch of " + std::to_string(views) + " of " + std::to_string(out.height)});
 }
 
 }  // namespace dali_dr::image

@@ -105,8 +105,8 @@ void TestRanges(const MachineOf& machine, int levels, Size out);
 void TestMixed(const MachineOf& machine);
 void TestSizes(const MachineOf& machine);
 void TestEvaluation(const MachineOf& machine);
-// So many views of 224 pixels in one batch, with every type and layout.
-void TestBatch(const MachineOf& machine, int views);
+// So many views in one batch, with every type and layout.
+void TestBatch(const MachineOf& machine, int views, Size out);
 
 // ---- Makers
 

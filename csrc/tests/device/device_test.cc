@@ -121,7 +121,7 @@ class Test {
     };
     const bool few = options_.cpu || options_.few;
     const int rounds = few ? 12 : 1600;  // of 6.5 views on average
-    run("a batch of one view", [&] { TestBatch(machine, 1); });
+    run("a batch of one view", [&] { TestBatch(machine, 1, {224, 224}); });
     run("operations and chains, 224", [&] { TestOperations(machine); });
     run("random chains", [&] { TestRandomBatches(machine, rounds, Kind::kPlain); });
     run("sizes and extreme crops", [&] { TestSizes(machine); });
@@ -129,7 +129,10 @@ class Test {
     run("random windows", [&] { TestRandomBatches(machine, rounds / 2, Kind::kWindows); });
     run("random mixed views", [&] { TestRandomBatches(machine, rounds / 2, Kind::kMixed); });
     run("mixed views, 224", [&] { TestMixed(machine); });
-    run("a batch of 512 views", [&] { TestBatch(machine, few ? 4 : 512); });
+    run("a batch of 512 views", [&] { TestBatch(machine, few ? 4 : 512, {224, 224}); });
+    for (int side : {160, 288, 384})
+      run(("all outputs, " + std::to_string(side)).c_str(),
+          [&] { TestBatch(machine, few ? 1 : 16, {side, side}); });
     run("ranges of the operations, 224", [&] { TestRanges(machine, few ? 2 : 31, {224, 224}); });
     run("ranges of the operations, 45x67", [&] { TestRanges(machine, few ? 5 : 31, {45, 67}); });
     report_.Add(Row()

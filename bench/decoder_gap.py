@@ -39,7 +39,12 @@ def main() -> int:
             break
         cpu = dali_dr.ReinforcedIterator(options.data / variant, device="cpu", with_index=True, **common)
         tested = dali_dr.ReinforcedIterator(
-            options.data / variant, device=options.device, decode_device=decode_device, with_index=True, **common
+            options.data / variant,
+            device=options.device,
+            decode_device=decode_device,
+            roi_decode=options.roi_decode,
+            with_index=True,
+            **common,
         )
         largest, total, values, divergences = 0, 0.0, 0, list[float]()
         for (want,), (got,) in zip(itertools.islice(cpu, BATCHES if gpu else 1), tested, strict=False):

@@ -23,7 +23,6 @@ WARM_UP = 0.4  # seconds: queues of a loader that has waited are full, and say l
 def main() -> int:
     parser = proof_step.parser(__doc__)
     parser.add_argument("--names", nargs="+", choices=tuple(throughput.LOADERS), required=True, metavar="NAME")
-    parser.add_argument("--decode-device", choices=("auto", "cpu"), default="auto")
     parser.add_argument("--hw-loads", nargs="+", type=float, default=[])
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=1.2, help="per figure")
@@ -44,7 +43,9 @@ def main() -> int:
             results.put("dali_plain by hw_decoder_load", grid)
         best = max(options.hw_loads, key=lambda load: grid[str(load)])
     options.hw_decoder_load = best
-    settings = {n: getattr(options, n) for n in ("hw_decoder_load", "threads", "batch_size", "decode_device")}
+    settings = {
+        n: getattr(options, n) for n in ("hw_decoder_load", "threads", "batch_size", "decode_device", "roi_decode")
+    }
     results.put("settings", settings)
     loaders: dict[str, Any] = {}
     rounds: dict[str, list[float]] = {}

@@ -28,6 +28,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,7 +363,9 @@ def main() -> int:
     if nvdisasm is None:
         print(INSTALL)
     if options.json:
-        options.json.write_text(json.dumps({"arch": options.arch, "variants": results}, indent=1) + "\n")
+        release = re.search(r"V([\d.]+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
+        facts = {"arch": options.arch, "nvcc": release[1] if release else None, "date": time.strftime("%Y-%m-%d")}
+        options.json.write_text(json.dumps(facts | {"variants": results}, indent=1) + "\n")
     return 0 if results else 1
 
 

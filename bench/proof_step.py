@@ -25,6 +25,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--limit", type=float, default=600.0, help="seconds after which nothing new is begun")
     made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     made.add_argument("--hw-decoder-load", type=float, default=0.65)
+    made.add_argument("--decode-device", choices=("auto", "cpu"), default="auto")
+    made.add_argument("--roi-decode", choices=("on", "off"), default="on", help="off: whole images, then crop")
     return made
 
 

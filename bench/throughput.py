@@ -85,6 +85,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--hw-decoder-load", type=float, default=0.65, help="with --device gpu")
     parser.add_argument("--decode-device", choices=("auto", "cpu"), default="auto", help="with --device gpu")
+    parser.add_argument("--roi-decode", choices=("on", "off"), default="on", help="off: whole images, then crop")
     parser.add_argument("--only", nargs="+", choices=NAMES + EXTRA_NAMES, default=list(NAMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
@@ -132,7 +133,7 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 
 def in_fresh_process(name: str, scratch: Path, options: argparse.Namespace) -> float:
-    own = ("seconds", "threads", "batch_size", "device", "hw_decoder_load", "decode_device")
+    own = ("seconds", "threads", "batch_size", "device", "hw_decoder_load", "decode_device", "roi_decode")
     arguments = [part for o in own for part in (f"--{o.replace('_', '-')}", str(getattr(options, o)))]
     command = [
         sys.executable,
@@ -320,6 +321,7 @@ def ours(variant: str, augment: str | None = None) -> Loader:
             num_threads=options.threads,
             hw_decoder_load=options.hw_decoder_load,
             decode_device=options.decode_device,
+            roi_decode=options.roi_decode,
             size=SIZE,
             last_batch="fill",
             augment=augment,
@@ -361,15 +363,14 @@ def stock_iterator(rand_augment: bool, scratch: Path, options: argparse.Namespac
             name="reader",
             missing_component_behavior="error",
         )
-        images = fn.decoders.image_random_crop(
-            encoded,
-            random_area=(0.08, 1),
-            random_aspect_ratio=(3 / 4, 4 / 3),
-            output_type=types.RGB,
-            **decoder(options),
-        )
-        images = images.gpu() if gpu else images
-        images = fn.resize(images, size=(SIZE, SIZE))
+        crop: dict[str, Any] = {"random_area": (0.08, 1), "random_aspect_ratio": (3 / 4, 4 / 3)}
+        how = decoder(options) | {"output_type": types.RGB}
+        if options.roi_decode == "on":
+            images = fn.decoders.image_random_crop(encoded, **crop, **how)
+            images = fn.resize(images.gpu() if gpu else images, size=(SIZE, SIZE))
+        else:
+            images = fn.decoders.image(encoded, **how)
+            images = fn.random_resized_crop(images.gpu() if gpu else images, size=(SIZE, SIZE), **crop)
         flip = fn.random.coin_flip()
         if rand_augment:
             images = fn.flip(images, horizontal=flip)

@@ -31,7 +31,10 @@ def main() -> int:
     if not gpu:
         options.batch_size = 2
     results = proof_step.Results(options)
-    results.put("settings", {n: getattr(options, n) for n in ("model", "batch_size", "hw_decoder_load", "threads")})
+    results.put(
+        "settings",
+        {n: getattr(options, n) for n in ("model", "batch_size", "hw_decoder_load", "roi_decode", "threads")},
+    )
     from dali_dr._torchvision import load_torchvision
 
     load_torchvision()  # before timm, which imports it
@@ -78,6 +81,7 @@ def ours(options: argparse.Namespace) -> Iterator[Batch]:
             device=options.device,
             num_threads=options.threads,
             hw_decoder_load=options.hw_decoder_load,
+            roi_decode=options.roi_decode,
             size=throughput.SIZE,
             last_batch="fill",
         )

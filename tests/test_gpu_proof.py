@@ -65,12 +65,30 @@ def test_figures_of_a_step_that_crashes_are_kept(tmp_path: Path, monkeypatch: py
     assert steps["fine"]["outcome"] == "passed"
 
 
+def test_where_regions_crash_whole_images_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = (sys.executable, "-c", "import sys; print('roi', sys.argv[1]); sys.exit(1)", "{roi}")
+    for code, roi, names in (
+        ("import os; os.kill(os.getpid(), 11)", "roi off", {"loaders", "whole", "after"}),
+        ("", "roi on", {"loaders", "after"}),
+    ):
+        first = gpu_proof.Step("loaders", (sys.executable, "-c", code), 20)
+        whole = gpu_proof.Step("whole", (sys.executable, "-c", ""), 20, instead_of="loaders")
+        monkeypatch.setattr(gpu_proof, "STEPS", (first, whole, gpu_proof.Step("after", shown, 20)))
+        monkeypatch.setattr(gpu_proof.throughput, "prepare", lambda *_, **__: {"images": 0})
+        monkeypatch.setattr(sys, "argv", ["gpu_proof.py", "--json", str(tmp_path / "out.json")])
+        assert gpu_proof.main() == 1
+        steps = json.loads((tmp_path / "out.json").read_text())["steps"]
+        assert set(steps) == names and steps["after"]["output"] == [roi]
+
+
 def test_steps_without_time_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_proof.throughput, "prepare", lambda *_, **__: {"images": 0})
     monkeypatch.setattr(sys, "argv", ["gpu_proof.py", "--json", str(tmp_path / "out.json"), "--seconds", "1"])
     assert gpu_proof.main() == 0
     steps = json.loads((tmp_path / "out.json").read_text())["steps"]
-    assert len(steps) == len(gpu_proof.STEPS) and all(s["outcome"].startswith("left out") for s in steps.values())
+    assert set(steps) == {s.name for s in gpu_proof.STEPS if not s.instead_of} and all(
+        s["outcome"].startswith("left out") for s in steps.values()
+    )
 
 
 def test_every_step_names_a_script_and_loaders_that_exist() -> None:

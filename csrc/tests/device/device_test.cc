@@ -168,10 +168,12 @@ class Test {
     const size_t load_bytes = options_.cpu ? 1 << 16 : 256 << 20;
     uint8_t* const load = machine_.Allocate(2 * load_bytes);
     for (const Setting* setting : {&half, &single}) {
+      const Setting& other_setting = setting == &half ? single : half;
       const std::vector<Case> cases = batch(setting == &single), others = batch(true);
-      Loaded loaded(machine_, cases, *setting), other(machine_, others, setting == &half ? single : half);
-      std::vector<std::vector<uint8_t>> want;
+      Loaded loaded(machine_, cases, *setting), other(machine_, others, other_setting);
+      std::vector<std::vector<uint8_t>> want, other_want;
       for (const Case& c : cases) want.push_back(Expected(c, *setting));
+      for (const Case& c : others) other_want.push_back(Expected(c, other_setting));
       machine_.Wait();
       int identical = 0, run = 0;
       for (; run < times && !Over(); ++run) {
@@ -185,6 +187,8 @@ class Test {
         identical += loaded.Download() == want;
       }
       machine_.Wait();
+      CHECK(run == 0 || other.Download(1) == other_want, "%s: the other stream's views differ",
+            setting->label.c_str());
       CHECK(identical == run, "%s: %d of %d differ", setting->label.c_str(), run - identical, run);
       report_.Add(
           Row().Add("name", setting->label).Add("runs", run).Add("identical", identical).Add("views", views));

@@ -66,14 +66,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=145.0, help="for everything (default %(default)s)")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "device")
     options = parser.parse_args()
+    proof_step.interrupt_on_sigterm()
     end = time.monotonic() + options.seconds
     report: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "host": host(), "pieces": {}}
     report["build"] = build(options.build, min(BUILD_LIMIT[options.device], options.seconds))
     proof_step.write_json(options.json, report)
     print(f"built in {report['build']['seconds']} s: {report['build']['outcome']}", file=sys.stderr, flush=True)
+    if report["build"]["outcome"] != "passed":
+        return 1
     # The other programs are built while the first is at work: the device's clock does not mind.
     others = subprocess.Popen(
-        build_command(options.build), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        build_command(options.build), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
     )
     for piece in pieces():
         if piece.program != "device_test" and others.poll() is None:
@@ -86,6 +89,8 @@ def main() -> int:
         report["pieces"][piece.name] = row
         proof_step.write_json(options.json, report)
         print(f"== {piece.name}: {row['outcome']}", file=sys.stderr, flush=True)
+        if row["outcome"] == "interrupted":
+            break
     wait(others, 0)
     table(report)
     outcomes = [report["build"]["outcome"], *(row["outcome"] for row in report["pieces"].values())]

@@ -138,6 +138,7 @@ def main() -> int:
     parser.add_argument("--steps", nargs="+", choices=[s.name for s in STEPS], default=[s.name for s in STEPS])
     parser.add_argument("--teacher", default="efficientnet-lite0", help="of the decoder gap")
     options = parser.parse_args()
+    proof_step.interrupt_on_sigterm()
     end = time.monotonic() + options.seconds
     report: dict[str, Any] = {"machine": throughput.machine() | build(), "steps": {}}
     with tempfile.TemporaryDirectory(prefix="dali-dr-proof-") as folder:
@@ -156,6 +157,8 @@ def main() -> int:
                 report["steps"][step.name] = run(step, min(step.limit, left), scratch, options, report)
             proof_step.write_json(options.json, report)
             print(f"== {step.name}: {report['steps'][step.name]['outcome']}", file=sys.stderr, flush=True)
+            if report["steps"][step.name]["outcome"].startswith("interrupted"):
+                break
     table(report)
     return int(any(not s["outcome"].startswith(("passed", "left out")) for s in report["steps"].values()))
 

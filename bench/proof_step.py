@@ -60,17 +60,27 @@ def write_json(path: Path, value: Any) -> None:
     fresh.replace(path)
 
 
+def interrupt_on_sigterm() -> None:
+    """Makes SIGTERM (of `timeout`, of a scheduler) what Ctrl-C is, so that nothing started is left behind."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 def run_limited(
     command: Sequence[str], limit: float, environment: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> tuple[str, float, list[str]]:
     """Runs a command to its end or for `limit` seconds.
 
     Returns:
-      "passed", or how it ended otherwise; seconds; the lines that it printed, without the empty ones.
+      "passed", or how it ended otherwise ("interrupted" by Ctrl-C here); seconds; the lines that it printed, without the
+      empty ones.
     """
     begin = time.monotonic()
     try:
-        # A session of its own, so that a time-out ends what the command has started, too.
+        # A process group of its own, so that a time-out ends what the command has started, too.
         child = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -79,7 +89,7 @@ def run_limited(
             errors="replace",
             env=environment,
             cwd=folder,
-            start_new_session=True,
+            process_group=0,
         )
     except OSError as error:
         return f"cannot be run: {error}", 0.0, []
@@ -87,11 +97,8 @@ def run_limited(
         output, _ = child.communicate(timeout=limit)
         code = child.returncode
         outcome = "passed" if code == 0 else f"killed by signal {-code}" if code < 0 else f"failed with {code}"
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
         os.killpg(child.pid, signal.SIGKILL)
         output, _ = child.communicate()
-        outcome = f"cut off after {limit:.0f} s"
-    except BaseException:
-        os.killpg(child.pid, signal.SIGKILL)
-        raise
+        outcome = "interrupted" if isinstance(why, KeyboardInterrupt) else f"cut off after {limit:.0f} s"
     return outcome, round(time.monotonic() - begin, 1), [line for line in output.splitlines() if line.strip()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,20 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started() -> None:
     begin = time.monotonic()
     outcome, seconds, lines = proof_step.run_limited(["sh", "-c", "echo begun; sleep 60 & sleep 60"], 0.5)
     assert (outcome, lines) == ("cut off after 0 s", ["begun"]) and seconds < 10 and time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    own = tmp_path / "pids"
+    command = ["sh", "-c", f"sleep 61 & echo $! > {own}; sleep 62"]
+    code = f"import proof_step as p; p.interrupt_on_sigterm(); print(p.run_limited({command!r}, 60)[0])"
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=BENCH, stdout=subprocess.PIPE, text=True)
+    while not own.is_file() or not own.read_text().strip():
+        time.sleep(0.05)
+    child.send_signal(number)
+    assert child.communicate(timeout=20)[0] == "interrupted\n"
+    state = Path(f"/proc/{own.read_text().strip()}/stat")  # gone, or a zombie that nobody waits for
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 @pytest.mark.parametrize(

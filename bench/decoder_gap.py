@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 import proof_step
-import throughput
+from loaders import SIZE
 
 BATCHES = 8
 
@@ -32,7 +32,7 @@ def main() -> int:
         from dali_dr.reinforce.teachers import load_teacher
 
         teacher = load_teacher(options.teacher, "cuda" if gpu else "cpu")
-    common: dict[str, Any] = {"batch_size": 32, "dtype": "uint8", "size": throughput.SIZE, "order": "sequential"}
+    common: dict[str, Any] = {"batch_size": 32, "dtype": "uint8", "size": SIZE, "order": "sequential"}
     wrong = 0
     for variant, decode_device in itertools.product(("rrc", "rrc+ra+re"), ("cpu", "auto")):
         if results.time_is_up:
@@ -57,7 +57,7 @@ def main() -> int:
         row: dict[str, Any] = {
             "max_levels": largest,
             "mean_levels": round(total / values, 4),
-            "views": values // (3 * throughput.SIZE**2),
+            "views": values // (3 * SIZE**2),
         }
         if divergences:
             row |= {"teacher": options.teacher, "mean_kl_nats": statistics.mean(divergences)}

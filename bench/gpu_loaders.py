@@ -1,4 +1,4 @@
-"""Images per second of the loaders of throughput.py, all built in one process and measured in turn: for short leases.
+"""Images per second of the loaders of loaders.py, all built in one process and measured in turn: for short leases.
 
     python bench/gpu_loaders.py --data DIR --names decode_roi dali_plain ours_rrc_ra_re [--decode-device cpu] [--json FILE]
 
@@ -15,14 +15,14 @@ import time
 from typing import Any
 
 import proof_step
-import throughput
+from loaders import LOADERS
 
 WARM_UP = 0.4  # seconds: queues of a loader that has waited are full, and say little
 
 
 def main() -> int:
     parser = proof_step.parser(__doc__)
-    parser.add_argument("--names", nargs="+", choices=tuple(throughput.LOADERS), required=True, metavar="NAME")
+    parser.add_argument("--names", nargs="+", choices=tuple(LOADERS), required=True, metavar="NAME")
     parser.add_argument("--hw-loads", nargs="+", type=float, default=[])
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=1.2, help="per figure")
@@ -37,7 +37,7 @@ def main() -> int:
         grid: dict[str, float] = {}
         for load in options.hw_loads:
             options.hw_decoder_load = load
-            run, release = throughput.LOADERS["dali_plain"](options.data, options)
+            run, release = LOADERS["dali_plain"](options.data, options)
             grid[str(load)] = rate(run, options.seconds)
             release()
             results.put("dali_plain by hw_decoder_load", grid)
@@ -47,24 +47,24 @@ def main() -> int:
         n: getattr(options, n) for n in ("hw_decoder_load", "threads", "batch_size", "decode_device", "roi_decode")
     }
     results.put("settings", settings)
-    loaders: dict[str, Any] = {}
+    built: dict[str, Any] = {}
     rounds: dict[str, list[float]] = {}
     for name in options.names:
         try:
-            loaders[name] = throughput.LOADERS[name](options.data, options)
-            rate(loaders[name][0], options.seconds / 2)
+            built[name] = LOADERS[name](options.data, options)
+            rate(built[name][0], options.seconds / 2)
         except Exception as error:  # one that fails costs only itself
-            loaders.pop(name, None)
+            built.pop(name, None)
             results.put(f"{name} failed", f"{type(error).__name__}: {error}"[:400])
     for _ in range(options.rounds):  # all of them in every round: drift hits all alike
-        for name, (run, _) in loaders.items():
+        for name, (run, _) in built.items():
             if results.time_is_up:
                 break
             rounds.setdefault(name, []).append(rate(run, options.seconds))
             results.figures["rounds"] = rounds
             results.save()
     results.put("rates", {name: statistics.median(values) for name, values in rounds.items()})
-    return int(len(loaders) < len(options.names))
+    return int(len(built) < len(options.names))
 
 
 def rate(run: Any, seconds: float) -> float:

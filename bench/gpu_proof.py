@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import loaders
 import proof_step
 import throughput
 
@@ -144,7 +145,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dali-dr-proof-") as folder:
         scratch = Path(folder)
         begin = time.monotonic()
-        report["data"] = throughput.prepare(options.photos, scratch, throughput.MIXING_NAMES, views=VIEWS)
+        report["data"] = loaders.prepare(options.photos, scratch, loaders.MIXING_NAMES, views=VIEWS)
         report["data"]["seconds"] = round(time.monotonic() - begin, 1)
         proof_step.write_json(options.json, report)
         for step in STEPS:

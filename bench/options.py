@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from throughput import SIZE, machine, prepare
+from loaders import SIZE, prepare
+from throughput import machine
 
 WARM_UP = 0.7  # seconds before the clock starts
 

@@ -19,7 +19,7 @@ from typing import Any
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every step has."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, required=True, help="folder that throughput.prepare() filled")
+    made.add_argument("--data", type=Path, required=True, help="folder that loaders.prepare() filled")
     made.add_argument("--json", type=Path, help="written anew after every figure")
     made.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: few and small, to check the script")
     made.add_argument("--limit", type=float, default=600.0, help="seconds after which nothing new is begun")

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import proof_step
-import throughput
 import torch
+from loaders import SIZE, stock_iterator
 
 WARM, MEASURED = 10, 40  # steps
 
@@ -68,7 +68,7 @@ def endlessly(iterator: Any) -> Iterator[Batch]:
 
 
 def plain(options: argparse.Namespace) -> Iterator[Batch]:
-    return endlessly(throughput.stock_iterator(False, options.data, options))
+    return endlessly(stock_iterator(False, options.data, options))
 
 
 def ours(options: argparse.Namespace) -> Iterator[Batch]:
@@ -82,7 +82,7 @@ def ours(options: argparse.Namespace) -> Iterator[Batch]:
             num_threads=options.threads,
             hw_decoder_load=options.hw_decoder_load,
             roi_decode=options.roi_decode,
-            size=throughput.SIZE,
+            size=SIZE,
             last_batch="fill",
         )
     )
@@ -91,7 +91,7 @@ def ours(options: argparse.Namespace) -> Iterator[Batch]:
 def resident(options: argparse.Namespace) -> Iterator[Batch]:
     device = "cuda" if options.device == "gpu" else "cpu"
     fixed = {
-        "data": torch.randn(options.batch_size, 3, throughput.SIZE, throughput.SIZE, device=device),
+        "data": torch.randn(options.batch_size, 3, SIZE, SIZE, device=device),
         "label": torch.full((options.batch_size, 3), 49, dtype=torch.uint8, device=device),
     }
     return itertools.repeat(fixed)

@@ -21,8 +21,8 @@ import decode_stress  # noqa: E402
 import device_stage  # noqa: E402
 import gpu_proof  # noqa: E402
 import kernel_report  # noqa: E402
+import loaders  # noqa: E402
 import proof_step  # noqa: E402
-import throughput  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, jpeg_bytes: list[bytes]) -> P
     folder = tmp_path_factory.mktemp("proof")
     photos = write_files(folder / "photos", {f"{i % 2}/{i}.jpg": data for i, data in enumerate(jpeg_bytes) if i != 5})
     (folder / "data").mkdir()
-    throughput.prepare(photos, folder / "data", throughput.MIXING_NAMES, views=4)
+    loaders.prepare(photos, folder / "data", loaders.MIXING_NAMES, views=4)
     return folder / "data"
 
 
@@ -72,7 +72,7 @@ def test_figures_of_a_step_that_crashes_are_kept(tmp_path: Path, monkeypatch: py
     crash = gpu_proof.Step("crash", (sys.executable, "-c", write, "{json}"), 20)
     fine = gpu_proof.Step("fine", (sys.executable, "-c", "print('well')"), 20)
     monkeypatch.setattr(gpu_proof, "STEPS", (crash, fine))
-    monkeypatch.setattr(gpu_proof.throughput, "prepare", lambda *_, **__: {"images": 0})
+    monkeypatch.setattr(gpu_proof.loaders, "prepare", lambda *_, **__: {"images": 0})
     monkeypatch.setattr(sys, "argv", ["gpu_proof.py", "--json", str(tmp_path / "out.json"), "--device", "cpu"])
     assert gpu_proof.main() == 1
     steps = json.loads((tmp_path / "out.json").read_text())["steps"]
@@ -89,7 +89,7 @@ def test_where_regions_crash_whole_images_are_decoded(tmp_path: Path, monkeypatc
         first = gpu_proof.Step("loaders", (sys.executable, "-c", code), 20)
         whole = gpu_proof.Step("whole", (sys.executable, "-c", ""), 20, instead_of="loaders")
         monkeypatch.setattr(gpu_proof, "STEPS", (first, whole, gpu_proof.Step("after", shown, 20)))
-        monkeypatch.setattr(gpu_proof.throughput, "prepare", lambda *_, **__: {"images": 0})
+        monkeypatch.setattr(gpu_proof.loaders, "prepare", lambda *_, **__: {"images": 0})
         monkeypatch.setattr(sys, "argv", ["gpu_proof.py", "--json", str(tmp_path / "out.json")])
         assert gpu_proof.main() == 1
         steps = json.loads((tmp_path / "out.json").read_text())["steps"]
@@ -97,7 +97,7 @@ def test_where_regions_crash_whole_images_are_decoded(tmp_path: Path, monkeypatc
 
 
 def test_steps_without_time_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_proof.throughput, "prepare", lambda *_, **__: {"images": 0})
+    monkeypatch.setattr(gpu_proof.loaders, "prepare", lambda *_, **__: {"images": 0})
     monkeypatch.setattr(sys, "argv", ["gpu_proof.py", "--json", str(tmp_path / "out.json"), "--seconds", "1"])
     assert gpu_proof.main() == 0
     steps = json.loads((tmp_path / "out.json").read_text())["steps"]
@@ -112,7 +112,7 @@ def test_every_step_names_a_script_and_loaders_that_exist() -> None:
         assert all(path.is_file() for path in scripts)
         if "--names" in step.command:
             names = step.command[step.command.index("--names") + 1 :]
-            assert {n for n in names if not n.startswith("-") and "_" in n} & set(throughput.LOADERS)
+            assert {n for n in names if not n.startswith("-") and "_" in n} & set(loaders.LOADERS)
     assert sum(step.least for step in gpu_proof.STEPS) < 330
     assert {piece.program for piece in device_stage.pieces()} == {
         "device_test",

@@ -10,6 +10,7 @@ the time that is left. The file is written after each.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import json
 import os
@@ -67,6 +68,12 @@ def main() -> int:
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "device")
     options = parser.parse_args()
     proof_step.interrupt_on_sigterm()
+    if options.device == "gpu" and not has_driver():
+        print(
+            "no CUDA driver is loaded on this machine (libcuda.so.1): --device cpu runs this small without",
+            file=sys.stderr,
+        )
+        return 2
     end = time.monotonic() + options.seconds
     report: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "host": host(), "pieces": {}}
     report["build"] = build(options.build, min(BUILD_LIMIT[options.device], options.seconds))
@@ -95,6 +102,14 @@ def main() -> int:
     table(report)
     outcomes = [report["build"]["outcome"], *(row["outcome"] for row in report["pieces"].values())]
     return int(any(not outcome.startswith(("passed", "left out")) for outcome in outcomes))
+
+
+def has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def host() -> dict[str, Any]:
@@ -162,6 +177,8 @@ def run(piece: Piece, limit: float, options: argparse.Namespace) -> dict[str, An
     limits = ("--seconds", f"{max(1.0, limit - 3):.0f}", "--row-seconds", "0.15")
     command = [*piece.tool, str(program), *piece.arguments, "--device", options.device, "--json", str(own), *limits]
     outcome, seconds, lines = proof_step.run_limited(command, limit)
+    if outcome == "failed with 4":  # device_test.cc
+        outcome = "passed in part: time was up"
     row: dict[str, Any] = {"outcome": outcome, "seconds": seconds}
     if own.is_file():
         row["figures"] = json.loads(own.read_text())

@@ -41,5 +41,5 @@ exchange() {
 }
 step exchange exchange
 step dali bench/gpu_proof.sh dali --device cpu
-grep -vE '^ *$' "$out/dry-dali.log" | tail -n 40
+grep -vE '^ *$' "$out/dry-dali.log" | tail -n 60
 du -sb "$there/results" | awk '{printf "results: %d bytes\n", $1}'

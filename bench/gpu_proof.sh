@@ -7,7 +7,7 @@
 # Where DALI and the package are installed (`make gpu-proof`), CARRIED is left out. On a machine without a network it is a
 # folder that bench/gpu_pack.sh made: the first stage puts call-1 aside in PROOF_STORE, the second adds call-2 and unpacks.
 # Stage `device` needs nvcc, CMake, a C++20 compiler and Python's standard library; stage `dali` PyTorch, torchvision, timm,
-# Pillow and pytest for the Python that the parts were packed for. --device cpu runs both where there is no GPU, small.
+# Pillow, pytest and pytest-xdist for the Python that the parts were packed for. --device cpu runs both where there is no GPU, small.
 #   PYTHON       the interpreter (python3)            PROOF_STORE   (/tmp/dali-dr-proof)
 #   PROOF_OUT    where JSON goes (bench/results)      PROOF_PHOTOS  JPEG files (those carried; else the demo's)
 #   PROOF_SECONDS  limit of the stage                 PROOF_STEPS   of gpu_proof.py, separated by commas
@@ -72,6 +72,10 @@ dali)
   fi
   "$python" -W ignore -c 'from dali_dr import _plugin; _plugin.load(); print("plugin loaded:", _plugin.build_facts())'
   say "DALI and the plugin are loaded"
+  [[ $where == cpu ]] || "$python" -W ignore -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null || {
+    echo "PyTorch sees no GPU on this machine: --device cpu runs this small without" >&2
+    exit 2
+  }
   options=(--device "$where" --json "$out/gpu-dali-$stamp.json")
   photos=${PROOF_PHOTOS:-$store/photos}
   [[ ! -d $photos ]] || options+=(--photos "$photos")

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 #include <random>
+#include <stdexcept>
 
 namespace dali_dr::image {
 namespace {
@@ -234,12 +235,14 @@ void ReportRates(Stopwatch& stopwatch, double copy_bandwidth, bool small, const 
     add(name, plain ? std::function<View()>(DrawCrop) : augmented({224, 224})).filter = Filter::kBicubic;
   }
   add("rrc+ra+re planes in global memory", augmented({224, 224})).shared_limit = kNothing;
+  bool found = false;
   for (Workload& w : workloads) {
     if (!time_left()) return;
     if (small && w.out.height > 224) continue;
     std::string name = w.name + " " + std::to_string(w.out.height) + " " + Name(w.type) +
                        (w.channels_last ? " HWC" : " CHW") + (w.filter == Filter::kBicubic ? " bicubic" : "");
     if (name.find(only) == std::string::npos) continue;
+    found = true;
     const Timing t = stopwatch.Time(w);
     const double rate = t.views / t.kernel_seconds;
     report->Add(Row()
@@ -252,6 +255,7 @@ void ReportRates(Stopwatch& stopwatch, double copy_bandwidth, bool small, const 
                     .Add("gb_per_s", rate * t.bytes_per_view / 1e9, 1)
                     .Add("share_of_copy", rate * t.bytes_per_view / copy_bandwidth, 4));
   }
+  if (!found) throw std::runtime_error("no row's name contains \"" + only + "\"");
 }
 
 void ReportParts(Stopwatch& stopwatch, int multiprocessors, bool small, const TimeLeft& time_left,

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Everything of the GPU proof up to the device, here, as it will go on a bare machine: packs both calls, lays a copy of the
 # tree beside them, and runs both stages there with --device cpu and the seconds of each step printed.
-#   bench/gpu_dry_run.sh PARTS PHOTOS [OUT]
+#   bench/gpu_dry_run.sh PARTS PHOTOS OUT
 # The packed DALI libraries are the ones loaded. Only Python's own extension modules are exchanged, where the parts were
 # packed for another Python than .venv's: DALI's from the cuda130 wheel, the others from .venv.
 set -euo pipefail
+[[ $# == 3 ]] || { echo "bench/gpu_dry_run.sh PARTS PHOTOS OUT" >&2 && exit 2; }
+parts=$(realpath -m "$1") photos=$(realpath -m "$2") out=$(realpath -m "$3")
 cd "$(dirname "$0")/.."
 root=$PWD
-parts=${1:?PARTS} photos=${2:?PHOTOS} out=${3:-.gpu}
-mkdir -p "$out" && out=$(cd "$out" && pwd)
+mkdir -p "$out"
 step() {
   local name=$1 begin end
   shift

@@ -7,10 +7,18 @@
 # (90) without touching .venv; a teacher for the decoder gap; and photos from the folder PHOTOS. Prints the bytes of both.
 # `bench/gpu_pack.sh plugin OUT` builds the plugin alone. Needs `make setup` first.
 set -euo pipefail
+caller=$PWD
+from_caller() { (cd "$caller" && realpath -m "$1"); }
 cd "$(dirname "$0")/.."
 root=$PWD
 python=$root/.venv/bin/python
 chips=${PACK_CHIPS:-90}
+usage="bench/gpu_pack.sh PARTS PHOTOS OUT, or bench/gpu_pack.sh plugin OUT"
+fail() {
+  echo "$1" >&2
+  exit 2
+}
+[[ ${PACK_MIB:-60} =~ ^[0-9]+$ ]] || fail "PACK_MIB is $PACK_MIB: a whole number is wanted"
 limit=$((${PACK_MIB:-60} << 20))
 bytes() { find "$@" -type f -printf '%s\n' | awk '{n += $1} END {print n + 0}'; }
 mib() { awk -v n="$1" 'BEGIN {printf "%.1f MiB", n / 1048576}'; }
@@ -37,17 +45,22 @@ plugin() {
 }
 
 if [[ ${1:-} == plugin ]]; then
-  plugin "${2:?OUT}"
+  [[ $# == 2 ]] || fail "$usage"
+  plugin "$(from_caller "$2")"
   exit
 fi
-parts=$(cd "${1:?PARTS}" && pwd) photos=$(cd "${2:?PHOTOS}" && pwd) out=${3:?OUT}
-mkdir -p "$out" && out=$(cd "$out" && pwd)
-[[ -f $parts/part-00 && -f $parts/part-01 && ! -f $parts/part-02 ]] || {
-  echo "$parts must hold part-00 and part-01, and no more" >&2
-  exit 1
-}
-plugin "$out"
+[[ $# == 3 ]] || fail "$usage"
+parts=$(from_caller "$1") photos=$(from_caller "$2") out=$(from_caller "$3")
+[[ -f $parts/part-00 && -f $parts/part-01 && ! -f $parts/part-02 ]] ||
+  fail "$parts must hold part-00 and part-01, and no more"
+[[ -n $(find "$photos" -maxdepth 1 -type f -print -quit 2>/dev/null) ]] || fail "$photos holds no photos"
+mkdir -p "$out"
 tree=$(git ls-files -z --cached --others --exclude-standard | xargs -0 stat -c %s 2>/dev/null | awk '{n += $1} END {print n}')
+for part in "$parts"/part-0{0,1}; do # what must go with each: some 20 MiB of a teacher, or 2 of the plugin
+  (($(stat -c %s "$part") + tree + (20 << 20) < limit)) ||
+    fail "$part and the tree leave less than 20 MiB of $(mib "$limit"): raise PACK_MIB, or split the parts otherwise"
+done
+plugin "$out"
 rm -rf "$out"/call-{1,2}
 mkdir -p "$out"/call-{1,2}/photos "$out/call-1/bin"
 cp "$parts/part-00" "$out/call-1"

@@ -341,6 +341,10 @@ def main() -> int:
     nvcc, nvdisasm = find("nvcc", options.tools), find("nvdisasm", options.tools)
     if nvcc is None:
         sys.exit("nvcc was not found: put a CUDA toolkit's bin folder on the PATH, or name it with --tools")
+    if not (options.sources / "image" / "device.cu").is_file():
+        sys.exit(f"--sources {options.sources}: holds no image/device.cu; name the csrc folder of a checkout")
+    if options.tools and not Path(options.tools).is_dir():
+        sys.exit(f"--tools {options.tools}: is no folder")
     names = options.variants.split(",")
     if unknown := set(names) - VARIANTS.keys():
         sys.exit(f"no such variant: {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")

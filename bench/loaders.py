@@ -71,10 +71,7 @@ def prepare(data: Path | None, scratch: Path, names: Sequence[str] = (), views: 
         if dataset.spec and dataset.spec.rand_augment and dataset.spec.random_erasing and dataset.spec.size == SIZE:
             (scratch / "rrc+ra+re").symlink_to(data.resolve())
     else:
-        from dali_dr.reinforce.sources import ImageFolder
-
-        folder = ImageFolder.scan(data)
-        images = [(folder.keys[i], folder.read(i), folder.labels[i]) for i in range(len(folder))]
+        images = folder_images(data)
         stored, classes = None, 1000
     mixing = [v for v, n in (("rrc+mixing+ra+re", MIXING_NAMES[0]), ("double-mix", MIXING_NAMES[1])) if n in names]
     for variant in ("rrc", "rrc+ra+re", *mixing):
@@ -83,6 +80,23 @@ def prepare(data: Path | None, scratch: Path, names: Sequence[str] = (), views: 
     samples = (Sample(key, image, label) for key, image, label in images)
     write_shards(samples, scratch / "plain", spec=None, num_classes=classes, progress=False)
     return {"source": source, "images": len(images), "views": Dataset(scratch / "rrc").num_views}
+
+
+def folder_images(folder: Path) -> list[tuple[str, bytes, int]]:
+    """(key, bytes, label) of a folder in classes, or of one without any, whose labels are then all 0."""
+    from dali_dr.errors import DaliDrError
+    from dali_dr.reinforce.sources import ImageFolder
+
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is no folder: name one of JPEG files")
+    try:
+        source = ImageFolder.scan(folder)
+    except DaliDrError:
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+        if not paths:
+            raise
+        return [(p.stem, p.read_bytes(), 0) for p in paths]
+    return [(source.keys[i], source.read(i), source.labels[i]) for i in range(len(source))]
 
 
 def write_variant(
@@ -347,3 +361,17 @@ LOADERS: dict[str, Loader] = {
     "decode_roi": decode_only(True),
     "decode_full": decode_only(False),
 }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes the data sets that the benchmarks read.")
+    parser.add_argument("photos", type=Path, help="folder of JPEG files, or a data set with all of rrc+ra+re")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--views", type=int, default=VIEWS, help="per image (default %(default)s)")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(prepare(options.photos, options.out, MIXING_NAMES, options.views))
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,8 @@ _REBUILD = (
 def load() -> None:
     """Registers `fn.dr.read` and `fn.dr.replay` with DALI.
 
-    The environment variable DALI_DR_PLUGIN names another library file, for development.
+    The environment variable DALI_DR_PLUGIN names another library file, for development or where the package's folder is
+    not to be written; what its build recorded is read from beside it.
 
     Raises:
       PluginError: the plugin is missing, was built for another DALI version, or does not load (too old a driver, for
@@ -40,7 +41,7 @@ def load() -> None:
         raise PluginError(
             f"dali_dr's DALI plugin {library} does not exist; DALI {dali.__version__} is installed. {_REBUILD}"
         )
-    built_for = None if override else build_facts().get("dali_version")
+    built_for = build_facts().get("dali_version")
     if built_for is not None and built_for != dali.__version__:
         raise PluginError(
             f"dali_dr's DALI plugin was built for DALI {built_for}, but DALI {dali.__version__} is installed. "
@@ -69,7 +70,7 @@ def require_gpu() -> None:
     Raises:
       PluginError: the plugin was built without CUDA, or with a newer CUDA than the driver supports.
     """
-    if os.environ.get("DALI_DR_PLUGIN"):
+    if os.environ.get("DALI_DR_PLUGIN") and not build_facts():
         return  # a library whose build is not on record
     cuda = build_facts().get("cuda", "")
     if not cuda:
@@ -100,7 +101,9 @@ def driver_cuda() -> int | None:
 
 def build_facts() -> dict[str, str]:
     """What the build recorded: dali_version, cuda (compiler version or empty), cuda_architectures. Empty if unknown."""
-    if not BUILD_FACTS.is_file():
+    override = os.environ.get("DALI_DR_PLUGIN")
+    path = Path(override).with_name(BUILD_FACTS.name) if override else BUILD_FACTS
+    if not path.is_file():
         return {}
-    facts: dict[str, str] = json.loads(BUILD_FACTS.read_text())
+    facts: dict[str, str] = json.loads(path.read_text())
     return facts

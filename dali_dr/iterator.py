@@ -22,7 +22,15 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from dali_dr import _plugin
 from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, fresh_seed, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
-from dali_dr.pipeline import OUTPUTS, DecodeDevice, Device, RoiDecode, default_threads, replay_pipeline
+from dali_dr.pipeline import (
+    OUTPUTS,
+    DecodeDevice,
+    Device,
+    RoiDecode,
+    check_decode_device,
+    default_threads,
+    replay_pipeline,
+)
 from dali_dr.record.labels import FORMS, Form
 from dali_dr.record.labels import targets as dense_targets
 from dali_dr.sampling.choice import Choice, Window
@@ -151,6 +159,7 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+        check_decode_device(decode_device, device)
         if targets not in (known := ("sparse", "dense", "top1", *FORMS)):
             raise ValueError(f"targets must be one of {', '.join(known)}, not {targets!r}")
         self.dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))

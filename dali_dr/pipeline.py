@@ -35,6 +35,15 @@ def stacked(batch: Any) -> Any:
     return tensor
 
 
+def check_decode_device(decode_device: str, device: Device) -> None:
+    """Raises ValueError for a decoder that does not exist, or not with this device."""
+    if decode_device not in ("auto", "cpu", "gpu") or (decode_device == "gpu" and device == "cpu"):
+        raise ValueError(
+            f'decode_device is {decode_device!r}, with device="{device}": pass "auto" or "cpu", or '
+            '"gpu" where the views are made on the GPU, too'
+        )
+
+
 def replay_pipeline(
     source: Callable[[Any], Sequence[Any]],
     *,
@@ -84,6 +93,7 @@ def replay_pipeline(
     Returns:
       nvidia.dali.Pipeline with the outputs OUTPUTS; bfloat16 comes as its bits in int16, for want of a type in DALI.
     """
+    check_decode_device(decode_device, device)
     _plugin.load()
     if device == "gpu":
         _plugin.require_gpu()
@@ -96,11 +106,6 @@ def replay_pipeline(
         "output_type": types.RGB,
         "adjust_orientation": False,
     }  # boxes are in file pixels
-    if decode_device not in ("auto", "cpu", "gpu") or (decode_device == "gpu" and device == "cpu"):
-        raise ValueError(
-            f'decode_device is {decode_device!r}, with device="{device}": pass "auto" or "cpu", or '
-            '"gpu" where the views are made on the GPU, too'
-        )
     on_gpu = device == "gpu" and decode_device != "cpu"
     decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if on_gpu else {"device": "cpu"}
     replay: dict[str, Any] = {

@@ -40,11 +40,11 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started() -> None:
     assert (outcome, lines) == ("cut off after 0 s", ["begun"]) and seconds < 10 and time.monotonic() - begin < 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     own = tmp_path / "pids"
     command = ["sh", "-c", f"sleep 61 & echo $! > {own}; sleep 62"]
-    code = f"import proof_step as p; p.interrupt_on_sigterm(); print(p.run_limited({command!r}, 60)[0])"
+    code = f"import proof_step as p; p.interrupt_on_signals(); print(p.run_limited({command!r}, 60)[0])"
     child = subprocess.Popen([sys.executable, "-c", code], cwd=BENCH, stdout=subprocess.PIPE, text=True)
     while not own.is_file() or not own.read_text().strip():
         time.sleep(0.05)
@@ -99,7 +99,7 @@ def test_where_regions_crash_whole_images_are_decoded(tmp_path: Path, monkeypatc
 def test_steps_without_time_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_proof.loaders, "prepare", lambda *_, **__: {"images": 0})
     monkeypatch.setattr(sys, "argv", ["gpu_proof.py", "--json", str(tmp_path / "out.json"), "--seconds", "1"])
-    assert gpu_proof.main() == 0
+    assert gpu_proof.main() == 1  # for nothing was shown
     steps = json.loads((tmp_path / "out.json").read_text())["steps"]
     assert set(steps) == {s.name for s in gpu_proof.STEPS if not s.instead_of} and all(
         s["outcome"].startswith("left out") for s in steps.values()
@@ -162,8 +162,9 @@ def test_scripts_run_on_the_cpu(name: str, data: Path, tmp_path: Path) -> None:
         assert all(row["max_levels"] == 0 and row["views"] > 0 for row in figures.values())
 
 
-def shell(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
+def shell(*arguments: str, store: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PROOF_STORE": str(store), "PROOF_OUT": str(store / "out"), "PYTHON": sys.executable}
+    environment |= settings
     command = [str(BENCH / "gpu_proof.sh"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
@@ -182,9 +183,50 @@ def test_missing_and_damaged_parts_are_named(tmp_path: Path) -> None:
     assert done.returncode == 1 and "part-00: FAILED" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        (["device", "--device"], {}, "--device is gpu or cpu"),
+        (["device", "/nowhere"], {}, "/nowhere is no folder"),
+        (["dali"], {"PROOF_SECONDS": "soon"}, "PROOF_SECONDS is soon"),
+        (["dali"], {"PROOF_PHOTOS": "/nowhere"}, "PROOF_PHOTOS names /nowhere"),
+        (["dali"], {"PROOF_OUT": "/proc/nowhere"}, "cannot be written into /proc/nowhere"),
+    ],
+)
+def test_misuse_is_said_before_anything_is_done(
+    arguments: list[str], settings: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    done = shell(*arguments, store=tmp_path / "store", **settings)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_skipped_tests_have_shown_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test_skipped.py").write_text("import pytest\n\n\n@pytest.mark.skip\ndef test(): ...\n")
+    command = (sys.executable, "-m", "pytest", "-q", str(tmp_path / "test_skipped.py"))
+    monkeypatch.setattr(gpu_proof, "STEPS", (gpu_proof.Step("tests", command, 60),))
+    monkeypatch.setattr(gpu_proof.loaders, "prepare", lambda *_, **__: {"images": 0})
+    monkeypatch.setattr(sys, "argv", ["gpu_proof.py", "--json", str(tmp_path / "out.json")])
+    assert gpu_proof.main() == 1
+    outcome = json.loads((tmp_path / "out.json").read_text())["steps"]["tests"]["outcome"]
+    assert outcome.startswith("nothing run: 1 skipped")
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no regular file"):
+        proof_step.write_json(Path("/dev/null"), {})
+    assert not Path("/dev/null").is_file()
+
+
+def test_photos_may_lie_flat(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
+    flat = write_files(tmp_path / "flat", {f"IMG_{i}.JPEG": data for i, data in enumerate(jpeg_bytes[:3])})
+    assert loaders.folder_images(flat) == [(f"IMG_{i}", data, 0) for i, data in enumerate(jpeg_bytes[:3])]
+    with pytest.raises(SystemExit, match="is no folder"):
+        loaders.folder_images(tmp_path / "nowhere")
+
+
 def test_unknown_stage_is_refused(tmp_path: Path) -> None:
     done = shell("devise", store=tmp_path / "store")
-    assert done.returncode == 2 and "what is stage devise?" in done.stderr
+    assert done.returncode == 2 and "what is stage devise" in done.stderr
 
 
 def test_loops_of_a_listing_are_found_by_their_source() -> None:

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,6 +72,7 @@ class Report {
   // Writes the whole file anew and puts it in the place of the old one. No path: nothing.
   bool Write() const {
     if (path_.empty()) return true;
+    if (std::filesystem::exists(path_) && !std::filesystem::is_regular_file(path_)) return false;
     const std::string fresh = path_ + ".new";
     std::FILE* file = std::fopen(fresh.c_str(), "w");
     if (!file) return false;

@@ -1,10 +1,8 @@
 // The replay kernels on a GPU, without DALI and Python: every byte against the CPU path, repeated runs under
-// load, and times. README of the sections: docs/gpu.md.
-//   device_test [--device gpu|cpu] [--sections bytes repeats copy rates parts] [--only TEXT] [--seconds S]
-//               [--row-seconds S] [--json FILE]
-// --device cpu runs few of all of them on host threads, to check this program where there is no GPU.
-// --seconds is a limit for the whole: what does not fit is left out and named. Exits with 1 where a byte
-// differs.
+// load, and times. docs/gpu.md says what the sections show, kUsage what the options are. --device cpu runs
+// few of all on host threads, to check this program where there is no GPU; --few compares as few bytes on a
+// GPU, for slow tools such as compute-sanitizer. --seconds is a limit for the whole. Exits with 1 where a
+// byte differs, with 4 where none does but something was left out for want of time.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -23,6 +21,11 @@
 
 namespace dali_dr::image {
 namespace {
+
+constexpr char kUsage[] =
+    "device_test [--device gpu|cpu] [--sections bytes repeats copy rates parts] [--only TEXT of a row of "
+    "rates]\n"
+    "            [--seconds S of all] [--row-seconds S of each row] [--json FILE] [--few]";
 
 struct Options {
   std::vector<std::string> sections = {"bytes", "repeats", "copy", "rates", "parts"};
@@ -232,7 +235,10 @@ Options Parse(int argc, char** argv) {
         throw std::runtime_error(name + " " + text + " is no number of seconds");
       return v;
     };
-    if (name == "--device") {
+    if (name == "--help" || name == "-h") {
+      std::printf("%s\n", kUsage);
+      std::exit(0);
+    } else if (name == "--device") {
       const std::string device = value();
       if (device != "cpu" && device != "gpu")
         throw std::runtime_error("--device is cpu or gpu, not " + device);
@@ -257,7 +263,7 @@ Options Parse(int argc, char** argv) {
     } else if (name == "--row-seconds") {
       options.row_seconds = number();
     } else {
-      throw std::runtime_error("what is " + name + "? device_test.cc has the options");
+      throw std::runtime_error("what is " + name + "? The options are\n" + kUsage);
     }
   }
   return options;

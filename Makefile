@@ -52,8 +52,9 @@ native: setup
 # The kernels and their test, compiled by nvcc alone where there is one; its cases run on host threads. On a GPU: gpu-proof.
 device-test: setup
 	@if command -v nvcc >/dev/null; then set -e; export PATH="$(CURDIR)/$(BIN):$$PATH"; \
-	  cmake -S csrc/tests/device -B build/device-test -G Ninja >/dev/null; cmake --build build/device-test | tee build/device-test/build.log; \
-	  if grep -A 2 'entry function.*ReplayInShared' build/device-test/build.log | grep 'spill' | grep -v ' 0 bytes spill stores, 0 bytes spill loads'; then \
+	  cmake -S csrc/tests/device -B build/device-test -G Ninja >/dev/null; log=build/device-test/build.log; \
+	  cmake --build build/device-test >$$log 2>&1 || { cat $$log; exit 1; }; cat $$log; \
+	  if grep -A 2 'entry function.*ReplayInShared' $$log | grep 'spill' | grep -v ' 0 bytes spill stores, 0 bytes spill loads'; then \
 	    echo "ReplayInShared spills registers: bench/kernel_report.py shows where; docs/gpu.md has what was tried" >&2; exit 1; fi; \
 	  build/device-test/device_test --device cpu --seconds 300; \
 	else echo "device test: not compiled, because there is no nvcc on the PATH"; fi

@@ -164,22 +164,27 @@ def endless(loader: Any, first: Callable[[Any], Any], gpu: bool) -> tuple[Callab
     return run, lambda: state.clear()
 
 
+def our_iterator(variant: str, scratch: Path, options: argparse.Namespace, augment: str | None = None) -> Any:
+    """ReinforcedIterator over the variant's data set, with the settings that all loaders have."""
+    from dali_dr import ReinforcedIterator
+
+    return ReinforcedIterator(
+        scratch / variant,
+        batch_size=options.batch_size,
+        device=options.device,
+        num_threads=options.threads,
+        hw_decoder_load=options.hw_decoder_load,
+        decode_device=options.decode_device,
+        roi_decode=options.roi_decode,
+        size=SIZE,
+        last_batch="fill",
+        augment=augment,
+    )
+
+
 def ours(variant: str, augment: str | None = None) -> Loader:
     def build(scratch: Path, options: argparse.Namespace) -> Any:
-        from dali_dr import ReinforcedIterator
-
-        iterator = ReinforcedIterator(
-            scratch / variant,
-            batch_size=options.batch_size,
-            device=options.device,
-            num_threads=options.threads,
-            hw_decoder_load=options.hw_decoder_load,
-            decode_device=options.decode_device,
-            roi_decode=options.roi_decode,
-            size=SIZE,
-            last_batch="fill",
-            augment=augment,
-        )
+        iterator = our_iterator(variant, scratch, options, augment)
         return endless(iterator, lambda batch: batch[0]["data"], options.device == "gpu")
 
     return build

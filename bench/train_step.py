@@ -17,7 +17,7 @@ from typing import Any
 
 import proof_step
 import torch
-from loaders import SIZE, stock_iterator
+from loaders import SIZE, our_iterator, stock_iterator
 
 WARM, MEASURED = 10, 40  # steps
 
@@ -72,20 +72,7 @@ def plain(options: argparse.Namespace) -> Iterator[Batch]:
 
 
 def ours(options: argparse.Namespace) -> Iterator[Batch]:
-    import dali_dr
-
-    return endlessly(
-        dali_dr.ReinforcedIterator(
-            options.data / "rrc+ra+re",
-            batch_size=options.batch_size,
-            device=options.device,
-            num_threads=options.threads,
-            hw_decoder_load=options.hw_decoder_load,
-            roi_decode=options.roi_decode,
-            size=SIZE,
-            last_batch="fill",
-        )
-    )
+    return endlessly(our_iterator("rrc+ra+re", options.data, options))
 
 
 def resident(options: argparse.Namespace) -> Iterator[Batch]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dali_dr.errors import RecordError as RecordError
     from dali_dr.errors import ShardError as ShardError
     from dali_dr.errors import SpecError as SpecError
-    from dali_dr.iterator import ReinforcedIterator as ReinforcedIterator
+    from dali_dr.loader.iterator import ReinforcedIterator as ReinforcedIterator
     from dali_dr.mixing import BatchMixing as BatchMixing
     from dali_dr.record.labels import Reinforcements as Reinforcements
     from dali_dr.reinforce.generate import Generation as Generation
@@ -37,7 +37,7 @@ _HOME = {
     "SpecError": "dali_dr.errors",
     "RecordError": "dali_dr.errors",
     "ShardError": "dali_dr.errors",
-    "ReinforcedIterator": "dali_dr.iterator",
+    "ReinforcedIterator": "dali_dr.loader.iterator",
     "Reinforcements": "dali_dr.record.labels",
     "Generation": "dali_dr.reinforce.generate",
     "Member": "dali_dr.reinforce.teachers",

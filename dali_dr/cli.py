@@ -461,8 +461,8 @@ def _preview(options: argparse.Namespace) -> None:
 
 
 def _tune(options: argparse.Namespace) -> None:
+    from dali_dr.loader.tune import tune
     from dali_dr.shards.dataset import Dataset
-    from dali_dr.tune import tune
 
     trials = tune(
         Dataset(options.dataset),

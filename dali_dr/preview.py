@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER
-from dali_dr.pipeline import view_pipeline
+from dali_dr.loader.graph import view_pipeline
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards.dataset import Dataset
 

@@ -23,7 +23,7 @@ from dali_dr.augment.reference import normalise, replay_pillow, replay_pillow_mi
 from dali_dr.augment.spec import AugmentationSpec, Mixing
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Mix, Views
 from dali_dr.errors import SpecError
-from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.preview import replay_views
 from dali_dr.record.labels import Reinforcements
 from dali_dr.reinforce.check import check_teacher

@@ -22,7 +22,7 @@ from dali_dr.augment.fresh import resolve_augment
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.augment.spec import RandomResizedCrop
 from dali_dr.cli import main
-from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 
 load_torchvision()
 from torchvision import transforms as T  # noqa: E402

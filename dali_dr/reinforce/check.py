@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 
 from dali_dr.errors import DaliDrError
-from dali_dr.pipeline import Device, default_threads, replay_pipeline, stacked
+from dali_dr.loader.graph import replay_pipeline, stacked
+from dali_dr.loader.options import Device, default_threads
 from dali_dr.record.labels import sparsify
 from dali_dr.reinforce.teachers import Amp, Target, Teacher, load_teacher
 from dali_dr.shards.dataset import Dataset

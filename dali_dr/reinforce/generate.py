@@ -17,7 +17,8 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
 from dali_dr.errors import ShardError
-from dali_dr.pipeline import Device, default_threads, stacked, view_pipeline
+from dali_dr.loader.graph import stacked, view_pipeline
+from dali_dr.loader.options import Device, default_threads
 from dali_dr.record.labels import Reinforcements, sparsify
 from dali_dr.reinforce.sources import Source
 from dali_dr.reinforce.teachers import Teacher

@@ -148,6 +148,14 @@ class Sampler:
             if len(own):
                 yield _Place(own, shape.size, consumed)
 
+    def images(self, epoch: int) -> int:
+        """Positions of an epoch that this rank is given."""
+        return sum(len(place.own) for place in self.epoch(epoch))
+
+    def batches(self, epoch: int) -> int:
+        """Batches of an epoch that this rank is given."""
+        return sum(1 for _ in self.epoch(epoch))
+
     def done(self, epoch: int, consumed: int) -> bool:
         """Whether no rank has a batch of the epoch left after position `consumed`."""
         left = self.order.length - consumed

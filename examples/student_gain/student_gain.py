@@ -37,7 +37,7 @@ from tqdm import tqdm
 import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import RandAugment, RandomResizedCrop
-from dali_dr.iterator import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.losses import kl_divergence
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.run import reinforce

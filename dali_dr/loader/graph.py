@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from dali_dr import _plugin
+from dali_dr.loader.options import DecodeDevice, Device, DType, Layout, RoiDecode, check_decode_device
 
 OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
 """What the pipeline returns, in order."""
-
-Device = Literal["cpu", "gpu"]
-RoiDecode = Literal["auto", "on", "off"]
-DecodeDevice = Literal["auto", "cpu", "gpu"]
-
-
-def default_threads() -> int:
-    """CPU threads of a pipeline: the processors that this process may use. Where the launcher (torchrun: LOCAL_WORLD_SIZE)
-    has put several processes on this machine and bound none to processors of its own, its share of them."""
-    processors = len(os.sched_getaffinity(0))
-    if processors == os.cpu_count():
-        processors //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return max(1, processors)
 
 
 def stacked(batch: Any) -> Any:
@@ -33,15 +20,6 @@ def stacked(batch: Any) -> Any:
     if tensor.is_cuda:  # DALI may reuse the batch's memory, on a stream of its own, as soon as `batch` is gone
         torch.cuda.current_stream().synchronize()
     return tensor
-
-
-def check_decode_device(decode_device: str, device: Device) -> None:
-    """Raises ValueError for a decoder that does not exist, or not with this device."""
-    if decode_device not in ("auto", "cpu", "gpu") or (decode_device == "gpu" and device == "cpu"):
-        raise ValueError(
-            f'decode_device is {decode_device!r}, with device="{device}": pass "auto" or "cpu", or '
-            '"gpu" where the views are made on the GPU, too'
-        )
 
 
 def replay_pipeline(
@@ -55,16 +33,16 @@ def replay_pipeline(
     size: tuple[int, int] | None,
     stored_size: int,
     interpolation: str,
-    dtype: Literal["uint8", "float16", "bfloat16", "float32"],
+    dtype: DType,
     mean: Sequence[float],
     std: Sequence[float],
-    layout: Literal["CHW", "HWC"],
+    layout: Layout,
     mixing: bool = False,
     roi_decode: RoiDecode = "auto",
     decode_device: DecodeDevice = "auto",
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
-    clock: int = -1,
+    monitor: int = -1,
     draw: str = "",
     topk: int = 0,
     resize_shorter: int = 0,
@@ -85,7 +63,7 @@ def replay_pipeline(
         `device`.
       hw_decoder_load: share of the images for the GPU's JPEG engine (where the GPU decodes).
       prefetch: batches prepared ahead.
-      clock: number of the plugin's clock that times read, decode and replay; -1: none.
+      monitor: number of the plugin's monitor, which times read, decode and replay and keeps what failed; -1: none.
       draw, topk: of fresh views, as `fn.dr.read` takes them (`dali_dr.augment.fresh.draw_argument`).
       resize_shorter: for evaluation, as `fn.dr.replay` takes it.
       The others are those of `dali_dr.ReinforcedIterator`.
@@ -94,29 +72,19 @@ def replay_pipeline(
       nvidia.dali.Pipeline with the outputs OUTPUTS; bfloat16 comes as its bits in int16, for want of a type in DALI.
     """
     check_decode_device(decode_device, device)
-    _plugin.load()
-    if device == "gpu":
-        _plugin.require_gpu()
-    from nvidia.dali import fn, pipeline_def, types
-
-    dr: Any = fn.dr  # type: ignore[attr-defined]  # registered by the plugin
-
+    dr, fn, pipeline_def, types = _dali(device)
     dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "bfloat16": types.INT16, "float32": types.FLOAT}
-    decoder: dict[str, Any] = {
-        "output_type": types.RGB,
-        "adjust_orientation": False,
-    }  # boxes are in file pixels
     on_gpu = device == "gpu" and decode_device != "cpu"
-    decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if on_gpu else {"device": "cpu"}
-    replay: dict[str, Any] = {
-        "clock": clock,
-        "stored_size": stored_size,
-        "interpolation": interpolation,
-        "resize_shorter": resize_shorter,
-        "mean": mean,
-        "std": std,
-    }
-    replay |= {"dtype": dtypes[dtype], "output_layout": layout}
+    decoder = _decoder("gpu" if on_gpu else "cpu", hw_decoder_load=hw_decoder_load)
+    finish = {"mean": mean, "std": std, "dtype": dtypes[dtype], "output_layout": layout}
+    geometry = {"stored_size": stored_size, "interpolation": interpolation, "resize_shorter": resize_shorter}
+
+    def decode(encoded: Any, start: Any, shape: Any) -> Any:
+        if roi_decode == "off":
+            pixels = fn.decoders.image(encoded, **decoder)
+        else:
+            pixels = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
+        return pixels if on_gpu or device == "cpu" else pixels.gpu()
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
@@ -124,21 +92,12 @@ def replay_pipeline(
     def graph() -> tuple[Any, ...]:
         inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
-        replay["size"] = size or sizes[0]
         encoded, label, start, shape, params, soft_ids, soft_probs, *partner = dr.read(
-            samples, views, index=index, mixing=mixing, draw=draw, topk=topk, clock=clock
+            samples, views, index=index, mixing=mixing, draw=draw, topk=topk, clock=monitor
         )
-
-        def decode(encoded: Any, start: Any, shape: Any) -> Any:
-            if roi_decode == "off":
-                pixels = fn.decoders.image(encoded, **decoder)
-            else:
-                pixels = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
-            return pixels if on_gpu or device == "cpu" else pixels.gpu()
-
         images = [decode(encoded, start, shape), params, *([decode(*partner)] if mixing else [])]
         origins = {} if roi_decode == "off" else {"origin": start} | ({"partner_origin": partner[1]} if mixing else {})
-        data = dr.replay(*images, **origins, **replay)
+        data = dr.replay(*images, size=size or sizes[0], clock=monitor, **origins, **geometry, **finish)
         outputs = data, label, soft_ids, soft_probs, samples, views
         return tuple(output.gpu() for output in outputs) if device == "gpu" else outputs
 
@@ -174,23 +133,17 @@ def view_pipeline(
       nvidia.dali.Pipeline with one output: (m, 3, height, width) uint8 per image; with mixing (3, height, width) float32
       per view.
     """
-    _plugin.load()
-    if device == "gpu":
-        _plugin.require_gpu()
-    from nvidia.dali import fn, pipeline_def, types
+    dr, fn, pipeline_def, types = _dali(device)
+    decoder = _decoder(device)
+    view: dict[str, Any] = {"size": size, "stored_size": stored_size, "interpolation": interpolation}
 
-    dr: Any = fn.dr  # type: ignore[attr-defined]  # registered by the plugin
-
-    decoder: dict[str, Any] = {"output_type": types.RGB, "adjust_orientation": False}
+    def decode(encoded: Any) -> Any:
+        return fn.decoders.image(encoded, **decoder)
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
     )
     def graph() -> Any:
-        def decode(encoded: Any) -> Any:
-            return fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu", **decoder)
-
-        view: dict[str, Any] = {"size": size, "stored_size": stored_size, "interpolation": interpolation}
         if not mixing:
             encoded, params = fn.external_source(
                 source, num_outputs=2, batch_info=True, dtype=[types.UINT8, types.INT32]
@@ -204,3 +157,21 @@ def view_pipeline(
         return dr.replay(images, params, partner_images, dtype=types.FLOAT, **view)
 
     return graph()
+
+
+def _dali(device: Device) -> tuple[Any, Any, Any, Any]:
+    """Our operators and DALI's, its pipelines and types, with the plugin loaded and what `device` needs checked."""
+    _plugin.load()
+    if device == "gpu":
+        _plugin.require_gpu()
+    from nvidia.dali import fn, pipeline_def, types
+
+    return fn.dr, fn, pipeline_def, types  # type: ignore[attr-defined]  # registered by the plugin
+
+
+def _decoder(device: Device, **on_gpu: Any) -> dict[str, Any]:
+    """Arguments of DALI's decoders. Boxes are in pixels of the file, so EXIF orientation is not applied."""
+    from nvidia.dali import types
+
+    where = {"device": "mixed", **on_gpu} if device == "gpu" else {"device": "cpu"}
+    return {"output_type": types.RGB, "adjust_orientation": False, **where}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import tqdm
 
-from dali_dr.iterator import ReinforcedIterator
-from dali_dr.pipeline import Device, default_threads
+from dali_dr.loader.iterator import ReinforcedIterator
+from dali_dr.loader.options import Device, default_threads
 from dali_dr.shards.dataset import Dataset
 
 HW_LOADS = (0.0, 0.12, 0.65, 0.99)

@@ -1,0 +1,1 @@
+"""The training loader: options → plan (which sampler) → graph (DALI's pipeline) → feed → present → iterator."""

@@ -1,0 +1,78 @@
+"""The pipeline's input: numbers of samples and views, from a place of the run on."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from dali_dr.loader.state import Place
+from dali_dr.sampling.sampler import Sampler, Share
+
+
+class Feed:
+    """Hands shares to the pipeline, which runs ahead of the consumer, and keeps them until the consumer has got them.
+
+    The run has no end: after an epoch's last share comes the next epoch's first, so that prefetching does not drain.
+
+    Args:
+      sampler: of the run.
+      place: the first share is the one at this place.
+      with_size: batches differ in shape, so the size goes with them.
+      pairs: a chosen view stands for two, rows 2v and 2v + 1.
+    """
+
+    def __init__(self, sampler: Sampler, place: Place, *, with_size: bool, pairs: bool) -> None:
+        self._sampler = sampler
+        self._with_size = with_size
+        self._pairs = pairs
+        self.stale = 0
+        """Batches that the pipeline was given for a place that was left since: to be thrown away before any other."""
+        self._begin(place)
+
+    def _begin(self, place: Place) -> None:
+        self._run = self._sampler.run(place.epoch, place.consumed)
+        self._last = place  # of the run so far: where the next share begins, unless an epoch ends there
+        self._shares: deque[tuple[Place, Share]] = deque()
+        self._fed = 0  # of the shares kept, those that the pipeline has been given
+
+    def _at(self, number: int) -> tuple[Place, Share]:
+        while len(self._shares) <= number:
+            share = next(self._run)
+            begin = self._last if share.epoch == self._last.epoch else Place(share.epoch)
+            self._shares.append((begin, share))
+            self._last = Place(share.epoch, share.consumed)
+        return self._shares[number]
+
+    def seek(self, place: Place) -> Share:
+        """The share at a place, which the consumer gets next; what was prepared for another place becomes stale."""
+        begin, share = self._at(0)
+        if begin != place:
+            self.stale += self._fed
+            self._begin(place)
+            _, share = self._at(0)
+        return share
+
+    def in_work(self) -> set[int]:
+        """Samples that the pipeline has been given and the consumer has not."""
+        return {int(n) for _, share in itertools.islice(self._shares, self._fed) for n in share.samples}
+
+    def pop(self) -> None:
+        """The consumer has got the share that it was to get next, or a stale one was thrown away."""
+        if self.stale:
+            self.stale -= 1
+            return
+        self._shares.popleft()
+        self._fed -= 1
+
+    def __call__(self, info: Any) -> tuple[Any, ...]:
+        """The next input of the pipeline, as `dali_dr.loader.graph.replay_pipeline` takes it."""
+        _, share = self._at(self._fed)
+        self._fed += 1
+        views = share.views.astype(np.int32)
+        inputs = share.samples, np.stack([2 * views, 2 * views + 1], axis=1) if self._pairs else views
+        if not self._with_size:
+            return inputs
+        return *inputs, np.tile(np.array(share.size, np.int32), (len(share.samples), 1))

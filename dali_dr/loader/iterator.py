@@ -1,0 +1,433 @@
+"""`ReinforcedIterator`: the drop-in replacement of a training loader: epochs, state, and its public face."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, Unpack
+
+import torch
+from nvidia.dali.plugin.base_iterator import LastBatchPolicy
+from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+from dali_dr.errors import DaliDrError, ShardError
+from dali_dr.loader import state
+from dali_dr.loader.checks import whole
+from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSampler, ShownDataset, Ticket
+from dali_dr.loader.faults import explained
+from dali_dr.loader.feed import Feed
+from dali_dr.loader.graph import OUTPUTS, replay_pipeline
+from dali_dr.loader.options import Machine, Options, Schedule, Show, gather
+from dali_dr.loader.plan import make_plan
+from dali_dr.loader.present import Presentation
+from dali_dr.loader.state import Place
+from dali_dr.loader.stopwatch import Stopwatch
+from dali_dr.sampling.sampler import Share
+from dali_dr.shards.dataset import Dataset
+from dali_dr.shards.writer import image_info
+
+_log = logging.getLogger(__name__)
+_POLICIES = {"fill": LastBatchPolicy.FILL, "drop": LastBatchPolicy.DROP, "partial": LastBatchPolicy.PARTIAL}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Standing:
+    """Where an iterator stands: one value, so that an interruption finds it whole, before or after.
+
+    Attributes:
+      place: of the batch that `next()` gives.
+      touched: a batch of this epoch was given out, so `iter()` begins another.
+      over: the epoch has ended, and `next()` says so until `iter()` or `reset()`.
+      sound: the pipeline is known to be in order.
+    """
+
+    place: Place
+    touched: bool = False
+    over: bool = False
+    sound: bool = True
+
+
+class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[misc]
+    """Iterates over a reinforced data set: every batch replays stored views against their stored targets.
+
+    A `nvidia.dali.plugin.pytorch.DALIGenericIterator`: `for batch in iterator` runs one epoch and yields
+    `[{"data", "label", "soft_ids", "soft_probs"}]`; the next `for` runs the next epoch, with no call to `reset` needed.
+
+    **Epochs.** `iter()` (so `for`, too) begins an epoch: the next one, as soon as a batch of the current one was given out, be it
+    all of it, a few batches before a `break`, or one that was only looked at; `set_epoch(e)` says which instead. Only after
+    `load_state_dict` does it go on within an epoch. `next()` without `iter()` goes on where it stands. All of this is the same on
+    every rank that does the same calls. After an exception out of `next()`, a Ctrl-C included, the next batch is the one that
+    would have come.
+
+    - data: (B, 3, size, size), or (B, size, size, 3) with layout="HWC", of `dtype`, normalised unless dtype is "uint8".
+    - label: (B,) int64 class ids of the data set itself; (B, 1) with label_ndim=2, as DALI's readers have them.
+    - soft_ids: (B, K) int32, the teacher's most likely classes on exactly this view, falling.
+    - soft_probs: (B, K) float32, their probabilities (see `dali_dr.losses`).
+    - targets: instead of the two, with targets="dense" (B, classes) float32, the mass that the teacher gave to other
+      classes spread over them evenly; with targets="top1" (B,) int64, the teacher's most likely class.
+    - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for;
+      view v < 0 is fresh, drawn with number -v - 1.
+
+    Of mixed views (MixUp, CutMix), label and index are those of the image itself, whose weight may be small: train on the
+    soft targets. A double-mix yields two views of every image in a batch, next to each other: the mixed pair with image
+    and partner in either role. So batches are twice as large, and an epoch has two views of every image.
+
+    Args:
+      dataset: a `dali_dr.Dataset` or its folder.
+      batch_size: images per batch of this process.
+      show, schedule, machine: the arguments below in three groups, `Show`, `Schedule` and `Machine` of
+        `dali_dr.loader.options`, for programs that hand them on; a group excludes its arguments one by one.
+      device: "gpu" decodes and replays on the GPU and yields CUDA tensors; "cpu" needs no GPU. Also in torch's spellings:
+        "cuda", "cuda:1", a `torch.device`.
+      size: of the views in pixels; default: as they were drawn. An int; (height, width); a list of (size, batch_size)
+        pairs of which every batch has one, drawn evenly (variable batches, CVNets); or a function epoch -> size
+        (progressive resizing). See schemas/reinforcement-record.md for what another size does to stored views.
+      dtype: "float32", "float16", "bfloat16" or "uint8" (0 … 255, not normalised), or torch's type of that name.
+      mean, std: per channel, of values in 0 … 1.
+      seed: of the order of the samples and of the choice of views.
+      augment: show fresh views with hard targets instead of the stored ones, which a data set of plain images need not have:
+        an `AugmentationSpec` or a preset's name ("rrc", "rrc+ra+re"), drawn anew for every visit of an image as
+        `dali_dr.augment.draw.draw` draws it; or "eval" or an `Evaluation`, the resized image's centre. soft_ids are then
+        the label and soft_probs 1, both (B, 1).
+      order: "global", a permutation of all samples per epoch and the default but for evaluation; "windowed", shard after
+        shard, shuffled within `window` positions (for network disks); "sequential", the order of the shards and the
+        default for evaluation; or an `Order` of `dali_dr.sampling.order`.
+      window: positions, for order="windowed".
+      samples: sample numbers or keys to take, instead of all.
+      classes: class ids to take, instead of all.
+      repeats: repeated augmentation, every image so many times in a batch, with different views (USI takes 3).
+      class_mates: M others of its class after every image (BAKE).
+      views_per_image: m views of every decoded image (FKD); batches are then m times as large, and an epoch advances by m
+        views per image. The epoch keeps its number of batches: divide batch_size by m, and train epochs / m of them.
+      curriculum: epoch -> (a, b), the part of the views in order of falling confidence that is replayed; see
+        `dali_dr.sampling.choice.Curriculum`.
+      p_reinforced: probability that a stored view is replayed (ml-dr takes 0.99); else a fresh one of the same
+        specification, without mixing, is drawn, whose target is the label.
+      rank, world_size: this process's place; default: torch.distributed's where that is initialised, else RANK and WORLD_SIZE
+        of the environment (torchrun), else 0 of 1.
+      last_batch: "partial", "drop" or "fill"; see `dali_dr.sampling.sampler.Sampler`. Every rank gets the same number of
+        batches. last_batch_policy: the same in DALI's words.
+      num_threads: DALI's CPU threads; default: the processors that this process may use, divided among torchrun's processes
+        on this machine unless they are bound.
+      targets: "sparse" (soft_ids and soft_probs), "dense", "top1", or one of FKD's label forms, which are dense too:
+        "full", "hard", "smoothing", "marginal_smoothing" (as "dense"), "marginal_renorm"; see `dali_dr.record.labels.targets`.
+      as_tuples: yield `(images, targets)` instead, dense unless targets="top1": what a torchvision-style loop with
+        `CrossEntropyLoss` takes.
+      with_index: add "index" and "view" to the batches.
+      layout: "CHW" or "HWC".
+      on_error: "raise", or "skip": a sample that cannot be read or decoded is logged once, counted in `skipped`, and from
+        then on replaced by the next good one of the order. Finding it costs a moment: the pipeline starts anew.
+      roi_decode, decode_device, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
+      device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
+      auto_reset: after an epoch's end `next()` goes on with the next epoch (True, "yes"), or raises StopIteration until
+        `reset()` or `iter()` (False, "no"), as DALI's iterators do by default.
+      label_ndim: 1 or 2, axes of the labels.
+      prepare_first_batch: begin to prepare batches at once instead of at the first `next()`.
+      reader_name, dynamic_shape: of DALI's iterators, and true here whatever they say: the length of an epoch is known, and
+        shapes may change. Its `size`, samples of an epoch or -1, is taken for what it is, too.
+
+    Raises:
+      ShardError: the data set is missing or damaged; while iterating, the message names shard, key and offset.
+      DaliDrError: device="gpu" without a GPU.
+      PluginError: the plugin is not built, or device="gpu" and it was built without CUDA or for a newer driver.
+      ValueError, TypeError: an argument out of range, or that does not exist.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | str | os.PathLike[str],
+        *,
+        batch_size: int,
+        show: Show | None = None,
+        schedule: Schedule | None = None,
+        machine: Machine | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self._dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
+        self.show, self.schedule, self.machine = gather(options, show, schedule, machine, len(self._dataset))
+        plan = make_plan(self._dataset, whole("batch_size", batch_size, 1), self.show, self.schedule, self.machine)
+        self._plan, self._sampler = plan, plan.sampler
+        self._presented = Presentation(self.show, plan.views_per_image, self._dataset.num_outputs)
+        self.skipped: dict[str, str] = {}
+        """Keys of the samples that were found bad (with on_error="skip"), and what is wrong with them."""
+        self._stopwatch = Stopwatch()
+        self._process = os.getpid()
+        self._owner: list[threading.Thread] = []  # the thread that takes this epoch's batches; empty: none yet
+        self._next_epoch: int | None = None  # that `set_epoch` said while another was under way
+        self._redeemed = False  # a ticket of this epoch's was
+        self._standing = _Standing(Place())
+        self._rebuild(Place())
+        if self.machine.prepare_first_batch:
+            self._stream._schedule_runs(False)
+
+    # ---- the pipeline
+
+    def _rebuild(self, place: Place) -> None:
+        """Builds the pipeline anew, so that its first batch is the one at this place."""
+        if (old := self.__dict__.pop("_stream", None)) is not None:
+            for pipeline in old._pipes:
+                pipeline._shutdown()  # at once: a traceback that somebody keeps may hold it for long
+        self._feed = Feed(self._sampler, place, with_size=not self._plan.fixed, pairs=self._plan.pairs)
+        pipeline = replay_pipeline(
+            self._feed, batch_size=self._plan.largest_batch, monitor=self._stopwatch.number, **self._plan.graph
+        )
+        self._stream = DALIGenericIterator([pipeline], list(OUTPUTS), size=-1, prepare_first_batch=False)
+
+    def _fetch(self, place: Place) -> tuple[Share, dict[str, torch.Tensor]]:
+        """The share at a place and its batch, whatever the pipeline was at before."""
+        while True:
+            share = self._feed.seek(place)
+            try:
+                with self._stopwatch:
+                    while self._feed.stale:
+                        next(self._stream)
+                        self._feed.pop()
+                    return share, next(self._stream)[0]
+            except RuntimeError as error:
+                if self._feed.stale:
+                    pass  # what was left is bad, which does not matter any more
+                elif self.machine.on_error == "raise" or not self._set_aside_bad():
+                    raise explained(error, share, self._dataset) from error
+                self._rebuild(place)
+
+    def _set_aside_bad(self) -> bool:
+        """Looks for bad samples among those in work, to do without them from now on; False if there are none."""
+        found = {}
+        for number in self._feed.in_work():
+            try:
+                if self._dataset.has_record(number):
+                    self._dataset.record(number)
+                image_info(self._dataset.image(number), full=True)
+            except (ShardError, ValueError) as error:
+                found[number] = str(error)
+        for number, why in found.items():
+            key = self._dataset.keys[number]
+            self.skipped[key] = why
+            _log.warning("left out from now on: sample %d (%s): %s", number, key, why)
+        self._sampler = dataclasses.replace(self._sampler, bad=self._sampler.bad | found.keys())
+        return bool(found)
+
+    # ---- epochs
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch; until the loop over an epoch has ended, that epoch."""
+        return self._standing.place.epoch
+
+    def __len__(self) -> int:
+        """Batches of this rank in the current epoch (every epoch has as many, unless `size` makes batches vary)."""
+        return self._sampler.batches(self.epoch)
+
+    def __iter__(self) -> ReinforcedIterator:
+        """Begins an epoch; see the class."""
+        self._check_process()
+        standing = self._standing
+        epoch = standing.place.epoch + 1 if self._next_epoch is None else self._next_epoch
+        if standing.touched:
+            self._standing = dataclasses.replace(standing, place=Place(epoch), touched=False, over=False)
+        self._next_epoch = None
+        self._owner = []
+        self._redeemed = False
+        return self
+
+    def reset(self) -> None:
+        """Begins an epoch, as `iter` does."""
+        iter(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch the next `iter()` begins, as a DistributedSampler's `set_epoch` does.
+
+        A place that was just loaded in that epoch is kept; in another one it is left, with a warning.
+
+        Raises:
+          ValueError: the epoch is no whole number from 0.
+        """
+        epoch = whole("epoch", epoch, 0)
+        standing = self._standing
+        if standing.touched:
+            self._next_epoch = epoch
+        elif epoch != standing.place.epoch:
+            if standing.place.consumed:
+                _log.warning(
+                    "set_epoch(%d) leaves the place that was loaded: epoch %d after %d samples",
+                    epoch, standing.place.epoch, standing.place.consumed,
+                )  # fmt: skip
+            self._standing = dataclasses.replace(standing, place=Place(epoch))
+
+    def __next__(self) -> Any:
+        self._check_use()
+        standing = self._standing
+        place = standing.place
+        if standing.over or next(self._sampler.epoch(place.epoch, place.consumed), None) is None:
+            self._end_epoch(standing)
+        # Whatever is raised from here on, a KeyboardInterrupt between any two lines included, leaves the old place and a pipeline
+        # that is not to be trusted; the new place is one assignment, after which nothing can be raised before the return.
+        self._standing = dataclasses.replace(standing, sound=False)
+        if not standing.sound:
+            self._rebuild(place)
+        share, batch = self._fetch(place)
+        result = self._presented(batch)
+        self._feed.pop()
+        after = _Standing(Place(share.epoch, share.consumed), touched=True)
+        self._standing = after
+        return result
+
+    next = __next__
+
+    def _end_epoch(self, standing: _Standing) -> NoReturn:
+        if self.schedule.auto_reset:
+            following = standing.place.epoch + 1 if self._next_epoch is None else self._next_epoch
+            self._standing = _Standing(Place(following), sound=standing.sound)
+            self._next_epoch = None
+            self._owner = []
+        else:
+            self._standing = dataclasses.replace(standing, touched=True, over=True)
+        raise StopIteration
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise DaliDrError(
+                f"this ReinforcedIterator was made in process {self._process} and is used in {os.getpid()}, a fork of it, in "
+                "which its threads do not exist: make it in the process that uses it (for a DataLoader around it: num_workers=0)"
+            )
+
+    def _check_use(self) -> None:
+        """Refuses other processes, and a second thread beside the one that takes this epoch's batches."""
+        self._check_process()
+        thread = threading.current_thread()
+        if not self._owner:
+            self._owner.append(thread)  # atomic, so of two threads both see the first
+        owner = self._owner[0]
+        if owner is not thread:
+            if owner.is_alive():
+                raise DaliDrError(
+                    f"this ReinforcedIterator is used by two threads, {owner.name} and {thread.name}, within one epoch: "
+                    "give each an iterator of its own (iter() in another thread begins an epoch there)"
+                )
+            self._owner = [thread]
+
+    # ---- the state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands after the last batch that was given out, and a digest of what that means: JSON-able, less than a
+        kilobyte, the same on every rank."""
+        place = self._standing.place
+        if self._sampler.done(place.epoch, place.consumed):
+            place = Place(place.epoch + 1)
+        return state.save(place, self._plan.meaning)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on with exactly the batches that would have come, also in a new process or with another world size.
+
+        Raises:
+          ValueError: naming what differs: the state is of another data set, seed, order or choice of views, of another format
+            version, or out of range.
+        """
+        self._check_process()
+        place = state.restore(state_dict, self._plan.meaning, self._sampler.order.group)
+        if self._sampler.done(place.epoch, place.consumed):
+            place = Place(place.epoch + 1)
+        self._standing = dataclasses.replace(self._standing, place=place, touched=False, over=False)
+        self._next_epoch = None
+        self._owner = []
+
+    def stats(self) -> dict[str, float | int | bool]:
+        """Where the time went since the iterator was made or `stats` was last called.
+
+        Returns:
+          batches: given out. wait, other: seconds per batch that the consumer spent waiting in the iterator, and outside of it.
+          read, decode, replay: seconds per batch of the pipeline's stages, which run one after another while the consumer
+          works (device "cpu"; with "gpu" they are the host's part, and decode and replay run on in the background).
+          loading_is_the_bottleneck: whether waiting takes more than a tenth of the time.
+        """
+        return self._stopwatch.stats()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a ReinforcedIterator cannot be pickled or copied: its pipeline has threads of its own. Make one where it is used, "
+            "with the same arguments, and hand over state_dict()"
+        )
+
+    # ---- what other code looks for
+
+    @property
+    def dataset(self) -> ShownDataset:
+        """The data set."""
+        return ShownDataset(self._dataset, self)
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """The sample numbers of an epoch in order, with `set_epoch`."""
+        return EpochSampler(self)
+
+    @property
+    def batch_sampler(self) -> EpochBatchSampler:
+        """The batches of an epoch as lists of sample numbers, with `set_epoch`."""
+        return EpochBatchSampler(self)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of the largest batch."""
+        return self._plan.largest_batch
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether an epoch's last batch is left out unless it is full."""
+        return self.schedule.last_batch == "drop"
+
+    @property
+    def output_map(self) -> list[str]:
+        """What a batch holds, in order."""
+        return self._presented.names
+
+    @property
+    def size(self) -> int:
+        """Images that this rank gets in the current epoch."""
+        return self._sampler.images(self.epoch)
+
+    _size = size
+    _num_gpus = 1
+    _enable_checkpointing = False  # DALI's; state_dict does it here
+
+    def epoch_size(self, name: str | None = None) -> int:
+        """Images that all ranks together get in an epoch, as `nvidia.dali.Pipeline.epoch_size` says it of a reader."""
+        return self._sampler.order.length
+
+    @property
+    def _pipes(self) -> list[Any]:
+        return list(self._stream._pipes)
+
+    @property
+    def _last_batch_policy(self) -> LastBatchPolicy:
+        return _POLICIES[self.schedule.last_batch]
+
+    @property
+    def _auto_reset(self) -> str:
+        return "yes" if self.schedule.auto_reset else "no"
+
+    def tickets(self) -> Iterator[Ticket]:
+        """Begins an epoch; a ticket for each of its batches, to be redeemed in order (`dali_dr.loader.dataloader`)."""
+        iter(self)
+        place = self._standing.place
+        epoch = place.epoch
+        for share in itertools.takewhile(lambda share: share.epoch == epoch, self._sampler.run(epoch, place.consumed)):
+            yield Ticket(share.samples.tolist(), place)
+            place = Place(share.epoch, share.consumed)
+
+    def redeem(self, ticket: Ticket) -> Any:
+        """The batch of a ticket. The first ones of an epoch may be left out, none after that."""
+        standing = self._standing
+        if ticket.place != standing.place:
+            if self._redeemed:
+                raise DaliDrError(
+                    f"the batch at {ticket.place} is asked for where {standing.place} comes: batches of a ReinforcedIterator "
+                    "come in order, and are this rank's already: nothing else may divide them among ranks"
+                )
+            self._standing = dataclasses.replace(standing, place=ticket.place)
+        self._redeemed = True
+        return next(self)

@@ -1,0 +1,287 @@
+"""What a user may say to the loader: three frozen groups (what to show, in which order, on which machine), checked by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypedDict, TypeVar, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nvidia.dali.plugin.base_iterator import LastBatchPolicy
+
+from dali_dr.augment.fresh import Augment, Evaluation
+from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.loader import checks
+from dali_dr.record.labels import FORMS
+from dali_dr.sampling.choice import Window
+from dali_dr.sampling.order import Order
+from dali_dr.sampling.sampler import LastBatch
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+"""Channel means of ImageNet in 0 … 1, as torchvision and timm use them."""
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+Device = Literal["cpu", "gpu"]
+RoiDecode = Literal["auto", "on", "off"]
+DecodeDevice = Literal["auto", "cpu", "gpu"]
+DType = Literal["float32", "float16", "bfloat16", "uint8"]
+Layout = Literal["CHW", "HWC"]
+OnError = Literal["raise", "skip"]
+OrderName = Literal["global", "windowed", "sequential"]
+Targets = Literal["sparse", "dense", "top1", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
+Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
+Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
+
+_TARGETS: Final = ("sparse", "dense", "top1", *FORMS)
+_POLICIES: Final[dict[str, LastBatch]] = {"FILL": "fill", "DROP": "drop", "PARTIAL": "partial"}
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `ReinforcedIterator`, each a field of one of the groups below."""
+
+    size: Sizes | None
+    dtype: DType | torch.dtype
+    mean: Sequence[float]
+    std: Sequence[float]
+    augment: Augment | None
+    layout: Layout
+    targets: Targets
+    as_tuples: bool
+    with_index: bool
+    label_ndim: int
+    seed: int
+    order: OrderName | Order | None
+    window: int
+    samples: Samples | None
+    classes: Sequence[int] | None
+    repeats: int
+    class_mates: int
+    views_per_image: int
+    curriculum: Window | None
+    p_reinforced: float
+    last_batch: LastBatch
+    last_batch_policy: LastBatchPolicy | str
+    auto_reset: bool | str | None
+    device: Device | str | torch.device
+    device_id: int | None
+    rank: int | None
+    world_size: int | None
+    num_threads: int | None
+    on_error: OnError
+    roi_decode: RoiDecode
+    decode_device: DecodeDevice
+    hw_decoder_load: float
+    prefetch: int
+    prepare_first_batch: bool
+    reader_name: str | None
+    dynamic_shape: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """What a batch shows. The fields are those keyword arguments of `ReinforcedIterator`."""
+
+    size: Sizes | None = None
+    dtype: DType = "float32"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    augment: Augment | None = None
+    layout: Layout = "CHW"
+    targets: Targets = "sparse"
+    as_tuples: bool = False
+    with_index: bool = False
+    label_ndim: int = 1
+
+    def __post_init__(self) -> None:
+        _set(self, "size", checks.sizes(self.size))
+        _set(self, "dtype", checks.dtype(self.dtype))
+        _set(self, "mean", checks.channels("mean", self.mean, lowest=0.0))
+        _set(self, "std", checks.channels("std", self.std, lowest=checks.TINY))
+        if self.augment is not None and not isinstance(self.augment, (str, AugmentationSpec, Evaluation)):
+            checks.refuse("augment", self.augment, 'an AugmentationSpec, an Evaluation, a preset\'s name or "eval"')
+        checks.one_of("layout", self.layout, get_args(Layout))
+        checks.one_of("targets", self.targets, _TARGETS)
+        for name in ("as_tuples", "with_index"):
+            _set(self, name, checks.flag(name, getattr(self, name)))
+        _set(self, "label_ndim", checks.whole("label_ndim", self.label_ndim, 1, 2))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """Which samples and views come, in which order. The fields are those keyword arguments of `ReinforcedIterator`."""
+
+    seed: int = 0
+    order: OrderName | Order | None = None
+    window: int = 16_384
+    samples: Samples | None = None
+    classes: Sequence[int] | None = None
+    repeats: int = 1
+    class_mates: int = 0
+    views_per_image: int = 1
+    curriculum: Window | None = None
+    p_reinforced: float = 1.0
+    last_batch: LastBatch = "partial"
+    auto_reset: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, str):
+            checks.one_of("order", self.order, get_args(OrderName), "or an Order of dali_dr.sampling.order")
+        for name, lowest in (("window", 1), ("repeats", 1), ("class_mates", 0), ("views_per_image", 1)):
+            _set(self, name, checks.whole(name, getattr(self, name), lowest))
+        _set(self, "seed", checks.whole("seed", self.seed, None))
+        if self.curriculum is not None and not callable(self.curriculum):
+            checks.refuse(
+                "curriculum", self.curriculum, "a function epoch -> (a, b), see dali_dr.sampling.choice.Curriculum"
+            )
+        _set(self, "p_reinforced", checks.number("p_reinforced", self.p_reinforced, 0.0, 1.0))
+        checks.one_of("last_batch", self.last_batch, get_args(LastBatch))
+        if self.auto_reset not in (True, False, None, "yes", "no"):
+            checks.refuse("auto_reset", self.auto_reset, 'True, False, "yes" or "no"')
+        _set(self, "auto_reset", self.auto_reset in (True, "yes"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where and how it is done. The fields are those keyword arguments of `ReinforcedIterator`."""
+
+    device: Device = "gpu"
+    device_id: int | None = None
+    rank: int | None = None
+    world_size: int | None = None
+    num_threads: int | None = None
+    on_error: OnError = "raise"
+    roi_decode: RoiDecode = "auto"
+    decode_device: DecodeDevice = "auto"
+    hw_decoder_load: float = 0.65
+    prefetch: int = 2
+    prepare_first_batch: bool = False
+
+    def __post_init__(self) -> None:
+        device, number = checks.device(self.device)
+        if number is not None:
+            if self.device_id not in (None, number):
+                checks.refuse("device_id", self.device_id, f"{number}, as in device={str(self.device)!r}, or nothing")
+            _set(self, "device_id", number)
+        _set(self, "device", device)
+        for name, lowest in (("device_id", 0), ("rank", 0), ("world_size", 1), ("num_threads", 1)):
+            if (value := getattr(self, name)) is not None:
+                _set(self, name, checks.whole(name, value, lowest))
+        checks.one_of("on_error", self.on_error, get_args(OnError))
+        checks.one_of("roi_decode", self.roi_decode, get_args(RoiDecode))
+        check_decode_device(self.decode_device, self.device)
+        _set(self, "hw_decoder_load", checks.number("hw_decoder_load", self.hw_decoder_load, 0.0, 1.0))
+        _set(self, "prefetch", checks.whole("prefetch", self.prefetch, 1))
+        _set(self, "prepare_first_batch", checks.flag("prepare_first_batch", self.prepare_first_batch))
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Rank and world size: as given, else torch.distributed's, else the launcher's (torchrun: RANK, WORLD_SIZE), else 0, 1.
+
+        Raises:
+          ValueError: the rank is not below the world size.
+        """
+        group = torch.distributed.is_available() and torch.distributed.is_initialized()
+        world = torch.distributed.get_world_size() if group else checks.environment("WORLD_SIZE", 1, 1)
+        world = world if self.world_size is None else self.world_size
+        own = torch.distributed.get_rank() if group else checks.environment("RANK", 0, 0)
+        own = own if self.rank is None else self.rank
+        if own >= world:
+            checks.refuse("rank", own, f"a number below world_size, which is {world}")
+        return own, world
+
+    @property
+    def cuda_device(self) -> int:
+        """The CUDA device's number: as given, else the launcher's (LOCAL_RANK), else torch's current device."""
+        if self.device_id is not None:
+            return self.device_id
+        return checks.environment("LOCAL_RANK", torch.cuda.current_device(), 0)
+
+
+GROUPS: Final = (Show, Schedule, Machine)
+_Group = TypeVar("_Group", Show, Schedule, Machine)
+
+
+def _set(group: object, name: str, value: object) -> None:
+    object.__setattr__(group, name, value)  # of a frozen dataclass, in __post_init__
+
+
+def gather(
+    options: Options, show: Show | None, schedule: Schedule | None, machine: Machine | None, count: int
+) -> tuple[Show, Schedule, Machine]:
+    """Sorts keyword arguments into their groups.
+
+    Args:
+      options: keyword arguments.
+      show, schedule, machine: groups that were passed as such; their fields may not be passed besides.
+      count: samples of the data set, which DALI's own `size` may say.
+
+    Raises:
+      TypeError: an argument that does not exist, or one that a group given says already.
+      ValueError: an argument out of range.
+    """
+    given: dict[str, Any] = dict(options)
+    _translate(given, count)
+    parts = []
+    for kind, part in zip(GROUPS, (show, schedule, machine), strict=True):
+        names = [field.name for field in dataclasses.fields(kind)]
+        own = {name: given.pop(name) for name in names if name in given}
+        if part is None:
+            part = kind(**own)
+        elif not isinstance(part, kind):
+            raise TypeError(f"{kind.__name__.lower()} is a {type(part).__name__}, want a {kind.__name__}")
+        elif own:
+            said = f"{kind.__name__.lower()}={kind.__name__}(...)"
+            raise TypeError(f"{next(iter(own))} is given beside {said}, which says it: put it in there")
+        parts.append(part)
+    if given:
+        known = sorted(Options.__annotations__)
+        raise TypeError(f"ReinforcedIterator has no argument {next(iter(given))!r}; it has {', '.join(known)}")
+    return cast(tuple[Show, Schedule, Machine], tuple(parts))
+
+
+def _translate(given: dict[str, Any], count: int) -> None:
+    """Puts what DALI's scripts say into our words, in place."""
+    given.pop("dynamic_shape", None)  # shapes may always change here
+    reader = given.pop("reader_name", None)
+    if reader is not None and not isinstance(reader, str):
+        checks.refuse("reader_name", reader, "a name or None; there is one reader here, whatever it is called")
+    size = given.get("size")
+    if isinstance(size, numbers.Integral) and not isinstance(size, bool):
+        # DALI's `size` is the samples of an epoch, -1 for "the reader knows"; neither can be pixels of a view.
+        world = given.get("world_size") or checks.environment("WORLD_SIZE", 1, 1)
+        size = int(size)
+        if size == -1 or (size > checks.MAX_VIEW_SIZE and size in (count, count // world, -(-count // world))):
+            del given["size"]
+        elif size > checks.MAX_VIEW_SIZE:
+            want = f"1 to {checks.MAX_VIEW_SIZE}, the edge of the views in pixels"
+            checks.refuse("size", size, f"{want} (DALI's size, samples of an epoch, is known here: leave it out)")
+    if (policy := given.pop("last_batch_policy", None)) is not None:
+        name = policy.name if isinstance(policy, LastBatchPolicy) else str(policy).rpartition(".")[2].upper()
+        if name not in _POLICIES:
+            checks.refuse("last_batch_policy", policy, "DALI's LastBatchPolicy.FILL, DROP or PARTIAL")
+        if given.setdefault("last_batch", _POLICIES[name]) != _POLICIES[name]:
+            checks.refuse(
+                "last_batch_policy", policy, f"what last_batch={given['last_batch']!r} says, or only one of the two"
+            )
+
+
+def check_decode_device(decode_device: str, device: str) -> None:
+    """Raises ValueError for a decoder that does not exist, or not with this device."""
+    if decode_device not in get_args(DecodeDevice) or (decode_device == "gpu" and device == "cpu"):
+        raise ValueError(
+            f'decode_device is {decode_device!r}, with device="{device}": pass "auto" or "cpu", or '
+            '"gpu" where the views are made on the GPU, too'
+        )
+
+
+def default_threads() -> int:
+    """CPU threads of a pipeline: the processors that this process may use. Where the launcher (torchrun: LOCAL_WORLD_SIZE)
+    has put several processes on this machine and bound none to processors of its own, its share of them."""
+    processors = len(os.sched_getaffinity(0))
+    if processors == os.cpu_count():
+        processors //= checks.environment("LOCAL_WORLD_SIZE", 1, 1)
+    return max(1, processors)

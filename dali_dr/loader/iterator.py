@@ -44,12 +44,18 @@ class _Standing:
       touched: a batch of this epoch was given out, so `iter()` begins another.
       over: the epoch has ended, and `next()` says so until `iter()` or `reset()`.
       sound: the pipeline is known to be in order.
+      said: the epoch that `set_epoch` said while another was under way.
     """
 
     place: Place
     touched: bool = False
     over: bool = False
     sound: bool = True
+    said: int | None = None
+
+    def following(self) -> _Standing:
+        """At the beginning of the next epoch."""
+        return _Standing(Place(self.place.epoch + 1 if self.said is None else self.said), sound=self.sound)
 
 
 class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[misc]
@@ -158,7 +164,6 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         self._stopwatch = Stopwatch()
         self._process = os.getpid()
         self._owner: list[threading.Thread] = []  # the thread that takes this epoch's batches; empty: none yet
-        self._next_epoch: int | None = None  # that `set_epoch` said while another was under way
         self._redeemed = False  # a ticket of this epoch's was
         self._standing = _Standing(Place())
         self._rebuild(Place())
@@ -226,11 +231,8 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     def __iter__(self) -> ReinforcedIterator:
         """Begins an epoch; see the class."""
         self._check_process()
-        standing = self._standing
-        epoch = standing.place.epoch + 1 if self._next_epoch is None else self._next_epoch
-        if standing.touched:
-            self._standing = dataclasses.replace(standing, place=Place(epoch), touched=False, over=False)
-        self._next_epoch = None
+        if self._standing.touched:
+            self._standing = self._standing.following()
         self._owner = []
         self._redeemed = False
         return self
@@ -250,7 +252,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         epoch = whole("epoch", epoch, 0)
         standing = self._standing
         if standing.touched:
-            self._next_epoch = epoch
+            self._standing = dataclasses.replace(standing, said=epoch)
         elif epoch != standing.place.epoch:
             if standing.place.consumed:
                 _log.warning(
@@ -273,7 +275,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         share, batch = self._fetch(place)
         result = self._presented(batch)
         self._feed.pop()
-        after = _Standing(Place(share.epoch, share.consumed), touched=True)
+        after = _Standing(Place(share.epoch, share.consumed), touched=True, said=standing.said)
         self._standing = after
         return result
 
@@ -281,9 +283,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
 
     def _end_epoch(self, standing: _Standing) -> NoReturn:
         if self.schedule.auto_reset:
-            following = standing.place.epoch + 1 if self._next_epoch is None else self._next_epoch
-            self._standing = _Standing(Place(following), sound=standing.sound)
-            self._next_epoch = None
+            self._standing = standing.following()
             self._owner = []
         else:
             self._standing = dataclasses.replace(standing, touched=True, over=True)
@@ -332,8 +332,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         place = state.restore(state_dict, self._plan.meaning, self._sampler.order.group)
         if self._sampler.done(place.epoch, place.consumed):
             place = Place(place.epoch + 1)
-        self._standing = dataclasses.replace(self._standing, place=place, touched=False, over=False)
-        self._next_epoch = None
+        self._standing = _Standing(place, sound=self._standing.sound)
         self._owner = []
 
     def stats(self) -> dict[str, float | int | bool]:

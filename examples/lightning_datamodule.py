@@ -2,16 +2,14 @@
 
     python examples/lightning_datamodule.py --data imagenet-plus --val imagenet-val --model resnet50d
 
-The place in the data is part of the Trainer's checkpoints, and `trainer.fit(…, ckpt_path=…)` goes on with exactly the next
-batch, within an epoch too. (Lightning by itself saves the state of a loader, but restores it within an epoch only; hence the
-two hooks below.) Ranks come from the Trainer.
+The loader is an ordinary one for Lightning: its place is part of the Trainer's checkpoints, and `trainer.fit(…, ckpt_path=…)`
+goes on with exactly the next batch, within an epoch too. Ranks come from the Trainer.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +50,6 @@ class ReinforcedData(lightning.LightningDataModule):
         self.data, self.val, self.resize = data, val, resize
         self.common = {"batch_size": batch_size, "device": device}
         self.options = {"last_batch": "fill", **options}
-        self.loader: ReinforcedIterator | None = None
-        self.restored: dict[str, int] | None = None
 
     def _place(self) -> dict[str, int]:
         """This process's place, as the Trainer knows it: its launchers do not all set RANK."""
@@ -63,41 +59,14 @@ class ReinforcedData(lightning.LightningDataModule):
         return {"rank": trainer.global_rank, "world_size": trainer.world_size, "device_id": trainer.local_rank}
 
     def train_dataloader(self) -> ReinforcedIterator:
-        self.loader = ReinforcedIterator(self.data, **self.common, **self._place(), **self.options)
-        if self.restored:
-            self.loader.load_state_dict(self.restored)
-        return self.loader
+        return ReinforcedIterator(self.data, **self.common, **self._place(), **self.options)
 
-    def val_dataloader(self) -> WholePasses | list[Any]:
+    def val_dataloader(self) -> ReinforcedIterator | list[Any]:
         if self.val is None:
             return []
         size = self.options.get("size") or Dataset(Path(self.data)).spec.size
         view = Evaluation(size, self.resize)
-        return WholePasses(ReinforcedIterator(self.val, **self.common, **self._place(), augment=view))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"loader": self.loader.state_dict()} if self.loader else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.restored = state_dict.get("loader")
-        if self.loader and self.restored:
-            self.loader.load_state_dict(self.restored)
-
-
-class WholePasses:
-    """Begins at the first batch whenever it is iterated over: Lightning's sanity check stops after two of them."""
-
-    def __init__(self, loader: ReinforcedIterator) -> None:
-        self.loader = loader
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        state = self.loader.state_dict()
-        if state["consumed"]:
-            self.loader.load_state_dict({**state, "consumed": 0})
-        return iter(self.loader)
+        return ReinforcedIterator(self.val, **self.common, **self._place(), augment=view)
 
 
 class Distillation(lightning.LightningModule):

@@ -27,7 +27,7 @@ Batch = list[dict[str, torch.Tensor]]
 
 
 class ReinforcedNode(BaseNode[Batch]):
-    """A source of batches. `reset()` begins an epoch: the next one, where the one before was begun."""
+    """A source of batches. `reset()` begins an epoch, as `iter()` does; with a state it goes on at that place."""
 
     def __init__(self, iterator: ReinforcedIterator) -> None:
         super().__init__()
@@ -35,11 +35,8 @@ class ReinforcedNode(BaseNode[Batch]):
 
     def reset(self, initial_state: dict[str, Any] | None = None) -> None:
         super().reset(initial_state)
-        state = self.iterator.state_dict()
         if initial_state is not None:
             self.iterator.load_state_dict(initial_state)
-        elif state["consumed"]:
-            self.iterator.load_state_dict({**state, "epoch": state["epoch"] + 1, "consumed": 0})
         iter(self.iterator)
 
     def next(self) -> Batch:

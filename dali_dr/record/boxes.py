@@ -49,8 +49,8 @@ def place_boxes(
     """int32 (rows, 4): the boxes in the rows that have one, checked against the view; zeros in the others."""
     placed = np.zeros((len(present), 4), np.int32)
     placed[present] = boxes
-    outside = (placed[:, :2] + placed[:, 2:] > view_size).any(axis=1)
-    empty = present & (placed[:, 2:] == 0).any(axis=1)
+    outside = placed[:, :2] + placed[:, 2:] > view_size
+    empty = present[:, None] & (placed[:, 2:] == 0)
     view = f"the view of {view_size[0]}x{view_size[1]}"
     check_rows(outside | empty, name, placed, f"want it inside {view} and not empty")
     return placed

@@ -20,10 +20,10 @@ def refuse(field: str, value: object, advice: str) -> NoReturn:
     raise RecordError(f"reinforcement record: {field} is {value}; {advice}")
 
 
-def check_rows(bad: npt.NDArray[Any] | np.bool_, field: str, values: npt.NDArray[Any], want: str) -> None:
-    """RecordError for the first row (leading axis) where ``bad``, bool (rows,), holds."""
-    if bad.any():
-        row = int(np.argmax(bad))
+def check_rows(bad: npt.NDArray[Any], field: str, values: npt.NDArray[Any], want: str) -> None:
+    """RecordError for the first row (leading axis) where ``bad``, bool (rows, ...), holds anywhere."""
+    if np.count_nonzero(bad):  # several times as fast as bad.any() on arrays of this size
+        row = int(np.nonzero(bad)[0][0])
         value = str(values[row].tolist())
         short = value if len(value) < _MAX_VALUE else f"{value[:_MAX_VALUE]} ..."
         refuse(f"{field} of row {row}", short, f"{want}: {DAMAGED}")

@@ -1,4 +1,4 @@
-"""Columns of a record, from and to bytes, as the tables HEAD and GROUP of `layout` describe them.
+"""Columns of a record, from and to bytes, as the tables of `layout` describe them.
 
 Columns in memory are arrays by name: (entries,) where the table says a width of 1, else (entries, width).
 """
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_dr.record.checks import DAMAGED, refuse
-from dali_dr.record.layout import BIT, GROUP, Column, Header
+from dali_dr.record.layout import BIT, Column, Header, group_columns
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -25,18 +25,14 @@ class ColumnReader:
         self._offset = offset
 
     def take(self, columns: Iterable[Column], header: Header, rows: int = 0) -> Columns:
-        """Those columns that the record has, for so many rows; RecordError where the part ends too early."""
-        views, flags = header.drawn(rows), header.flags
+        """The columns for so many rows; RecordError where the part ends too early."""
         out: Columns = {}
+        counts = {"views": header.drawn(rows), "rows": rows}
         for column in columns:
-            if not column.is_in(flags):
-                continue
-            if column.entries in ("views", "rows"):
-                entries = views if column.entries == "views" else rows
-            elif column.entries in out:
-                entries = int(np.count_nonzero(out[column.entries]))
-            else:
-                entries = getattr(header, column.entries)
+            if (entries := counts.get(column.entries, -1)) < 0:
+                bits = out.get(column.entries)
+                entries = getattr(header, column.entries) if bits is None else int(np.count_nonzero(bits))
+                counts[column.entries] = entries
             width = column.width if isinstance(column.width, int) else getattr(header, column.width)
             if column.type == BIT:
                 flat = self._bits(column.name, entries * width)
@@ -76,16 +72,15 @@ class ColumnReader:
 def write_columns(
     columns: Iterable[Column], header: Header, values: Mapping[str, npt.NDArray[Any]]
 ) -> dict[str, bytes]:
-    """The bytes of each column that the record has, in order; the inverse of `ColumnReader.take`."""
+    """The bytes of each column, in order; the inverse of `ColumnReader.take`."""
     out = {}
     for column in columns:
-        if column.is_in(header.flags):
-            value = values[column.name]
-            if column.type == BIT:
-                typed = np.packbits(value, bitorder="little")
-            else:
-                typed = value.astype(getattr(header, column.type, column.type))
-            out[column.name] = (typed.T if column.by_rank else typed).tobytes()
+        value = values[column.name]
+        if column.type == BIT:
+            typed = np.packbits(value, bitorder="little")
+        else:
+            typed = value.astype(getattr(header, column.type, column.type))
+        out[column.name] = (typed.T if column.by_rank else typed).tobytes()
     return out
 
 
@@ -96,13 +91,12 @@ def cut_group(values: Columns, header: Header, rows: range) -> Columns:
         "views": slice(header.drawn(rows.start), header.drawn(rows.stop)),
     }
     place_of: dict[str, slice] = {}
-    for column in GROUP:
-        if column.is_in(header.flags):
-            if column.entries not in places:
-                bits, place = values[column.entries], place_of[column.entries]
-                first = int(np.count_nonzero(bits[: place.start]))
-                places[column.entries] = slice(first, first + int(np.count_nonzero(bits[place])))
-            place_of[column.name] = places[column.entries]
+    for column in group_columns(header.flags):
+        if column.entries not in places:
+            bits, place = values[column.entries], place_of[column.entries]
+            first = int(np.count_nonzero(bits[: place.start]))
+            places[column.entries] = slice(first, first + int(np.count_nonzero(bits[place])))
+        place_of[column.name] = places[column.entries]
     return {name: values[name][place] for name, place in place_of.items()}
 
 

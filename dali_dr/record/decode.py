@@ -13,13 +13,13 @@ from dali_dr.record.labels import Reinforcements
 from dali_dr.record.layout import (
     DOUBLE,
     ENCODINGS,
-    GROUP,
-    HEAD,
     HEADER_BYTES,
     MIXING,
     PARTNER_CLASSES,
     Header,
     Probabilities,
+    group_columns,
+    head_columns,
 )
 from dali_dr.record.mixes import class_tables_of, read_mix
 from dali_dr.record.rows import read_probabilities, read_views
@@ -82,14 +82,15 @@ def _take_columns(parts: list[bytes], header: Header) -> tuple[Header, Columns, 
     if len(parts) != (frames := 1 if len(groups) == 1 else 1 + len(groups)):
         refuse("number of zstd frames", len(parts), f"want {frames} for {len(groups)} groups of rows: {DAMAGED}")
     reader = ColumnReader(parts[0], HEADER_BYTES)
-    head = reader.take(HEAD, header)
-    header = replace(header, largest_table=largest_class_table(head, header))
+    head = reader.take(head_columns(header.flags), header)
+    if header.flags & PARTNER_CLASSES:
+        header = replace(header, largest_table=largest_class_table(head["class counts"], header.class_entries))
     readers = [reader]
     if len(groups) > 1:
         reader.finish()
         readers = [ColumnReader(part) for part in parts[1:]]
     columns = []
     for reader, rows in zip(readers, groups, strict=True):
-        columns.append(reader.take(GROUP, header, len(rows)))
+        columns.append(reader.take(group_columns(header.flags), header, len(rows)))
         reader.finish()
     return header, head, join_groups(columns)

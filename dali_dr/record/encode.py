@@ -18,8 +18,6 @@ from dali_dr.record.layout import (
     ENCODINGS,
     ERASE,
     FLIP,
-    GROUP,
-    HEAD,
     HEADER_BYTES,
     LOG8,
     MAX_ENTRIES,
@@ -30,6 +28,8 @@ from dali_dr.record.layout import (
     WIDE_WEIGHTS,
     Header,
     Probabilities,
+    group_columns,
+    head_columns,
 )
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP, MAX_LOG_STEP, MIN_LOG_STEP
 from dali_dr.record.mixes import has_wide_weights, write_mix
@@ -128,8 +128,9 @@ def encode(
     columns |= write_predictions(reinforcements.soft_probs, class_index, header)
     if mix is not None:
         columns |= write_mix(mix, partner_ops[0], partner_table, header)
-    groups = [write_columns(GROUP, header, cut_group(columns, header, rows)) for rows in header.groups]
-    return _member(header, write_columns(HEAD, header, head), groups)
+    stored = group_columns(flags)
+    groups = [write_columns(stored, header, cut_group(columns, header, rows)) for rows in header.groups]
+    return _member(header, write_columns(head_columns(flags), header, head), groups)
 
 
 def _member(header: Header, head: dict[str, bytes], groups: list[dict[str, bytes]]) -> bytes:

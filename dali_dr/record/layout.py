@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import sys
 from dataclasses import dataclass, fields
@@ -206,14 +207,10 @@ class Column:
     flag: int = 0
     unless: int = 0
 
-    def is_in(self, flags: int) -> bool:
-        """Whether records with these flags have the column."""
-        return flags & self.flag == self.flag and not flags & self.unless
-
 
 BIT: Final = "bit"
 
-HEAD: Final = (
+_HEAD: Final = (
     Column("class counts", "<u2", 1, "class_tables", flag=PARTNER_CLASSES),
     Column("class gaps", "u1", "class_bytes", "class_entries", by_rank=True, flag=PARTNER_CLASSES),
     Column("classes", "class_type", 1, "class_entries", unless=PARTNER_CLASSES),
@@ -221,7 +218,7 @@ HEAD: Final = (
     Column("op magnitudes", "<f4", 1, "op_entries"),
     Column("partner table", "<u4", 1, "partner_entries"),
 )
-GROUP: Final = (
+_GROUP: Final = (
     Column("crops", BIT, "crop_bits", "views"),
     Column("flips", BIT, 1, "views", flag=FLIP),
     Column("erased", BIT, 1, "views", flag=ERASE),
@@ -242,3 +239,19 @@ GROUP: Final = (
     Column("partner erase boxes", "edge_type", 4, "partner erased", flag=MIXING),
     Column("partner ops", "op_index_type", "num_ops", "partnered", by_rank=True, flag=MIXING),
 )
+
+
+@functools.cache
+def head_columns(flags: int) -> tuple[Column, ...]:
+    """The columns of the head of records with these flags, in order."""
+    return _with_flags(_HEAD, flags)
+
+
+@functools.cache
+def group_columns(flags: int) -> tuple[Column, ...]:
+    """The columns of each group of rows of records with these flags, in order."""
+    return _with_flags(_GROUP, flags)
+
+
+def _with_flags(columns: tuple[Column, ...], flags: int) -> tuple[Column, ...]:
+    return tuple(column for column in columns if flags & column.flag == column.flag and not flags & column.unless)

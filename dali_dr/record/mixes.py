@@ -110,6 +110,6 @@ def _read_crops(columns: Columns, header: Header) -> npt.NDArray[np.int32]:
     low, high = columns["partner crops, low bytes"], columns["partner crops, high bytes"]
     crop = low.astype(np.int32) | high.astype(np.int32) << 8
     limit = (MAX_SIDE, MAX_SIDE) if header.has_partner_table else (header.image_height, header.image_width)
-    outside = (crop[:, :2] + crop[:, 2:] > limit).any(axis=1) | (crop[:, 2:] == 0).any(axis=1)
+    outside = (crop[:, :2] + crop[:, 2:] > limit) | (crop[:, 2:] == 0)
     check_rows(outside, "partner crop", crop, f"want it inside {limit[0]}x{limit[1]} and not empty")
     return crop

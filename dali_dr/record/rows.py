@@ -53,7 +53,6 @@ def read_probabilities(columns: Columns, header: Header) -> npt.NDArray[np.float
     if header.probability_encoding == LOG8 and header.topk:
         return logprobs.from_codes(stored, header.log_step)
     probs = np.ascontiguousarray(stored.astype(np.float32))
-    outside = ~((probs >= 0) & (probs <= 1)).all(axis=1)
-    check_rows(outside, "probabilities", probs, "want numbers in 0..1")
-    check_rows((probs[:, 1:] > probs[:, :-1]).any(axis=1), "probabilities", probs, "want them falling")
+    check_rows(~((probs >= 0) & (probs <= 1)), "probabilities", probs, "want numbers in 0..1")
+    check_rows(probs[:, 1:] > probs[:, :-1], "probabilities", probs, "want them falling")
     return probs

@@ -98,13 +98,10 @@ def write_partners(mix: Mix | None) -> npt.NDArray[np.int32]:
     return table
 
 
-def largest_class_table(head: Columns, header: Header) -> int:
+def largest_class_table(counts: npt.NDArray[np.uint16], class_entries: int) -> int:
     """Entries of the largest class table; RecordError unless the class counts add up."""
-    if not header.flags & PARTNER_CLASSES:
-        return header.class_entries
-    counts = head["class counts"]
-    if (total := int(counts.sum(dtype=np.int64))) != header.class_entries:
-        refuse("sum of the class counts", total, f"want class_entries = {header.class_entries}: {DAMAGED}")
+    if (total := int(counts.sum(dtype=np.int64))) != class_entries:
+        refuse("sum of the class counts", total, f"want class_entries = {class_entries}: {DAMAGED}")
     return int(counts.max())
 
 
@@ -131,9 +128,11 @@ class Tables:
         """The tables in the columns of the head; RecordError for the first value that is wrong."""
         op_ids, op_magnitudes, partners = head["op ids"], head["op magnitudes"], head["partner table"]
         by_partner = bool(header.flags & PARTNER_CLASSES)
-        counts = head["class counts"] if by_partner else [header.class_entries]
-        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        classes = _from_gaps(starts, head["class gaps"]) if by_partner else head["classes"]
+        if by_partner:
+            starts = np.concatenate([[0], np.cumsum(head["class counts"], dtype=np.int64)])
+            classes = _from_gaps(starts, head["class gaps"])
+        else:
+            starts, classes = np.array([0, header.class_entries]), head["classes"]
         check_rows(classes > _INT32_MAX, "class id", classes, "want below 2**31")
         if not by_partner:
             check_rows(repeats(classes[None]), "class table", classes[None], "want distinct ids")
@@ -147,15 +146,15 @@ class Tables:
     ) -> npt.NDArray[np.int32]:
         """int32 (rows, K): the ids at ``index`` (rows, K) of each row's table (rows,)."""
         entries = index + self.class_starts[table][:, None]
-        unknown = (entries >= self.class_starts[table + 1][:, None]).any(axis=1)
+        unknown = entries >= self.class_starts[table + 1][:, None]
         check_rows(unknown, "class table entries", entries, "want them below the number of entries")
-        check_rows(repeats(entries), "class table entries", entries, "want distinct classes")
-        return np.ascontiguousarray(self.classes[entries].astype(np.int32))
+        ids = np.ascontiguousarray(self.classes[entries].astype(np.int32))
+        check_rows(repeats(ids), "class table entries", entries, "want distinct classes")
+        return ids
 
     def operations(self, index: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Operations and magnitudes, of the shape of ``index``: (views, n)."""
-        unknown = (index >= len(self.op_ids)).any(axis=1)
-        check_rows(unknown, "operation table entries", index, f"want below {len(self.op_ids)}")
+        check_rows(index >= len(self.op_ids), "operation table entries", index, f"want below {len(self.op_ids)}")
         return self.op_ids[index], self.op_magnitudes[index]
 
 

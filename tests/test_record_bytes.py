@@ -127,7 +127,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # what is stor
     "mixed, wide classes by partner": (
         {"partners": 4, "views": 90, "pool": 700, "classes": 900_000},
         {},
-        "9525cb7ad38b92a3",
+        "e11f2e44b7c5b4d1",
     ),
     "mixed, groups": ({"partners": 5, "views": 33}, {"group_rows": 8}, "3ba6a6704cd166aa"),
     "double-mix": ({"partners": 3, "double": True, "views": 18}, {}, "31a913783e86e9ad"),

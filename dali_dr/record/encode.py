@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from dali_dr.augment.views import MAX_SIDE, NO_PARTNER, Views
+from dali_dr.augment.views import MAX_SIDE, NO_PARTNER, VIEW_COLUMNS, Views
 from dali_dr.errors import RecordError
 from dali_dr.record.checks import refuse
 from dali_dr.record.columns import cut_group, write_columns
@@ -16,8 +16,6 @@ from dali_dr.record.labels import Reinforcements
 from dali_dr.record.layout import (
     DOUBLE,
     ENCODINGS,
-    ERASE,
-    FLIP,
     HEADER_BYTES,
     LOG8,
     MAX_ENTRIES,
@@ -25,15 +23,14 @@ from dali_dr.record.layout import (
     MAX_RECORD_BYTES,
     MAX_VIEWS,
     MIXING,
-    WIDE_WEIGHTS,
     Header,
     Probabilities,
     group_columns,
     head_columns,
 )
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP, MAX_LOG_STEP, MIN_LOG_STEP
-from dali_dr.record.mixes import has_wide_weights, write_mix
-from dali_dr.record.rows import write_predictions, write_views
+from dali_dr.record.mixes import mix_flags, write_mix
+from dali_dr.record.rows import view_flags, write_predictions, write_views
 from dali_dr.record.tables import write_classes, write_operations, write_partners
 
 # A record of unmixed views has as many groups of rows as hold this many: 4 at N = 400, see `frames.compress`.
@@ -103,9 +100,7 @@ def encode(
     class_flags, class_columns, class_index = write_classes(reinforcements.soft_ids, mix)
     partner_table = write_partners(mix)
     head = class_columns | op_columns | {"partner table": partner_table}
-    flags = class_flags | FLIP * bool(drawn.flip.any()) | ERASE * bool(drawn.erase[:, 2].any()) | DOUBLE * double
-    if mix is not None:
-        flags |= MIXING | WIDE_WEIGHTS * has_wide_weights(mix)
+    flags = view_flags(drawn) | mix_flags(mix) | class_flags | DOUBLE * double
     log8 = ENCODINGS.index(probabilities) == LOG8
     header = Header(
         flags=flags,
@@ -215,7 +210,7 @@ def _first_of_pairs(reinforcements: Reinforcements) -> Reinforcements:
     """Every other row, of rows in pairs that differ in nothing but ``swapped`` and their predictions."""
     mix = reinforcements.mix
     assert mix is not None
-    views = Views(*(getattr(reinforcements, name) for name in ("crop", "flip", "ops", "magnitudes", "erase")))
+    views = Views(*(getattr(reinforcements, name) for name in VIEW_COLUMNS))
     plain = replace(mix, swapped=np.zeros_like(mix.swapped))
     first, second = slice(0, None, 2), slice(1, None, 2)
     paired = len(views) % 2 == 0 and not mix.swapped[first].any() and mix.swapped[second].all()

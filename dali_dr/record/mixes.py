@@ -9,14 +9,16 @@ from dali_dr.augment.views import MAX_SIDE, NO_PARTNER, SELF_PARTNER, Mix, no_pa
 from dali_dr.record.boxes import place_boxes
 from dali_dr.record.checks import check_rows
 from dali_dr.record.columns import Columns
-from dali_dr.record.layout import DOUBLE, WEIGHT_STEPS, WIDE_WEIGHTS, Header
+from dali_dr.record.layout import DOUBLE, MIXING, WEIGHT_STEPS, WIDE_WEIGHTS, Header
 from dali_dr.record.tables import Tables
 
 
-def has_wide_weights(mix: Mix) -> bool:
-    """Whether a MixUp weight does not fit two bytes."""
+def mix_flags(mix: Mix | None) -> int:
+    """The flags MIXING and WIDE_WEIGHTS, the latter where a MixUp weight does not fit two bytes."""
+    if mix is None:
+        return 0
     steps = mix.lam.astype(np.float64) * WEIGHT_STEPS
-    return bool((steps != np.floor(steps)).any())
+    return MIXING | WIDE_WEIGHTS * bool((steps != np.floor(steps)).any())
 
 
 def write_mix(

@@ -12,8 +12,13 @@ from dali_dr.record import logprobs
 from dali_dr.record.boxes import crops_from_bits, crops_to_bits, place_boxes
 from dali_dr.record.checks import check_rows
 from dali_dr.record.columns import Columns
-from dali_dr.record.layout import LOG8, Header
+from dali_dr.record.layout import ERASE, FLIP, LOG8, Header
 from dali_dr.record.tables import Tables
+
+
+def view_flags(views: Views) -> int:
+    """The flags FLIP and ERASE."""
+    return FLIP * bool(views.flip.any()) | ERASE * bool(views.erase[:, 2].any())
 
 
 def write_views(views: Views, op_index: npt.NDArray[np.intp], header: Header) -> Columns:

@@ -98,11 +98,8 @@ def draw(
         raise ValueError(f"draw: seed must be in 0..2^64-1, got {seed}")
     if image_height < 1 or image_width < 1:
         raise ValueError(f"draw: image {key!r} has no pixels: {image_height}x{image_width}")
-    numbers = np.asarray(views, dtype=np.int64).reshape(-1)
-    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
-        raise ValueError(f"draw: view numbers must be in 0..2^53-1, got {numbers.min()}..{numbers.max()}")
+    numbers = _view_numbers(views)
     stream_key = philox_key(key, seed, _PERSON)
-
     if spec.mixing is None:
         return _draw_views(spec, stream_key, 0, numbers, np.array([image_height]), np.array([image_width]))
     if spec.mixing.partners == "self":
@@ -130,6 +127,13 @@ def philox_key(key: str, seed: int, person: bytes) -> npt.NDArray[np.uint64]:
     """
     digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=person).digest()
     return np.frombuffer(digest, "<u8").astype(np.uint64)
+
+
+def _view_numbers(views: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    numbers = np.asarray(views, dtype=np.int64).reshape(-1)
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
+        raise ValueError(f"draw: view numbers must be in 0..2^53-1, got {numbers.min()}..{numbers.max()}")
+    return numbers
 
 
 def _draw_views(

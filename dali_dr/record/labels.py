@@ -58,8 +58,8 @@ class Reinforcements(Views):
         cls, views: Views, soft_ids: npt.NDArray[np.int32], soft_probs: npt.NDArray[np.float32]
     ) -> Reinforcements:
         """``views`` with predictions (N, K) added."""
-        columns = [getattr(views, name) for name in VIEW_COLUMNS]
-        return cls(*columns, soft_ids, soft_probs, mix=views.mix)
+        columns: dict[str, Any] = {name: getattr(views, name) for name in VIEW_COLUMNS}
+        return cls(**columns, soft_ids=soft_ids, soft_probs=soft_probs, mix=views.mix)
 
     @property
     def topk(self) -> int:

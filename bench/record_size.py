@@ -25,7 +25,8 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import replay_pillow_mixed
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import NO_PARTNER
-from dali_dr.record.codec import decode, encode
+from dali_dr.record.decode import decode
+from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence, sparsify
 from dali_dr.reinforce.teachers import Teacher, load_teacher
 

@@ -16,8 +16,9 @@ from scipy import stats
 
 from dali_dr._torchvision import load_torchvision
 from dali_dr.augment.draw import draw, magnitude_table
+from dali_dr.augment.operations import OP_NAMES
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
-from dali_dr.augment.views import OP_NAMES, Views
+from dali_dr.augment.views import Views
 
 load_torchvision()
 from torchvision import transforms  # noqa: E402

@@ -12,9 +12,10 @@ from PIL import Image
 
 from dali_dr._torchvision import load_torchvision
 from dali_dr.augment.draw import draw
+from dali_dr.augment.operations import OP_NAMES
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
-from dali_dr.augment.views import OP_NAMES, Views
+from dali_dr.augment.views import Views
 
 load_torchvision()
 from torchvision.transforms import InterpolationMode, autoaugment  # noqa: E402

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dali_dr.augment.views import OP_NAMES, Views
+from dali_dr.augment.operations import OP_NAMES
+from dali_dr.augment.views import Views
 
 
 def make(rows: int = 3, num_ops: int = 2, **columns: Any) -> Views:

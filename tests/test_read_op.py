@@ -604,13 +604,13 @@ def test_what_write_shards_writes(tmp_path: Path, jpeg_bytes: list[bytes]) -> No
 
 
 def test_both_decoders_agree_on_damaged_records(tmp_path: Path) -> None:
-    """Mutated records: what dali_dr.record.codec accepts, the operator reads alike; what it refuses is refused.
+    """Mutated records: what dali_dr.record.decode accepts, the operator reads alike; what it refuses is refused.
 
     But for two things that a reader of rows need not see: repeated ids in the class table, and table entries that no
     row uses.
     """
     from dali_dr.errors import RecordError
-    from dali_dr.record.codec import decode
+    from dali_dr.record.decode import decode
 
     rng = np.random.default_rng(7)
     sample = draw(rng, 0, views=6, ops=2, topk=4)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Mix, Views, no_partner_views
 from dali_dr.errors import RecordError
-from dali_dr.record.codec import Record, decode, encode
+from dali_dr.record.decode import Record, decode
+from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, densify, order_by_confidence, sparsify
 
 

@@ -14,7 +14,8 @@ from test_record_codec import SHAPES, random_reinforcements, record_of
 
 from dali_dr._plugin import load
 from dali_dr.errors import PluginError
-from dali_dr.record.codec import decode, encode
+from dali_dr.record.decode import decode
+from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements
 
 try:

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_record_codec import SHAPES, random_reinforcements, record_of
 
-from dali_dr.record.codec import decode, encode
+from dali_dr.record.decode import decode
+from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements
 
 

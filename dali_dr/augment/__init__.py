@@ -1,1 +1,1 @@
-"""What may be drawn (spec), drawing it (draw), what was drawn (views) and its Pillow replay (reference)."""
+"""What may be drawn (spec, operations), drawing it (draw, fresh), what was drawn (views), its Pillow replay (reference)."""

@@ -13,11 +13,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.augment.operations import OPERATIONS
 from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
-from dali_dr.augment.views import NO_PARTNER, OP_NAMES, SELF_PARTNER, Mix, Views, no_partner_views
+from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, VIEW_COLUMNS, Mix, Views, no_partner_views
 
 _TRIES: Final = 10  # torchvision's RandomResizedCrop and RandomErasing give up after as many
-_SIGNED: Final = np.array([name in OP_NAMES[1:10] for name in OP_NAMES])  # ShearX..Sharpness get a random sign
+_SIGNED: Final = np.array([operation.signed for operation in OPERATIONS])
 
 # Streams: (number, random 64-bit words per view, a multiple of Philox's four). Numbers and word positions are
 # format: changing one redraws every data set. A new kind of augmentation takes a new stream number.
@@ -78,36 +79,29 @@ def draw(
     what is replayed are the stored parameters, never the seed.
 
     Args:
-        spec: what may be drawn.
-        seed: 0 <= seed < 2^64, one per data set.
-        key: the sample's key.
-        views: view numbers, each >= 0 and below 2^53; runs of consecutive numbers are fast.
-        image_height: in pixels, as is image_width.
-        population: with mixing: images in the data set, from whose numbers partners are drawn.
-        partner_size: with mixing: gives (height, width) in pixels of the image of a number.
+      spec: what may be drawn.
+      seed: 0 <= seed < 2^64, one per data set.
+      key: the sample's key.
+      views: view numbers, each >= 0 and below 2^53; runs of consecutive numbers are fast.
+      image_height: in pixels, as is image_width.
+      population: with mixing: images in the data set, from whose numbers partners are drawn.
+      partner_size: with mixing: gives (height, width) in pixels of the image of a number.
 
     Returns:
-        Views with len(views) rows. Magnitudes are physical values as RandAugment applies them at spec.size:
-        shear factors, pixels, degrees, enhancement factor minus 1, bits, threshold.
+      Views with len(views) rows. Magnitudes are physical values as RandAugment applies them at spec.size:
+      shear factors, pixels, degrees, enhancement factor minus 1, bits, threshold.
 
     Raises:
-        ValueError: if the seed, a view number or the image size is out of range.
+      ValueError: if the seed, a view number or the image size is out of range.
     """
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"draw: seed must be in 0..2^64-1, got {seed}")
     if image_height < 1 or image_width < 1:
         raise ValueError(f"draw: image {key!r} has no pixels: {image_height}x{image_width}")
-    numbers = np.asarray(views, dtype=np.int64).reshape(-1)
-    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
-        raise ValueError(f"draw: view numbers must be in 0..2^53-1, got {numbers.min()}..{numbers.max()}")
+    numbers = _view_numbers(views)
     stream_key = philox_key(key, seed, _PERSON)
-
-    swapped = np.zeros(len(numbers), np.bool_)
-    if spec.mixing is not None and spec.mixing.double:
-        numbers, swapped = numbers // 2, numbers % 2 == 1
-    own = _draw_views(spec, stream_key, 0, numbers, np.array([image_height]), np.array([image_width]))
     if spec.mixing is None:
-        return own
+        return _draw_views(spec, stream_key, 0, numbers, np.array([image_height]), np.array([image_width]))
     if spec.mixing.partners == "self":
         population, partner_size = 1, lambda number: (image_height, image_width)
     if population is None or partner_size is None or not 0 < population < 1 << 31:
@@ -115,25 +109,12 @@ def draw(
             f"draw: the spec mixes images: pass population (1..2^31-1, got {population}) and partner_size, the number "
             "of images in the data set and a function that gives the size of one"
         )
-    u = _uniforms(stream_key, _MIX_STREAM, numbers)
-    places = u[:, 0]
-    if spec.mixing.pool is not None:
-        slots = np.floor(places * spec.mixing.pool).astype(np.int64)
-        places = _uniforms(stream_key, _POOL_STREAM, slots)[:, 0]
-    partner = _draw_partner(spec.mixing, places, population)
-    lam, cut = _draw_mix(spec.mixing, u, spec.size)
-    if not spec.mixing.double:
-        partner[(lam == 1) & ~cut.any(axis=1)] = NO_PARTNER
-    mixed = np.flatnonzero(partner != NO_PARTNER)
-    known = {number: partner_size(number) for number in np.unique(partner[mixed]).tolist()}
-    heights, widths = np.array([known[number] for number in partner[mixed].tolist()], np.int64).reshape(-1, 2).T
-    if spec.mixing.partners == "self":
-        partner[mixed] = SELF_PARTNER
-    drawn = _draw_views(spec, stream_key, _PARTNER, numbers[mixed], heights, widths)
-    partners = no_partner_views(len(numbers), own.num_ops)
-    for name in ("crop", "flip", "ops", "magnitudes", "erase"):
-        getattr(partners, name)[mixed] = getattr(drawn, name)
-    return replace(own, mix=Mix(partner, partners, lam, cut, swapped))
+    swapped = np.zeros(len(numbers), np.bool_)
+    if spec.mixing.double:
+        numbers, swapped = numbers // 2, numbers % 2 == 1
+    own = _draw_views(spec, stream_key, 0, numbers, np.array([image_height]), np.array([image_width]))
+    mix = _draw_mix(spec, spec.mixing, stream_key, numbers, population, partner_size)
+    return replace(own, mix=replace(mix, swapped=swapped))
 
 
 def philox_key(key: str, seed: int, person: bytes) -> npt.NDArray[np.uint64]:
@@ -146,6 +127,13 @@ def philox_key(key: str, seed: int, person: bytes) -> npt.NDArray[np.uint64]:
     """
     digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=person).digest()
     return np.frombuffer(digest, "<u8").astype(np.uint64)
+
+
+def _view_numbers(views: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    numbers = np.asarray(views, dtype=np.int64).reshape(-1)
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
+        raise ValueError(f"draw: view numbers must be in 0..2^53-1, got {numbers.min()}..{numbers.max()}")
+    return numbers
 
 
 def _draw_views(
@@ -175,6 +163,36 @@ def _draw_views(
     return Views(crop=crop, flip=flip, ops=ops, magnitudes=magnitudes, erase=erase)
 
 
+def _draw_mix(
+    spec: AugmentationSpec,
+    mixing: Mixing,
+    key: npt.NDArray[np.uint64],
+    numbers: npt.NDArray[np.int64],
+    population: int,
+    partner_size: Callable[[int], tuple[int, int]],
+) -> Mix:
+    """How the views of these numbers are mixed, none of them swapped."""
+    u = _uniforms(key, _MIX_STREAM, numbers)
+    places = u[:, 0]
+    if mixing.pool is not None:
+        slots = np.floor(places * mixing.pool).astype(np.int64)
+        places = _uniforms(key, _POOL_STREAM, slots)[:, 0]
+    partner = _draw_partner(mixing, places, population)
+    lam, cut = _draw_lam_and_cut(mixing, u, spec.size)
+    if not mixing.double:
+        partner[(lam == 1) & ~cut.any(axis=1)] = NO_PARTNER
+    mixed = np.flatnonzero(partner != NO_PARTNER)
+    known = {number: partner_size(number) for number in np.unique(partner[mixed]).tolist()}
+    heights, widths = np.array([known[number] for number in partner[mixed].tolist()], np.int64).reshape(-1, 2).T
+    if mixing.partners == "self":
+        partner[mixed] = SELF_PARTNER
+    drawn = _draw_views(spec, key, _PARTNER, numbers[mixed], heights, widths)
+    partners = no_partner_views(len(numbers), drawn.num_ops)
+    for name in VIEW_COLUMNS:
+        getattr(partners, name)[mixed] = getattr(drawn, name)
+    return Mix(partner, partners, lam, cut, np.zeros(len(numbers), np.bool_))
+
+
 def _draw_partner(spec: Mixing, u: _Floats, population: int) -> npt.NDArray[np.int32]:
     """Numbers of images, by uniforms (N,)."""
     if isinstance(spec.partners, int) and spec.partners < population:
@@ -183,7 +201,7 @@ def _draw_partner(spec: Mixing, u: _Floats, population: int) -> npt.NDArray[np.i
     return np.floor(u * population).astype(np.int32)
 
 
-def _draw_mix(spec: Mixing, u: _Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+def _draw_lam_and_cut(spec: Mixing, u: _Floats, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """lam and CutMix box of each view, as `Mix` holds them."""
     low, high = spec.lam
     steps = np.floor(_LAM_STEPS * (low + (high - low) * _beta(spec.mixup_alpha, u[:, 3])))
@@ -232,36 +250,8 @@ def _beta_distribution(alpha: float) -> _Floats:
 
 
 def magnitude_table(spec: RandAugment, size: int) -> npt.NDArray[np.float32]:
-    """The unsigned physical magnitude of each operation on a square view: float32 (14,), as torchvision's.
-
-    Source: ``torchvision.transforms.RandAugment._augmentation_space`` (BSD-3-Clause).
-    """
-    translate = 150.0 / 331.0 * size
-    ends = {  # (magnitude of the first bin, of the last)
-        "ShearX": (0.0, 0.3), "ShearY": (0.0, 0.3),
-        "TranslateX": (0.0, translate), "TranslateY": (0.0, translate), "Rotate": (0.0, 30.0),
-        "Brightness": (0.0, 0.9), "Color": (0.0, 0.9), "Contrast": (0.0, 0.9), "Sharpness": (0.0, 0.9),
-        "Solarize": (255.0, 0.0),
-    }  # fmt: skip
-    table = np.zeros(len(OP_NAMES), np.float32)
-    for name, (first, last) in ends.items():
-        table[OP_NAMES.index(name)] = _linspace(first, last, spec.num_bins, spec.magnitude)
-    posterised = np.rint(np.float32(spec.magnitude) / np.float32((spec.num_bins - 1) / 4))
-    table[OP_NAMES.index("Posterize")] = 8 - posterised
-    return table
-
-
-def _linspace(first: float, last: float, bins: int, index: int) -> np.float32:
-    """``torch.linspace(first, last, bins)[index]``: a float32 step, multiplied and added to the nearer end.
-
-    Rounded once (fused), as torch's AVX2 kernel does; its scalar kernel rounds twice and differs by an ulp in
-    few places, none of them at magnitude 9 of 31.
-    """
-    low, high = np.float32(first), np.float32(last)
-    step = float((high - low) / np.float32(bins - 1))
-    if index < bins // 2:
-        return np.float32(float(low) + step * index)
-    return np.float32(float(high) - step * (bins - 1 - index))
+    """The unsigned physical magnitude of each operation on a square view: float32 (number of operations,)."""
+    return np.array([operation.magnitude(spec, size) for operation in OPERATIONS], np.float32)
 
 
 def _uniforms(key: npt.NDArray[np.uint64], stream: tuple[int, int], numbers: npt.NDArray[np.int64]) -> _Floats:
@@ -328,7 +318,7 @@ def _centre_crop(spec: RandomResizedCrop, image_height: int, image_width: int) -
 
 
 def _draw_ops(spec: RandAugment, u: _Floats, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    ops = np.floor(u[:, 0 : 2 * spec.num_ops : 2] * len(OP_NAMES)).astype(np.uint8)
+    ops = np.floor(u[:, 0 : 2 * spec.num_ops : 2] * len(OPERATIONS)).astype(np.uint8)
     magnitudes = magnitude_table(spec, size)[ops]
     negative = _SIGNED[ops] & (u[:, 1 : 2 * spec.num_ops : 2] < 0.5) & (magnitudes != 0)  # no -0.0 in a record
     return ops, np.where(negative, -magnitudes, magnitudes)

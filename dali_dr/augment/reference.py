@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
 
+from dali_dr.augment.operations import BLACK, OPERATIONS, rescale
 from dali_dr.augment.spec import AugmentationSpec
-from dali_dr.augment.views import NO_PARTNER, OP_NAMES, SELF_PARTNER, Views
+from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Views
 
 _FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_BLACK: Final = (0, 0, 0)
 
 
 def replay_pillow(
@@ -27,19 +26,18 @@ def replay_pillow(
     """Replay view ``row`` on the whole source image: crop and resize, flip, RandAugment, erase with 0.
 
     Args:
-        image: RGB image, or uint8 (H, W, 3); other Pillow modes are converted to RGB.
-        views: the stored parameters.
-        row: which of them.
-        spec: gives the interpolation and the size that the parameters were stored at.
-        size: output edge or (height, width) in pixels; None is the stored size. At another size the edges of
-            the erase box and the whole-pixel translations scale by output/stored and round half up
-            (a translation's absolute value).
+      image: RGB image, or uint8 (H, W, 3); other Pillow modes are converted to RGB.
+      views: the stored parameters.
+      row: which of them.
+      spec: gives the interpolation and the size that the parameters were stored at.
+      size: output edge or (height, width) in pixels; None is the stored size. At another size the edges of
+        the erase box and the whole-pixel translations scale by output/stored and round half up
+        (a translation's absolute value).
 
     Returns:
-        uint8 (height, width, 3).
+      uint8 (height, width, 3).
 
-    Source: torchvision's ``resized_crop``, ``hflip`` and ``autoaugment._apply_op`` (NEAREST, no fill), whose
-    PIL path makes the same Pillow calls.
+    Source: torchvision's ``resized_crop`` and ``hflip``, whose PIL path makes the same Pillow calls, and `operations`.
     """
     size = spec.size if size is None else size
     out_height, out_width = (size, size) if isinstance(size, int) else size
@@ -50,12 +48,12 @@ def replay_pillow(
     if views.flip[row]:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for op, magnitude in zip(views.ops[row].tolist(), views.magnitudes[row].tolist(), strict=True):
-        view = _apply_op(view, OP_NAMES[op], magnitude, spec.size)
+        view = OPERATIONS[op].apply(view, magnitude, spec.size)
     top, left, height, width = views.erase[row].tolist()
     if height:
-        left, right = (_rescale(x, out_width, spec.size) for x in (left, left + width))
-        top, bottom = (_rescale(y, out_height, spec.size) for y in (top, top + height))
-        view.paste(_BLACK, (left, top, right, bottom))
+        left, right = (rescale(x, out_width, spec.size) for x in (left, left + width))
+        top, bottom = (rescale(y, out_height, spec.size) for y in (top, top + height))
+        view.paste(BLACK, (left, top, right, bottom))
     return np.asarray(view)
 
 
@@ -72,14 +70,14 @@ def replay_pillow_mixed(
     """Replay view ``row`` and mix it with its partner's: MixUp, then CutMix, on normalised floats.
 
     Args:
-        image, views, row, spec, size: as for ``replay_pillow``; edges of the CutMix box scale as those of the erase box.
-        partner: the image whose number is ``views.mix.partner[row]``; not used where there is none, or it is the
-            image itself.
-        mean, std: see ``normalise``; None leaves values in 0..255.
+      image, views, row, spec, size: as for ``replay_pillow``; edges of the CutMix box scale as those of the erase box.
+      partner: the image whose number is ``views.mix.partner[row]``; not used where there is none, or it is the
+        image itself.
+      mean, std: see ``normalise``; None leaves values in 0..255.
 
     Returns:
-        float32 (3, height, width): float32(lam) * a + float32(1 - lam) * b, each operation rounded to float32, and b
-        inside the CutMix box (a: the view, b: its partner's; exchanged where swapped).
+      float32 (3, height, width): float32(lam) * a + float32(1 - lam) * b, each operation rounded to float32, and b
+      inside the CutMix box (a: the view, b: its partner's; exchanged where swapped).
     """
 
     def finished(source: Any, columns: Views) -> npt.NDArray[np.float32]:
@@ -100,8 +98,8 @@ def replay_pillow_mixed(
     lam = mix.lam[row]
     mixed = a.copy() if lam == 1 else lam * a + (np.float32(1) - lam) * b
     top, left, height, width = mix.cut[row].tolist()
-    top, bottom = (_rescale(y, a.shape[1], spec.size) for y in (top, top + height))
-    left, right = (_rescale(x, a.shape[2], spec.size) for x in (left, left + width))
+    top, bottom = (rescale(y, a.shape[1], spec.size) for y in (top, top + height))
+    left, right = (rescale(x, a.shape[2], spec.size) for x in (left, left + width))
     mixed[:, top:bottom, left:right] = b[:, top:bottom, left:right]
     return mixed
 
@@ -116,60 +114,3 @@ def normalise(array: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence
     offset, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     table = (values - offset[:, None]) / scale[:, None]
     return np.stack([table[channel][array[..., channel]] for channel in range(array.shape[-1])])
-
-
-def _rescale(pixels: int, out_size: int, stored_size: int) -> int:
-    """floor(pixels * out_size / stored_size + 1/2), exactly."""
-    return (2 * pixels * out_size + stored_size) // (2 * stored_size)
-
-
-def _translation(magnitude: float, out_size: int, stored_size: int) -> int:
-    """Whole pixels: cut to an integer as torchvision does, then rescaled, alike to either side."""
-    pixels = _rescale(int(abs(magnitude)), out_size, stored_size)
-    return -pixels if magnitude < 0 else pixels
-
-
-def _apply_op(image: Image.Image, name: str, magnitude: float, stored_size: int) -> Image.Image:
-    """One RandAugment operation on an RGB image; ``magnitude`` is the stored signed physical value."""
-    match name:
-        case "Identity":
-            return image
-        case "ShearX":
-            return _affine(image, (1.0, math.tan(_shear_angle(magnitude)), 0.0, 0.0, 1.0, 0.0))
-        case "ShearY":
-            angle = _shear_angle(magnitude)  # torchvision divides sine by cosine here and takes the tangent above
-            return _affine(image, (1.0, 0.0, 0.0, math.sin(angle) / math.cos(angle), 1.0, 0.0))
-        case "TranslateX":
-            return _affine(image, (1.0, 0.0, -_translation(magnitude, image.width, stored_size), 0.0, 1.0, 0.0))
-        case "TranslateY":
-            return _affine(image, (1.0, 0.0, 0.0, 0.0, 1.0, -_translation(magnitude, image.height, stored_size)))
-        case "Rotate":
-            return image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=_BLACK)
-        case "Brightness":
-            return ImageEnhance.Brightness(image).enhance(1.0 + magnitude)
-        case "Color":
-            return ImageEnhance.Color(image).enhance(1.0 + magnitude)
-        case "Contrast":
-            return ImageEnhance.Contrast(image).enhance(1.0 + magnitude)
-        case "Sharpness":
-            return ImageEnhance.Sharpness(image).enhance(1.0 + magnitude)
-        case "Posterize":
-            return ImageOps.posterize(image, int(magnitude))
-        case "Solarize":
-            return ImageOps.solarize(image, magnitude)  # type: ignore[arg-type]
-        case "AutoContrast":
-            return ImageOps.autocontrast(image)
-        case "Equalize":
-            return ImageOps.equalize(image)
-    raise ValueError(f"replay: unknown operation {name!r}")
-
-
-def _shear_angle(magnitude: float) -> float:
-    """The angle in radians, by torchvision's way through atan and degrees, so that every bit agrees."""
-    return math.radians(math.degrees(math.atan(magnitude)))
-
-
-def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Nearest-neighbour transform by an inverse matrix (output to input), black outside."""
-    data: Any = matrix
-    return image.transform(image.size, Image.Transform.AFFINE, data, Image.Resampling.NEAREST, fillcolor=_BLACK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self, TypeGuard
 
 from dali_dr.errors import SpecError
 
@@ -60,18 +60,18 @@ class Mixing:
     """MixUp, then CutMix with the same partner, each at its own odds (ImageNet+, arXiv 2303.08983, appendix C).
 
     Attributes:
-        mixup_probability: of MixUp.
-        mixup_alpha: lam = low + (high - low) * Beta(alpha, alpha).
-        lam: (low, high), the weight of the image itself; the partner has the rest.
-        cutmix_probability: of CutMix, drawn independently.
-        cutmix_alpha: the pasted box covers 1 - Beta(alpha, alpha) of the view before it is cut off at the border.
-        partners: "any" image of the data set (the image itself included); "self": the image itself, seen in another
-            view (one decode); or the size of a library of images spread evenly over the data set, from which all
-            partners are taken.
-        pool: the partners of one image are drawn from so many, which are drawn anew for every image (ImageNet+ mixed
-            within small batches); None: no such limit. A pool costs fewer decodes in generation and smaller records.
-        double: stored views come in pairs that share all parameters, the second with image and partner exchanged: two
-            training views from two decodes. Every pair has a partner, also where nothing is mixed.
+      mixup_probability: of MixUp.
+      mixup_alpha: lam = low + (high - low) * Beta(alpha, alpha).
+      lam: (low, high), the weight of the image itself; the partner has the rest.
+      cutmix_probability: of CutMix, drawn independently.
+      cutmix_alpha: the pasted box covers 1 - Beta(alpha, alpha) of the view before it is cut off at the border.
+      partners: "any" image of the data set (the image itself included); "self": the image itself, seen in another
+        view (one decode); or the size of a library of images spread evenly over the data set, from which all
+        partners are taken.
+      pool: the partners of one image are drawn from so many, which are drawn anew for every image (ImageNet+ mixed
+        within small batches); None: no such limit. A pool costs fewer decodes in generation and smaller records.
+      double: stored views come in pairs that share all parameters, the second with image and partner exchanged: two
+        training views from two decodes. Every pair has a partner, also where nothing is mixed.
     """
 
     mixup_probability: float = 0.5
@@ -112,13 +112,13 @@ class AugmentationSpec:
     """How views are drawn; the defaults are ImageNet+'s (arXiv 2303.08983).
 
     Attributes:
-        size: edge of the square view, in pixels.
-        interpolation: Pillow filter of the resize.
-        crop: the random resized crop.
-        flip: probability of a horizontal flip.
-        rand_augment: RandAugment, or None for none.
-        random_erasing: random erasing, or None for none.
-        mixing: MixUp and CutMix of two finished views, or None for none.
+      size: edge of the square view, in pixels.
+      interpolation: Pillow filter of the resize.
+      crop: the random resized crop.
+      flip: probability of a horizontal flip.
+      rand_augment: RandAugment, or None for none.
+      random_erasing: random erasing, or None for none.
+      mixing: MixUp and CutMix of two finished views, or None for none.
 
     Construction checks every value; SpecError names the member at fault.
     """
@@ -168,7 +168,7 @@ class AugmentationSpec:
         never depends on the defaults of the version that reads it.
 
         Raises:
-            SpecError: on unknown or missing fields and on values out of range.
+          SpecError: on unknown or missing fields and on values out of range.
         """
         values = _checked_fields(cls, "", data)
         for name, kind in _MEMBERS.items():
@@ -213,14 +213,14 @@ def _integer(name: str, value: object, low: int, high: int) -> None:
         raise _error(name, f"want an integer in {low}..{high}", value)
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _probability(name: str, value: object) -> float:
-    if not _number(value) or not 0 <= cast(float, value) <= 1:
+    if not _number(value) or not 0 <= value <= 1:
         raise _error(name, "want a probability in 0..1", value)
-    return float(cast(float, value))
+    return float(value)
 
 
 def _interval(name: str, value: object, at_most: float = math.inf) -> tuple[float, float]:

@@ -8,25 +8,9 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-# torchvision RandAugment's 14 operations in its own order; Views.ops holds indices into them.
-OP_NAMES: Final[tuple[str, ...]] = (
-    "Identity",
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Rotate",
-    "Brightness",
-    "Color",
-    "Contrast",
-    "Sharpness",
-    "Posterize",
-    "Solarize",
-    "AutoContrast",
-    "Equalize",
-)
+from dali_dr.augment.operations import OPERATIONS
 
-# Layout of one packed row (int32 words), shared with csrc/image/view.h.
+# Layout of one packed row (int32 words), shared with csrc/view/layout.h.
 CROP_WORD: Final = 0  # top, left, height, width in source pixels
 FLIP_WORD: Final = 4  # 0 or 1
 ERASE_WORD: Final = 5  # top, left, height, width in output pixels of the stored view size
@@ -54,6 +38,7 @@ _COLUMNS: Final[dict[str, tuple[Any, tuple[int | str, ...]]]] = {  # name -> (dt
     "magnitudes": (np.float32, ("n",)),
     "erase": (np.int32, (4,)),
 }
+VIEW_COLUMNS: Final = tuple(_COLUMNS)  # names, in the order of the fields of Views
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +46,12 @@ class Views:
     """N augmented views of one image; row ``i`` of every column belongs to view ``i``.
 
     Attributes:
-        crop: int32 (N, 4): top, left, height, width in source (file) pixels.
-        flip: bool (N,): horizontal flip after the resize.
-        ops: uint8 (N, n): indices into ``OP_NAMES``; n may be 0.
-        magnitudes: float32 (N, n): final signed physical values (see ``draw``).
-        erase: int32 (N, 4): top, left, height, width in output pixels; all zero = no erase.
-        mix: how the views are mixed with others; None where the data set has no mixing.
+      crop: int32 (N, 4): top, left, height, width in source (file) pixels.
+      flip: bool (N,): horizontal flip after the resize.
+      ops: uint8 (N, n): indices into `operations.OPERATIONS`; n may be 0.
+      magnitudes: float32 (N, n): final signed physical values (see ``draw``).
+      erase: int32 (N, 4): top, left, height, width in output pixels; all zero = no erase.
+      mix: how the views are mixed with others; None where the data set has no mixing.
 
     Construction checks dtypes and shapes (ValueError); ``validate`` checks the values.
     Equality is by value, with magnitudes compared bit for bit. A subclass adds columns as fields, keeps
@@ -127,23 +112,23 @@ class Views:
         """Check every value against the image (pixels) and the view size (pixels).
 
         Raises:
-            ValueError: naming the first bad row and what is wrong with it.
+          ValueError: naming the first bad row and what is wrong with it.
         """
         top, left, height, width = self.crop.astype(np.int64).T
-        _reject(
+        reject(
             (top < 0) | (left < 0) | (height < 1) | (width < 1)
             | (top + height > image_height) | (left + width > image_width),
             f"crop (top, left, height, width) is empty or outside the image of {image_height}x{image_width}",
             self.crop,
         )  # fmt: skip
-        _reject(
-            (self.ops >= len(OP_NAMES)).any(axis=1),
-            f"op index above {len(OP_NAMES) - 1} in (op, ...)",
+        reject(
+            (self.ops >= len(OPERATIONS)).any(axis=1),
+            f"op index above {len(OPERATIONS) - 1} in (op, ...)",
             self.ops,
         )
-        _reject(~np.isfinite(self.magnitudes).all(axis=1), "magnitude is not finite in (...)", self.magnitudes)
+        reject(~np.isfinite(self.magnitudes).all(axis=1), "magnitude is not finite in (...)", self.magnitudes)
         top, left, height, width = self.erase.astype(np.int64).T
-        _reject(
+        reject(
             (top < 0) | (left < 0) | (height < 0) | (width < 0)
             | (top + height > view_size) | (left + width > view_size)
             | (((height == 0) | (width == 0)) & self.erase.any(axis=1)),
@@ -177,7 +162,7 @@ class Views:
         """The inverse of ``pack``.
 
         Raises:
-            ValueError: if the shape, the op count, an op id or a flip word of a row does not fit the layout.
+          ValueError: if the shape, the op count, an op id or a flip word of a row does not fit the layout.
         """
         if packed.ndim == 2 and packed.shape[1] % 2 and packed.shape[1] >= packed_words(0, mixing=True):
             words = (packed.shape[1] - MIX_WORDS) // 2
@@ -189,9 +174,10 @@ class Views:
             )
         num_ops = (packed.shape[1] - OPS_WORD) // 2
         ops = packed[:, OPS_WORD::2]
-        _reject(packed[:, NUM_OPS_WORD] != num_ops, f"op count is not {num_ops}, as the row's length says", packed)
-        _reject((packed[:, FLIP_WORD] & ~1) != 0, "flip word is neither 0 nor 1", packed)
-        _reject(((ops < 0) | (ops >= len(OP_NAMES))).any(axis=1), "op id is outside 0..13", ops)
+        reject(packed[:, NUM_OPS_WORD] != num_ops, f"op count is not {num_ops}, as the row's length says", packed)
+        reject((packed[:, FLIP_WORD] & ~1) != 0, "flip word is neither 0 nor 1", packed)
+        unknown = (ops < 0) | (ops >= len(OPERATIONS))
+        reject(unknown.any(axis=1), f"op id is outside 0..{len(OPERATIONS) - 1}", ops)
         return Views(
             crop=packed[:, CROP_WORD : CROP_WORD + 4].copy(),
             flip=packed[:, FLIP_WORD] != 0,
@@ -209,12 +195,12 @@ class Mix:
     x = float32(lam) * a + float32(1 - lam) * b, each operation rounded to float32; then x = b inside ``cut``.
 
     Attributes:
-        partner: int32 (N,): the partner's number in the data set, ``SELF_PARTNER`` or ``NO_PARTNER``.
-        views: the partner's own parameters (N rows, without a mix of their own). Rows without a partner hold
-            ``no_partner_views``.
-        lam: float32 (N,): weight of ``a`` in MixUp, 0..1; 1: no MixUp.
-        cut: int32 (N, 4): CutMix box, top, left, height, width in output pixels; all zero: no CutMix.
-        swapped: bool (N,): image and partner change places (the second view of a double-mix pair).
+      partner: int32 (N,): the partner's number in the data set, ``SELF_PARTNER`` or ``NO_PARTNER``.
+      views: the partner's own parameters (N rows, without a mix of their own). Rows without a partner hold
+        ``no_partner_views``.
+      lam: float32 (N,): weight of ``a`` in MixUp, 0..1; 1: no MixUp.
+      cut: int32 (N, 4): CutMix box, top, left, height, width in output pixels; all zero: no CutMix.
+      swapped: bool (N,): image and partner change places (the second view of a double-mix pair).
     """
 
     partner: npt.NDArray[np.int32]
@@ -256,12 +242,12 @@ class Mix:
         """Check every value; a partner's crop only against the limits of the format, unless it is the image itself.
 
         Raises:
-            ValueError: naming the first bad row and what is wrong with it.
+          ValueError: naming the first bad row and what is wrong with it.
         """
-        _reject(self.partner < SELF_PARTNER, "partner is no sample number", self.partner[:, None])
-        _reject(~((self.lam >= 0) & (self.lam <= 1)), "mixup weight is outside 0..1", self.lam[:, None])
+        reject(self.partner < SELF_PARTNER, "partner is no sample number", self.partner[:, None])
+        reject(~((self.lam >= 0) & (self.lam <= 1)), "mixup weight is outside 0..1", self.lam[:, None])
         top, left, height, width = self.cut.astype(np.int64).T
-        _reject(
+        reject(
             (self.cut < 0).any(axis=1) | (top + height > view_size) | (left + width > view_size)
             | (((height == 0) | (width == 0)) & self.cut.any(axis=1)),
             f"cutmix box (top, left, height, width) is outside the view of {view_size}x{view_size} "
@@ -275,7 +261,7 @@ class Mix:
         except ValueError as error:
             raise ValueError(f"partner {error}") from error
         alone = self.partner == NO_PARTNER
-        _reject(
+        reject(
             alone & ((self.lam != 1) | self.cut.any(axis=1) | self.swapped), "is mixed, but has no partner", self.cut
         )
         if self.views.take(alone) != no_partner_views(int(alone.sum()), self.views.num_ops):
@@ -292,7 +278,7 @@ class Mix:
     @staticmethod
     def from_words(words: npt.NDArray[np.int32], views: Views) -> Mix:
         """The inverse of ``words``; ValueError if a swapped word is neither 0 nor 1."""
-        _reject((words[:, 1] & ~1) != 0, "swapped word is neither 0 nor 1", words)
+        reject((words[:, 1] & ~1) != 0, "swapped word is neither 0 nor 1", words)
         lam = np.ascontiguousarray(words[:, 2]).view(np.float32)
         return Mix(words[:, 0].copy(), views, lam, words[:, 3:].copy(), words[:, 1] != 0)
 
@@ -320,7 +306,7 @@ def _equal_columns(a: Any, b: Any) -> bool:
     return True
 
 
-def _reject(bad: Any, what: str, values: npt.NDArray[Any]) -> None:
+def reject(bad: Any, what: str, values: npt.NDArray[Any]) -> None:
     """Raise ValueError for the first row where ``bad`` (bool (N,)) holds, quoting that row of ``values``."""
     if bad.any():
         row = int(np.argmax(bad))

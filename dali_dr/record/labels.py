@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.views import Views, _reject
+from dali_dr.augment.views import VIEW_COLUMNS, Views, reject
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,8 @@ class Reinforcements(Views):
     """N views and the teacher's sparse predictions on them; K = 0 where there are none.
 
     Attributes:
-        soft_ids: int32 (N, K): classes in order of falling probability, distinct within a row.
-        soft_probs: float32 (N, K): their probabilities, not renormalised: the rest is the other classes'.
+      soft_ids: int32 (N, K): classes in order of falling probability, distinct within a row.
+      soft_probs: float32 (N, K): their probabilities, not renormalised: the rest is the other classes'.
     """
 
     soft_ids: npt.NDArray[np.int32]
@@ -58,8 +58,8 @@ class Reinforcements(Views):
         cls, views: Views, soft_ids: npt.NDArray[np.int32], soft_probs: npt.NDArray[np.float32]
     ) -> Reinforcements:
         """``views`` with predictions (N, K) added."""
-        columns = (views.crop, views.flip, views.ops, views.magnitudes, views.erase)
-        return cls(*columns, soft_ids, soft_probs, mix=views.mix)
+        columns: dict[str, Any] = {name: getattr(views, name) for name in VIEW_COLUMNS}
+        return cls(**columns, soft_ids=soft_ids, soft_probs=soft_probs, mix=views.mix)
 
     @property
     def topk(self) -> int:
@@ -75,7 +75,7 @@ class Reinforcements(Views):
         """Check the views (``Views.validate``) and the predictions.
 
         Raises:
-            ValueError: naming the first bad row and what is wrong with it.
+          ValueError: naming the first bad row and what is wrong with it.
         """
         super().validate(image_height, image_width, view_size)
         self.validate_predictions(num_classes)
@@ -84,20 +84,20 @@ class Reinforcements(Views):
         """Check ids (0 <= id < num_classes, distinct) and probabilities (finite, 0..1, falling, sum <= 1).
 
         Args:
-            num_classes: None leaves the upper limit of the ids out.
+          num_classes: None leaves the upper limit of the ids out.
 
         Raises:
-            ValueError: naming the first bad row and what is wrong with it.
+          ValueError: naming the first bad row and what is wrong with it.
         """
         ids, probs = self.soft_ids, self.soft_probs
         limit = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
-        _reject(((ids < 0) | (ids > limit)).any(axis=1), f"class id outside 0..{limit} in (...)", ids)
-        _reject(repeats(ids), "class id twice in (...)", ids)
+        reject(((ids < 0) | (ids > limit)).any(axis=1), f"class id outside 0..{limit} in (...)", ids)
+        reject(repeats(ids), "class id twice in (...)", ids)
         outside = ~((probs >= 0) & (probs <= 1)).all(axis=1)  # true for NaN as well
-        _reject(outside, "probability outside 0..1 or not finite in (...)", probs)
-        _reject((probs[:, 1:] > probs[:, :-1]).any(axis=1), "probabilities are not falling: (...)", probs)
+        reject(outside, "probability outside 0..1 or not finite in (...)", probs)
+        reject((probs[:, 1:] > probs[:, :-1]).any(axis=1), "probabilities are not falling: (...)", probs)
         total = probs.sum(axis=1, dtype=np.float64)
-        _reject(total > 1 + SUM_TOLERANCE, "probabilities sum to more than 1: (...)", probs)
+        reject(total > 1 + SUM_TOLERANCE, "probabilities sum to more than 1: (...)", probs)
 
 
 def order_by_confidence(reinforcements: Reinforcements) -> npt.NDArray[np.intp]:
@@ -129,11 +129,11 @@ def sparsify(probs: Any, k: int) -> tuple[Any, Any]:
     """The k most likely classes of each row, in order of falling probability; of equals the lower id first.
 
     Args:
-        probs: (N, C) probabilities (no negative values), a NumPy array or torch tensor of any floating dtype.
-        k: 0..C.
+      probs: (N, C) probabilities (no negative values), a NumPy array or torch tensor of any floating dtype.
+      k: 0..C.
 
     Returns:
-        ids int32 (N, k) and probabilities float32 (N, k), of the kind and on the device of ``probs``.
+      ids int32 (N, k) and probabilities float32 (N, k), of the kind and on the device of ``probs``.
     """
     if probs.ndim != 2 or not 0 <= k <= probs.shape[1]:
         raise ValueError(f"sparsify: want (N, C) and 0 <= k <= C, got {tuple(probs.shape)} and k = {k}")
@@ -170,13 +170,13 @@ def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> An
     "renormalise" leaves a row of zeros as it is.
 
     Args:
-        ids: integers (..., K); NumPy or torch, as ``probs``.
-        probs: floating (..., K).
-        num_classes: C >= K.
-        rest: see ``Rest``.
+      ids: integers (..., K); NumPy or torch, as ``probs``.
+      probs: floating (..., K).
+      num_classes: C >= K.
+      rest: see ``Rest``.
 
     Returns:
-        (..., C) of the dtype, kind and device of ``probs``.
+      (..., C) of the dtype, kind and device of ``probs``.
     """
     if rest not in RESTS:
         raise ValueError(f"rest is {rest!r}, want one of {', '.join(RESTS)}")
@@ -228,17 +228,17 @@ def targets(ids: Any, probs: Any, num_classes: int, form: Form, topk: int | None
     - "marginal_renorm": p_1 ... p_K divided by their sum, 0 for the others.
 
     Args:
-        ids: integers (..., stored K) in order of falling probability; NumPy or torch, as ``probs``.
-        probs: floating (..., stored K).
-        num_classes: C.
-        form: see above.
-        topk: use the first so many stored classes only (for the last two forms); None: all.
+      ids: integers (..., stored K) in order of falling probability; NumPy or torch, as ``probs``.
+      probs: floating (..., stored K).
+      num_classes: C.
+      form: see above.
+      topk: use the first so many stored classes only (for the last two forms); None: all.
 
     Returns:
-        (..., C) of the dtype, kind and device of ``probs``.
+      (..., C) of the dtype, kind and device of ``probs``.
 
     Raises:
-        ValueError: the stored data do not allow the form.
+      ValueError: the stored data do not allow the form.
     """
     stored = probs.shape[-1]
     if form not in FORMS:

@@ -32,7 +32,8 @@ import torch
 import tqdm
 
 from dali_dr.errors import ShardError
-from dali_dr.record.codec import DEFAULT_LOG_STEP, Probabilities
+from dali_dr.record.layout import Probabilities
+from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.reinforce.claims import DEFAULT_LEASE, Claim, ClaimLost, Claims, ClaimsGone
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.report import CONFIDENCE_BINS, write_report
@@ -108,7 +109,7 @@ class Run:
       num_classes: labels are below it, and so are the teacher's ids (unless it gives embeddings).
       class_names: one per class.
       samples_per_shard: S, images per shard: the piece of work that a worker takes, and loses when it is killed.
-      probabilities: see `dali_dr.record.codec.encode`.
+      probabilities: see `dali_dr.record.encode.encode`.
       on_error: "skip" leaves images out that cannot be read, decoded or stored, and lists them in report/skipped.jsonl;
         "raise" stops at the first.
       pool: candidate views per image, of which num_views are kept; None: none are drawn in vain.

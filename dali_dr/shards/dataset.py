@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import RecordError, ShardError
-from dali_dr.record.codec import Record, decode
+from dali_dr.record.decode import Record, decode
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
 from dali_dr.shards.facts import image_files, rebuild_index

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_dr.errors import RecordError, ShardError
-from dali_dr.record.codec import Record, decode
+from dali_dr.record.decode import Record, decode
 from dali_dr.shards import tar
 from dali_dr.shards.index import ENTRY, MAX_LABEL, IndexedFile, SampleTable
 from dali_dr.shards.manifest import ImageTar, Manifest, ShardInfo

@@ -14,7 +14,7 @@ import jsonschema
 
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import ShardError, SpecError
-from dali_dr.record.codec import Probabilities
+from dali_dr.record.layout import Probabilities
 from dali_dr.shards import tar
 
 MANIFEST_NAME: Final = "dataset.json"

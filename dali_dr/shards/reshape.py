@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from dali_dr.augment.draw import philox_key
 from dali_dr.errors import ShardError
-from dali_dr.record.codec import DEFAULT_LOG_STEP
 from dali_dr.record.labels import Reinforcements
+from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index import IndexedFile

@@ -31,8 +31,10 @@ from PIL import Image, UnidentifiedImageError
 
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import RecordError, ShardError
-from dali_dr.record.codec import DEFAULT_LOG_STEP, Probabilities, encode
+from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence
+from dali_dr.record.layout import Probabilities
+from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, StoredSample, describe_topk, image_files, members_of
 from dali_dr.shards.index import INDEX_NAME, MAX_LABEL, IndexedFile, SampleTable
@@ -121,7 +123,7 @@ def write_shards(
         teacher: JSON-able: names [str], weights_digest, input_size, normalisation {mean, std}, and what else is known.
         samples_per_shard: of every shard but the last.
         name: shards are called NAME-000000.tar and on.
-        probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.codec.encode`.
+        probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.encode.encode`.
         seed: of the drawn views; kept in the manifest.
         extra: JSON-able, kept in the manifest.
         image_tars: the tars that hold the images (`Sample.place`): a sidecar data set, whose shards are records alone.

@@ -1,0 +1,96 @@
+"""`decode`: a member's bytes as one image's reinforcements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dali_dr.record.checks import DAMAGED, refuse
+from dali_dr.record.columns import ColumnReader, Columns, join_groups
+from dali_dr.record.frames import decompress, split
+from dali_dr.record.labels import Reinforcements
+from dali_dr.record.layout import (
+    DOUBLE,
+    ENCODINGS,
+    HEADER_BYTES,
+    MIXING,
+    PARTNER_CLASSES,
+    Header,
+    Probabilities,
+    group_columns,
+    head_columns,
+)
+from dali_dr.record.mixes import class_tables_of, read_mix
+from dali_dr.record.rows import read_probabilities, read_views
+from dali_dr.record.tables import Tables, largest_class_table
+
+
+@dataclass(frozen=True)
+class Record:
+    """A decoded record.
+
+    Attributes:
+      reinforcements: the N views and their predictions, in stored order.
+      image_height, image_width: source image in pixels, EXIF orientation not applied.
+      view_size: (height, width) in pixels at which erase boxes and translations are given.
+      probabilities: how probabilities are stored: "log8", "float16" or "float32".
+      log_step: nats per unit of the logarithmic code, as float32 holds it; 0 for the other encodings.
+    """
+
+    reinforcements: Reinforcements
+    image_height: int
+    image_width: int
+    view_size: tuple[int, int]
+    probabilities: Probabilities
+    log_step: float
+
+
+def decode(member: bytes) -> Record:
+    """The record in a member's zstd frames, checked for all that `Reinforcements.validate` checks but the sums.
+
+    Raises:
+      RecordError: naming the field that is wrong, its value, and what to do. Bytes raise nothing else.
+    """
+    parts = [decompress(frame) for frame in split(member)]
+    header = Header.read(parts[0])
+    header.check(sum(map(len, parts)))
+    header, head, columns = _take_columns(parts, header)
+    tables = Tables.read(head, header)
+    views = read_views(columns, header, tables)
+    if header.flags & MIXING:
+        views = replace(views, mix=read_mix(columns, header, tables))
+    table_of = class_tables_of(columns, header) if header.flags & PARTNER_CLASSES else np.zeros(len(views), np.int64)
+    if header.flags & DOUBLE:
+        views, table_of = views.take(np.repeat(np.arange(len(views)), 2)), np.repeat(table_of, 2)
+        assert views.mix is not None
+        views.mix.swapped[1::2] = True
+    soft_ids = tables.class_ids(columns["class indices"], table_of)
+    return Record(
+        Reinforcements.from_views(views, soft_ids, read_probabilities(columns, header)),
+        header.image_height,
+        header.image_width,
+        header.view_size,
+        ENCODINGS[header.probability_encoding],
+        header.log_step,
+    )
+
+
+def _take_columns(parts: list[bytes], header: Header) -> tuple[Header, Columns, Columns]:
+    """The header with the size of its largest class table, the columns of the head, and those of all rows."""
+    groups = header.groups
+    if len(parts) != (frames := 1 if len(groups) == 1 else 1 + len(groups)):
+        refuse("number of zstd frames", len(parts), f"want {frames} for {len(groups)} groups of rows: {DAMAGED}")
+    reader = ColumnReader(parts[0], HEADER_BYTES)
+    head = reader.take(head_columns(header.flags), header)
+    if header.flags & PARTNER_CLASSES:
+        header = replace(header, largest_table=largest_class_table(head["class counts"], header.class_entries))
+    readers = [reader]
+    if len(groups) > 1:
+        reader.finish()
+        readers = [ColumnReader(part) for part in parts[1:]]
+    columns = []
+    for reader, rows in zip(readers, groups, strict=True):
+        columns.append(reader.take(group_columns(header.flags), header, len(rows)))
+        reader.finish()
+    return header, head, join_groups(columns)

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from dali_dr.sampling.permutation import Int64, keyed_permutation, mix
+from dali_dr.keyed import Int64, mix
+from dali_dr.sampling.permutation import keyed_permutation
 
 Window = Callable[[int], tuple[float, float]]
 """Epoch -> (a, b), 0 <= a < b <= 1: the part of the views, in order of falling confidence, that it may replay."""

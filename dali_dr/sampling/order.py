@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.sampling.permutation import Int64, keyed_permutation, mix
+from dali_dr.keyed import Int64, mix
+from dali_dr.sampling.permutation import keyed_permutation
 
 # Streams of hashes, one per purpose, so that no two of them are alike.
 _GLOBAL, _SHARDS, _WINDOW, _PAIR = 0x4F524452, 0x53485244, 0x57494E44, 0x50414952

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from dali_dr.keyed import Int64, mix
 from dali_dr.sampling.choice import Choice
 from dali_dr.sampling.order import Order
-from dali_dr.sampling.permutation import Int64, mix
 
 LastBatch = Literal["partial", "drop", "fill"]
 

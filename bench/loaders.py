@@ -273,7 +273,7 @@ def decode_only(roi: bool) -> Loader:
         def source(info: Any) -> Any:
             first = info.iteration * options.batch_size
             epoch = first // order.length
-            samples = order.samples(epoch, np.arange(first, first + options.batch_size) % order.length)
+            samples = order.at(epoch, np.arange(first, first + options.batch_size) % order.length).samples
             return samples, choice.views(samples, epoch, epoch).astype(np.int32)
 
         @pipeline_def(batch_size=options.batch_size, num_threads=options.threads, device_id=0 if gpu else None)  # type: ignore[untyped-decorator]

@@ -99,7 +99,7 @@ def cold_rate(dataset: Any, order: Any) -> float:
         descriptor = os.open(dataset.path / shard.name, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-    numbers = order.samples(0, np.arange(order.length // BATCH * BATCH)).reshape(-1, BATCH)
+    numbers = order.at(0, np.arange(order.length // BATCH * BATCH)).samples.reshape(-1, BATCH)
 
     @pipeline_def(batch_size=BATCH, num_threads=2, device_id=None, prefetch_queue_depth=2)  # type: ignore[untyped-decorator]
     def graph() -> Any:
@@ -118,7 +118,7 @@ def cold_rate(dataset: Any, order: Any) -> float:
 
 
 def locality(dataset: Any, order: Any) -> dict[str, float]:
-    entries = dataset.index.entries[order.samples(0, np.arange(order.length))]
+    entries = dataset.index.entries[order.at(0, np.arange(order.length)).samples]
     shard, offset = entries["image_file"].astype(np.int64), entries["image_block"].astype(np.int64) * 512
     near = (np.diff(shard) == 0) & (np.diff(offset) > 0) & (np.diff(offset) < 2**20)
     runs = [len(np.unique(shard[at : at + 256])) for at in range(0, len(shard) - 255, 256)]

@@ -36,7 +36,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def written(epoch: int) -> Batches:
     """The batches of an epoch, by the sampler's arithmetic alone: four, the last of two."""
-    order = Global(COUNT, SEED).samples(epoch, np.arange(COUNT)).tolist()
+    order = Global(COUNT, SEED).at(epoch, np.arange(COUNT)).samples.tolist()
     return [order[begin : begin + BATCH] for begin in range(0, COUNT, BATCH)]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +14,7 @@ import numpy.typing as npt
 from dali_dr.augment.operations import OPERATIONS
 from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, VIEW_COLUMNS, Mix, Views, no_partner_views
+from dali_dr.keyed import UInt64, philox_key, philox_words
 
 _TRIES: Final = 10  # torchvision's RandomResizedCrop and RandomErasing give up after as many
 _SIGNED: Final = np.array([operation.signed for operation in OPERATIONS])
@@ -30,7 +29,6 @@ _MIX_STREAM: Final = (6, 8)  # partner; gates of MixUp and CutMix; their lam; ce
 _POOL_STREAM: Final = (7, 4)  # of "view" j: 0 the j-th image of the pool; 1 to 3 are unused
 _LAM_STEPS: Final = 1 << 16  # a drawn lam is a multiple of 1 / this, so that records hold it exactly in two bytes
 _TOP, _LEFT, _FLIP, _GATE = 2 * _TRIES, 2 * _TRIES + 1, 2 * _TRIES + 2, 2 * _TRIES + 2
-_MAX_GAP: Final = 32  # views skipped within a run: drawing their words costs less than another generator (30 us)
 _PERSON: Final = b"dali_dr draw 1"  # BLAKE2b personalisation: the version of the derivation below
 
 _Floats = npt.NDArray[np.float64]
@@ -117,18 +115,6 @@ def draw(
     return replace(own, mix=replace(mix, swapped=swapped))
 
 
-def philox_key(key: str, seed: int, person: bytes) -> npt.NDArray[np.uint64]:
-    """uint64 (2,), the key of `numpy.random.Philox` for one sample: BLAKE2b of (seed, key).
-
-    Args:
-        key: of the sample.
-        seed: 0..2^64-1.
-        person: BLAKE2b personalisation, at most 16 bytes: what the numbers are for, and the version of their use.
-    """
-    digest = hashlib.blake2b(seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=person).digest()
-    return np.frombuffer(digest, "<u8").astype(np.uint64)
-
-
 def _view_numbers(views: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     numbers = np.asarray(views, dtype=np.int64).reshape(-1)
     if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) < 1 << 53:
@@ -138,7 +124,7 @@ def _view_numbers(views: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.ND
 
 def _draw_views(
     spec: AugmentationSpec,
-    key: npt.NDArray[np.uint64],
+    key: UInt64,
     shift: int,
     numbers: npt.NDArray[np.int64],
     heights: npt.NDArray[np.int64],
@@ -254,21 +240,10 @@ def magnitude_table(spec: RandAugment, size: int) -> npt.NDArray[np.float32]:
     return np.array([operation.magnitude(spec, size) for operation in OPERATIONS], np.float32)
 
 
-def _uniforms(key: npt.NDArray[np.uint64], stream: tuple[int, int], numbers: npt.NDArray[np.int64]) -> _Floats:
+def _uniforms(key: UInt64, stream: tuple[int, int], numbers: npt.NDArray[np.int64]) -> _Floats:
     """Uniforms in [0, 1) of one stream: float64 (len(numbers), words per view)."""
     number, words = stream
-    ordered, places = np.unique(numbers, return_inverse=True)
-    raw = np.empty((len(ordered), words), np.uint64)
-    breaks = np.flatnonzero(np.diff(ordered) > _MAX_GAP) + 1
-    for begin, end in itertools.pairwise([0, *breaks.tolist(), len(ordered)]):
-        run = ordered[begin:end] - ordered[begin : begin + 1]
-        if run.size:
-            # NumPy's Philox adds one to the counter before each block.
-            counter = (number << 192) + int(ordered[begin]) * (words // 4)
-            span = np.random.Philox(counter=counter, key=key).random_raw((int(run[-1]) + 1, words))
-            raw[begin:end] = span[run]
-    uniforms: _Floats = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return uniforms[places]
+    return (philox_words(key, number, numbers, words) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _tries(

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.draw import philox_key
+from dali_dr.keyed import philox_key
 
 Select = Literal["random", "min-confidence", "max-confidence", "min-entropy", "max-entropy", "kmeans"]
 SELECTS: Final[tuple[Select, ...]] = (

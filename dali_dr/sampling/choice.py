@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from dali_dr.sampling.permutation import Int64, keyed_permutation, mix
+from dali_dr.keyed import Int64, mix
+from dali_dr.sampling.permutation import keyed_permutation
 
 Window = Callable[[int], tuple[float, float]]
 """Epoch -> (a, b), 0 <= a < b <= 1: the part of the views, in order of falling confidence, that it may replay."""
@@ -22,12 +23,15 @@ _VIEW, _FRESH = 0x56494557, 0x46524553
 class Choice:
     """The choice of views: every image walks through a permutation of its own of its views.
 
-    So no view repeats before all were seen, and images are not in step with each other.
+    So no view repeats before all were seen, and images are not in step with each other. An image that is shown several
+    times in a turn takes its `of` · m views of the turn from one permutation, so they differ wherever as many are stored.
+    That costs a little evenness: a permutation whose last views are too few for a whole turn ends without them (up to
+    `of` · m - 1 views), and they wait for the next one. With `of` · m a divisor of the number of views none are left.
 
     Attributes:
       num_views: N, stored views per image; 0: none are stored, every view is fresh.
       seed: seed of the run.
-      views_per_image: m, views of an image in one visit.
+      views_per_image: m, views of an image in one showing.
       window: a curriculum, or None for all views. While a window changes, a view may come again before all were seen.
       p_reinforced: probability that a stored view is replayed; else a fresh one is drawn.
     """
@@ -46,36 +50,60 @@ class Choice:
         if self.num_views and self.views_per_image > self.num_views:
             raise ValueError(f"views_per_image is {self.views_per_image}, but only {self.num_views} views are stored")
 
-    def views(self, samples: Int64, visits: Int64 | int, epoch: int) -> Int64:
-        """The views of each sample on its visit.
+    def views(
+        self, samples: Int64, turns: Int64 | int, epoch: int, places: Int64 | int = 0, of: Int64 | int = 1
+    ) -> Int64:
+        """The views of each sample in its turn.
 
         Args:
           samples: (B,) sample numbers.
-          visits: (B,) or one for all: how often the sample was due before, over all epochs.
+          turns: (B,) or one for all, as are places and of: how often the sample was due before, over all epochs.
           epoch: selects the window of a curriculum.
+          places: which showing of the turn, 0 <= place < of (see `dali_dr.sampling.order.Showings`).
+          of: showings that a turn may have.
 
         Returns:
-          (B,) int64, or (B, m) with views_per_image > 1: rows of the record; v < 0 asks for a fresh view number -v - 1.
+          (B,) int64, or (B, m) with views_per_image > 1: rows of the record; v < 0 asks for a fresh view number -v - 1,
+          which is (turn · of + place) · m + 0 … m - 1.
         """
         m = self.views_per_image
-        visits = np.broadcast_to(np.asarray(visits, np.int64), samples.shape)
-        numbers = visits[:, None] * m + np.arange(m)  # of the view, counted over the whole run
-        keyed = np.broadcast_to(samples.astype(np.uint64)[:, None], numbers.shape)
+        turns, places, of = (np.broadcast_to(np.asarray(n, np.int64), samples.shape) for n in (turns, places, of))
+        numbers = ((turns * of + places) * m)[:, None] + np.arange(m)  # of the view, counted over the whole run
         fresh = -1 - numbers
         if self.num_views == 0 or self.p_reinforced == 0:
             views = fresh
         else:
-            low, high = self.rows(epoch)
-            cycles, steps = np.divmod(numbers, high - low)
-            keys = mix(self.seed, _VIEW, cycles.astype(np.uint64), keyed)
-            views = low + keyed_permutation(steps, high - low, keys)
+            views = np.empty_like(numbers)
+            for count in (of[:1] if (of == of[:1]).all() else np.unique(of)).tolist():
+                some = of == count
+                views[some] = self._stored(samples[some], turns[some], places[some], count, epoch)
             if self.p_reinforced < 1:
+                keyed = samples.astype(np.uint64)[:, None]
                 draw = mix(self.seed, _FRESH, numbers.astype(np.uint64), keyed) >> np.uint64(11)
                 views = np.where(draw < np.uint64(self.p_reinforced * 2**53), views, fresh)
         return views if m > 1 else views[:, 0]
 
-    def rows(self, epoch: int) -> tuple[int, int]:
-        """First row and the row after the last of an epoch's window; at least views_per_image rows.
+    def _stored(self, samples: Int64, turns: Int64, places: Int64, of: int, epoch: int) -> Int64:
+        """Rows (B, m) of showings whose turns have `of` places.
+
+        A permutation serves whole turns only: as many as it has views for, or, where it has too few for one, that turn
+        takes several, each for as many whole showings as it has views for.
+        """
+        m = self.views_per_image
+        low, high = self.rows(epoch, of)
+        showings = (high - low) // m  # of one permutation
+        whole = max(showings // of, 1)  # turns of one permutation
+        cycles, turn = np.divmod(turns, whole)
+        steps = turn * of + places
+        if of > showings:
+            further, steps = np.divmod(steps, showings)
+            cycles = cycles * -(-of // showings) + further
+        steps = steps[:, None] * m + np.arange(m)
+        keys = mix(self.seed, _VIEW, cycles.astype(np.uint64), samples.astype(np.uint64))
+        return low + keyed_permutation(steps, high - low, np.broadcast_to(keys[:, None], steps.shape))
+
+    def rows(self, epoch: int, of: int = 1) -> tuple[int, int]:
+        """First row and the row after the last of an epoch's window; at least `of` · m rows, where as many are stored.
 
         Raises:
           ValueError: the window is no part of 0 … 1.
@@ -85,8 +113,9 @@ class Choice:
         a, b = self.window(epoch)
         if not 0 <= a < b <= 1:
             raise ValueError(f"the curriculum's window of epoch {epoch} is ({a}, {b}), want 0 <= a < b <= 1")
-        low = min(math.floor(a * self.num_views), self.num_views - self.views_per_image)
-        return low, max(math.ceil(b * self.num_views), low + self.views_per_image)
+        least = min(of * self.views_per_image, self.num_views)
+        low = min(math.floor(a * self.num_views), self.num_views - least)
+        return low, max(math.ceil(b * self.num_views), low + least)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,32 +13,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
+from dali_dr.keyed import GOLDEN, MASK, MIX_1, MIX_2, Int64, UInt64, mix
 
 ROUNDS, SMALL, ROUNDS_SMALL = 8, 64, 16
 """Half rounds of the network. Four make a pseudo-random permutation of a large domain (Luby & Rackoff 1988); a domain of
 a few numbers needs more before pairs of values come out evenly (tests/test_sampling.py measures it)."""
 
-# Odd multipliers and increment of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014).
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_MASK = (1 << 64) - 1
 _32 = np.uint64(32)
-
-
-def mix(*words: int | UInt64) -> UInt64:
-    """Hashes 64-bit words (integers or broadcastable uint64 arrays) into one uint64 array by chained SplitMix64 steps."""
-    state = np.zeros((), np.uint64)
-    for number, word in enumerate(words):
-        step = np.uint64((_GOLDEN * (number + 1)) & _MASK)
-        with np.errstate(over="ignore"):
-            state = (state ^ np.asarray(word if isinstance(word, np.ndarray) else word & _MASK, np.uint64)) + step
-            state = (state ^ (state >> np.uint64(30))) * _MIX_1
-            state = (state ^ (state >> np.uint64(27))) * _MIX_2
-            state = state ^ (state >> np.uint64(31))
-    return state
 
 
 def keyed_permutation(positions: npt.ArrayLike, size: int, key: int | UInt64) -> Int64:
@@ -85,6 +66,6 @@ def _network(x: UInt64, rows: int, columns: int, rounds: int, keys: UInt64) -> U
 
 def _round(half: UInt64, keys: UInt64, number: int) -> UInt64:
     """A keyed 31-bit hash of one half: multiply and fold twice, which is all a Feistel round has to be."""
-    h = (half + (keys + np.uint64(_GOLDEN * (number + 1) & _MASK))) * _MIX_1
-    h = (h ^ (h >> _32)) * _MIX_2
+    h = (half + (keys + np.uint64(GOLDEN * (number + 1) & MASK))) * MIX_1
+    h = (h ^ (h >> _32)) * MIX_2
     return h >> np.uint64(33)

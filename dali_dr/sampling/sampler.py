@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from dali_dr.keyed import Int64, mix
 from dali_dr.sampling.choice import Choice
-from dali_dr.sampling.order import Order
-from dali_dr.sampling.permutation import Int64, mix
+from dali_dr.sampling.order import Order, Showings, check_order
 
 LastBatch = Literal["partial", "drop", "fill"]
 
@@ -80,15 +80,25 @@ class Share:
 class Sampler:
     """A pure function from a place in the run to one rank's samples and views.
 
+    All ranks have equally many batches in an epoch, whatever last_batch is; also in the rest of an epoch that began with
+    another world size.
+
     Attributes:
       order: what stands at each position of an epoch.
       choice: which views.
       shapes: how large batches are.
       rank, world_size: this process's place; shares of different ranks are disjoint and together complete.
       last_batch: what to do when an epoch does not fill its last global batch. "partial": the ranks share what is left
-        evenly, so some may get one sample fewer (or, with fewer left than ranks, none, and then end the epoch one step
-        earlier); "drop": leave it out; "fill": fill up with samples from the beginning of the same epoch's order.
+        evenly, so some may get one group of samples fewer. Where less than a group per rank would be left, the batch
+        before is shortened, so that the last one has exactly a group for every rank. "drop": leave it out; "fill": fill
+        up with samples from the beginning of the same epoch's order.
       bad: samples that cannot be read; the next good one of the order stands in for each.
+
+    Raises:
+      TypeError: the order lacks something.
+      ValueError: an argument out of range, or ranks without a batch: the epoch has fewer groups than there are ranks
+        ("partial") or does not fill a batch ("drop"), or batches of one group per rank leave too few for all ("partial",
+        where none can be shortened). All ranks raise it.
     """
 
     order: Order
@@ -100,16 +110,22 @@ class Sampler:
     bad: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
+        check_order(self.order)
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank {self.rank} is not within world_size {self.world_size}")
         if self.last_batch not in ("partial", "drop", "fill"):
             raise ValueError(f'last_batch must be "partial", "drop" or "fill", not {self.last_batch!r}')
         if self.order.length < 1:
             raise ValueError("the order holds no samples")
-        if next(self.epoch(0), None) is None:
+        if self.order.length % self.order.group:
             raise ValueError(
-                f"rank {self.rank} of {self.world_size} gets no batch: an epoch has {self.order.length} samples and "
-                f"last_batch is {self.last_batch!r}. Use a smaller batch, fewer ranks or another last_batch"
+                f"the order has {self.order.length} positions, no multiple of the {self.order.group} that it keeps together"
+            )
+        self._check(0, 0)
+        if next(self._steps(0, 0), None) is None:
+            raise ValueError(
+                f"no rank of {self.world_size} gets a batch: an epoch has {self.order.length} samples and last_batch is "
+                f"{self.last_batch!r}. Use a smaller batch, fewer ranks or another last_batch"
             )
 
     def run(self, epoch: int = 0, consumed: int = 0, block: int = 16) -> Iterator[Share]:
@@ -118,43 +134,91 @@ class Sampler:
         Args:
           epoch, consumed: the place: positions 0 … consumed-1 of this epoch are done.
           block: shares computed at once; the arithmetic of a batch is mostly NumPy's call overhead.
+
+        Raises:
+          ValueError: there is no such place; or, at once and on all ranks, the rest of the epoch cannot be shared out among
+            as many ranks: fewer ranks, or another last_batch, go on from there without losing a sample.
         """
+        self._check(epoch, consumed)
+        return self._run(epoch, consumed, block)
+
+    def _run(self, epoch: int, consumed: int, block: int) -> Iterator[Share]:
         for number in itertools.count(epoch):
+            if number > epoch:
+                self._check(number, 0)
             places = self.epoch(number, consumed)
             while some := list(itertools.islice(places, block)):
                 yield from self._shares(number, some)
             consumed = 0
 
+    def images(self, epoch: int, consumed: int = 0) -> int:
+        """Positions that this rank is given in an epoch, from position `consumed` on (time: per batch, not per sample)."""
+        return sum(len(place.own) for place in self.epoch(epoch, consumed))
+
+    def batches(self, epoch: int, consumed: int = 0) -> int:
+        """Batches of an epoch from position `consumed` on, as many on every rank (time: per batch, not per sample)."""
+        return sum(1 for _ in self._steps(epoch, consumed))
+
     def epoch(self, epoch: int, consumed: int = 0) -> Iterator[_Place]:
         """Where this rank's batches of an epoch lie, from position `consumed` on."""
-        while consumed < self.order.length:
-            shape = self.shapes(epoch, consumed)
-            if shape.batch_size < 1 or shape.batch_size % self.order.group:
-                raise ValueError(
-                    f"batch_size {shape.batch_size} is no positive multiple of {self.order.group}, the number of samples "
-                    "that this order keeps together"
-                )
-            begin, whole = consumed, shape.batch_size * self.world_size
-            consumed = min(begin + whole, self.order.length)
-            if consumed - begin == whole or self.last_batch == "fill":
+        for begin, end, shape in self._steps(epoch, consumed):
+            if self.last_batch == "fill":
                 first = begin + self.rank * shape.batch_size
                 own = range(first, first + shape.batch_size)
-            elif self.last_batch == "drop":
-                break
             else:
-                groups = (consumed - begin) // self.order.group
-                cut = [begin + groups * r // self.world_size * self.order.group for r in (self.rank, self.rank + 1)]
-                own = range(*cut)
-            if len(own):
-                yield _Place(own, shape.size, consumed)
+                groups, group = (end - begin) // self.order.group, self.order.group
+                own = range(*(begin + groups * r // self.world_size * group for r in (self.rank, self.rank + 1)))
+            yield _Place(own, shape.size, end)
 
-    def images(self, epoch: int) -> int:
-        """Positions of an epoch that this rank is given."""
-        return sum(len(place.own) for place in self.epoch(epoch))
+    def _steps(self, epoch: int, consumed: int) -> Iterator[tuple[int, int, Shape]]:
+        """Global batches of an epoch, from position `consumed` on: first position, the one after the last, shape.
 
-    def batches(self, epoch: int) -> int:
-        """Batches of an epoch that this rank is given."""
-        return sum(1 for _ in self.epoch(epoch))
+        Each depends on the epoch and its first position alone, so that all ranks, and a run that goes on from there, agree.
+        """
+        length, group = self.order.length, self.order.group
+        least = self.world_size * group  # positions that give every rank something
+        while consumed < length:
+            shape = self.shapes(epoch, consumed)
+            if shape.batch_size < 1 or shape.batch_size % group:
+                raise ValueError(
+                    f"batch_size {shape.batch_size} is no positive multiple of {group}, the number of samples that this "
+                    "order keeps together"
+                )
+            end = consumed + shape.batch_size * self.world_size
+            if self.last_batch == "drop" and end > length:
+                return
+            if self.last_batch == "partial":
+                if 0 < length - end < least:
+                    end = length - least
+                if min(end, length) - consumed < least:
+                    raise self._too_few(epoch, consumed)
+            end = min(end, length)
+            yield consumed, end, shape
+            consumed = end
+
+    def _too_few(self, epoch: int, consumed: int) -> ValueError:
+        left, group = (self.order.length - consumed) // self.order.group, self.order.group
+        what = "samples" if group == 1 else f"groups of {group} samples"
+        if left < self.world_size:
+            why, remedy = f"{left} {what} are left", f"at most {left} ranks"
+        else:
+            why = f"{left} {what} are left and batches hold one per rank, so that the last would be short"
+            remedy = f"larger batches, fewer ranks ({self.world_size} do not divide {left})"
+        return ValueError(
+            f"epoch {epoch}, position {consumed}: {why}, and some of the {self.world_size} ranks would get no batch and wait "
+            f'for ever. Use {remedy}, or last_batch="fill" or "drop"'
+        )
+
+    def _check(self, epoch: int, consumed: int) -> None:
+        """Raises a ValueError unless the rest of the epoch, from position `consumed` on, gives every rank its batches."""
+        if epoch < 0 or not 0 <= consumed <= self.order.length or consumed % self.order.group:
+            raise ValueError(
+                f"position {consumed} of epoch {epoch} is none where batches begin: want a multiple of {self.order.group} "
+                f"within 0 … {self.order.length}"
+            )
+        if self.last_batch == "partial" and self.world_size > 1:
+            for _ in self._steps(epoch, consumed):
+                pass
 
     def done(self, epoch: int, consumed: int) -> bool:
         """Whether no rank has a batch of the epoch left after position `consumed`."""
@@ -164,24 +228,24 @@ class Sampler:
 
     def _shares(self, epoch: int, places: list[_Place]) -> Iterator[Share]:
         positions = np.concatenate([np.arange(p.own.start, p.own.stop) for p in places]) % self.order.length
-        samples = self._good(epoch, positions)
-        visits = epoch * self.order.repeats + positions % self.order.repeats
-        views = self.choice.views(samples, visits, epoch)
+        shown = self._good(epoch, positions)
+        views = self.choice.views(shown.samples, shown.turns, epoch, shown.places, shown.of)
         cuts = np.cumsum([len(p.own) for p in places])[:-1]
-        for place, s, v in zip(places, np.split(samples, cuts), np.split(views, cuts), strict=True):
+        for place, s, v in zip(places, np.split(shown.samples, cuts), np.split(views, cuts), strict=True):
             yield Share(epoch, s, v, place.size, place.consumed)
 
-    def _good(self, epoch: int, positions: Int64) -> Int64:
-        """The samples at positions, good ones in place of bad."""
-        samples = self.order.samples(epoch, positions)
+    def _good(self, epoch: int, positions: Int64) -> Showings:
+        """What stands at positions, with good samples in place of bad."""
+        shown = self.order.at(epoch, positions)
         bad = np.array(sorted(self.bad), np.int64)
-        ahead = 0
-        while bad.size and (which := np.nonzero(np.isin(samples, bad))[0]).size:
+        moved, ahead = positions.copy(), 0
+        while bad.size and (which := np.nonzero(np.isin(shown.samples, bad))[0]).size:
             ahead += self.order.group
             if ahead >= self.order.length:
                 raise ValueError(f"none of the {self.order.length} samples of an epoch is good")
-            samples[which] = self.order.samples(epoch, (positions[which] + ahead) % self.order.length)
-        return samples
+            moved[which] = (positions[which] + ahead) % self.order.length
+            shown = self.order.at(epoch, moved)
+        return shown
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.draw import philox_key
 from dali_dr.errors import ShardError
+from dali_dr.keyed import philox_key
 from dali_dr.record.labels import Reinforcements
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar

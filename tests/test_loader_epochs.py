@@ -272,14 +272,14 @@ class Struck:
 )  # DALI's pipelines, interrupted when made
 @pytest.mark.parametrize(
     ("within", "step", "prepare"),
-    [("dali_dr/loader", 1, False), ("dali_dr/loader", 3, True), ("/", 41, False), ("/", 997, True)],
+    [("dali_dr/loader", 1, False), ("dali_dr/loader", 3, True), ("/", 7, False), ("/", 211, True)],
 )
 def test_interrupted_before_any_line(dataset: dali_dr.Dataset, within: str, step: int, prepare: bool) -> None:
     """Before each line of the loader's own files within `next`, and before some of all files: while an epoch runs, and
     (prepare) while an interruption before is being mended."""
     it = make(dataset, num_threads=1)
     place, line, strikes, beyond = 0, 1, 0, False  # beyond: no line of `next` is that far
-    while not beyond and strikes < (60 if step < 10 else 16):
+    while not beyond and strikes < 60:
         if prepare:
             with pytest.raises((KeyboardInterrupt, StopIteration)), Struck("loader/feed.py", 1):
                 next(it)

@@ -328,7 +328,8 @@ def _class_names(source: Any, teacher: Any, tell: bool = True) -> list[str]:
 
 def _pack(options: argparse.Namespace) -> None:
     from dali_dr.reinforce.sources import ImageFolder
-    from dali_dr.shards.writer import Sample, write_shards
+    from dali_dr.shards.sample import Sample
+    from dali_dr.shards.write import write_shards
 
     source = ImageFolder.scan(options.folder)
     sizes = {"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}

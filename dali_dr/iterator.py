@@ -21,6 +21,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr import _plugin
 from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, fresh_seed, resolve_augment
+from dali_dr.encoded import image_info
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.pipeline import (
     OUTPUTS,
@@ -37,7 +38,6 @@ from dali_dr.sampling.choice import Choice, Window
 from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed
 from dali_dr.sampling.sampler import LastBatch, Progressive, RandomShapes, Sampler, Shape, Shapes, Share
 from dali_dr.shards.dataset import Dataset
-from dali_dr.shards.writer import image_info
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Channel means of ImageNet in 0 … 1, as torchvision and timm use them."""

@@ -21,12 +21,13 @@ import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import replay_pillow
 from dali_dr.cli import main
+from dali_dr.encoded import image_info
 from dali_dr.preview import replay_views
 from dali_dr.reinforce.run import Run, reinforce
 from dali_dr.reinforce.sources import FileList, ImageFolder, WebDatasetTars, open_source
 from dali_dr.shards.reshape import choose_images, choose_rows, merge, subset
+from dali_dr.shards.sample import safe_key
 from dali_dr.shards.verify import verify
-from dali_dr.shards.writer import image_info, safe_key
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

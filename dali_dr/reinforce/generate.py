@@ -16,12 +16,13 @@ from PIL import Image
 from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
+from dali_dr.encoded import image_info
 from dali_dr.errors import ShardError
 from dali_dr.pipeline import Device, default_threads, stacked, view_pipeline
 from dali_dr.record.labels import Reinforcements, sparsify
 from dali_dr.reinforce.sources import Source
 from dali_dr.reinforce.teachers import Teacher
-from dali_dr.shards.writer import Sample, image_info
+from dali_dr.shards.sample import Sample
 
 _CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
 

@@ -31,6 +31,7 @@ import numpy.typing as npt
 import torch
 import tqdm
 
+from dali_dr.encoded import image_info
 from dali_dr.errors import ShardError
 from dali_dr.record.codec import DEFAULT_LOG_STEP, Probabilities
 from dali_dr.reinforce.claims import DEFAULT_LEASE, Claim, ClaimLost, Claims, ClaimsGone
@@ -39,10 +40,13 @@ from dali_dr.reinforce.report import CONFIDENCE_BINS, write_report
 from dali_dr.reinforce.select import Select, select
 from dali_dr.reinforce.sources import Source, WebDatasetTars
 from dali_dr.reinforce.teachers import Teacher
-from dali_dr.shards import tar, writer
+from dali_dr.shards import folder as shards_folder
+from dali_dr.shards import tar
 from dali_dr.shards.facts import ShardFacts
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest
-from dali_dr.shards.writer import SAMPLES_PER_SHARD, OnError, Place, Sample
+from dali_dr.shards.one_shard import OnError, write_one_shard
+from dali_dr.shards.sample import Place, Sample
+from dali_dr.shards.write import SAMPLES_PER_SHARD
 
 CLAIMS_NAME: Final = ".claims"
 REPORT_NAME: Final = "report"
@@ -142,7 +146,7 @@ class Run:
         """
         self._check()
         draft = self._draft()
-        finished = writer.begin(self.out, draft, alone=False)
+        finished = shards_folder.begin(self.out, draft, alone=False)
         folder = self.out / CLAIMS_NAME
         if finished and not folder.exists():
             return Outcome(Manifest.load(self.out), False, self._summary())
@@ -167,7 +171,7 @@ class Run:
             def problem(number: int) -> str | None:
                 source = _Readable(self.source)
                 try:
-                    writer.image_info(data := source.read(number), full=True)
+                    image_info(data := source.read(number), full=True)
                 except ValueError:
                     return f"sample {self.source.keys[number]}: {source.problem(number, data)}"
                 return None
@@ -243,7 +247,7 @@ class Run:
                 done = len(self.source) - sum(len(self._range(number)) for number in missing)
                 bar.initial, bar.n, start = (done if start else bar.initial), done, False
                 bar.refresh()
-                pieces = {writer.shard_path(self.out, draft, number).stem: number for number in missing}
+                pieces = {shards_folder.shard_path(self.out, draft, number).stem: number for number in missing}
                 claim = claims.take(pieces)
                 if claim is None:
                     time.sleep(min(1.0, self.lease / 20))
@@ -259,7 +263,7 @@ class Run:
             bar.refresh()
 
     def _write_shard(self, number: int, draft: Manifest, claim: Claim, bar: Any) -> None:
-        path = writer.shard_path(self.out, draft, number)
+        path = shards_folder.shard_path(self.out, draft, number)
         begun = time.monotonic()
         clock = _Clock(self.generation.teacher)
         confidence = np.zeros(CONFIDENCE_BINS, np.int64)
@@ -289,7 +293,7 @@ class Run:
             }
             tar.write_atomically(claims_figures(self.out, path), json.dumps(figures).encode())
 
-        facts = writer.write_one_shard(samples(), path, draft, on_error=self.on_error, topk=None, confirm=confirm)
+        facts = write_one_shard(samples(), path, draft, on_error=self.on_error, topk=None, confirm=confirm)
         images = len(facts.keys) if facts else 0
         seconds = time.monotonic() - begun
         _log.info("%s: %d images in %.1f s, %.1f s of them in the teacher", path.name, images, seconds, clock.seconds)
@@ -328,11 +332,11 @@ class Run:
             time.sleep(min(0.5, self.lease / 20))
         with claims.held(claim):
             missing = not (self.out / MANIFEST_NAME).exists()
-            manifest = writer.finalise(self.out, draft, clean=False) if missing else Manifest.load(self.out)
+            manifest = shards_folder.finalise(self.out, draft, clean=False) if missing else Manifest.load(self.out)
             figures = [json.loads(path.read_bytes()) for path in sorted(claims.folder.glob(f"{draft.name}-*.json"))]
             if figures:  # none: this worker came when all was done, and made the folder of claims anew
                 facts = [ShardFacts.saved(self.out / shard.name) for shard in manifest.shards]
-                known = [f for f in facts if f is not None] + [*writer.empty_shards(self.out, draft).values()]
+                known = [f for f in facts if f is not None] + [*shards_folder.empty_shards(self.out, draft).values()]
                 skipped = [
                     {"key": key, "why": why}
                     for f in sorted(known, key=lambda f: f.name)
@@ -340,12 +344,12 @@ class Run:
                 ]
                 skipped += [{"key": self.source.keys[number], "why": why} for number, why in self._refused().items()]
                 write_report(self.out / REPORT_NAME, manifest, figures, skipped)
-            writer.begin(self.out, draft)  # removes what was for resuming
+            shards_folder.begin(self.out, draft)  # removes what was for resuming
             shutil.rmtree(claims.folder, ignore_errors=True)
         return Outcome(manifest, missing, self._summary())
 
     def _missing(self, draft: Manifest, numbers: Sequence[int]) -> list[int]:
-        done = {*writer.finished_shards(self.out, draft), *writer.empty_shards(self.out, draft)}
+        done = {*shards_folder.finished_shards(self.out, draft), *shards_folder.empty_shards(self.out, draft)}
         return [number for number in numbers if number not in done]
 
     def _range(self, number: int) -> range:
@@ -398,7 +402,7 @@ def reinforce(source: Source, out: Path, generation: Generation, *, num_classes:
 
 def settle_batch(out: Path, measure: Callable[[], int]) -> int:
     """The views per teacher batch of the run in ``out``: what its first worker measured, the same for all and ever after."""
-    settings = writer.settings_of(out) if out.exists() else None
+    settings = shards_folder.settings_of(out) if out.exists() else None
     if settings is not None and _BATCH in settings["extra"]:
         return int(settings["extra"][_BATCH])
     path = out / CLAIMS_NAME / _BATCH
@@ -476,7 +480,7 @@ class _Readable:
         if number in self._problems:
             return self._problems[number]
         try:
-            writer.image_info(data, full=True)
+            image_info(data, full=True)
         except ValueError as error:
             return str(error)
         return "it came without views"

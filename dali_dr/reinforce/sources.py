@@ -17,13 +17,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import ShardError
 from dali_dr.shards import tar
 from dali_dr.shards.facts import members_of, read_image
 from dali_dr.shards.manifest import ImageTar
-from dali_dr.shards.writer import Place, safe_key
+from dali_dr.shards.sample import Place, safe_key
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SYNSET = re.compile(r"n\d{8}")
 
 
@@ -69,7 +69,7 @@ class ImageFolder:
     Attributes:
       root: the folder.
       files: image files relative to root, in order.
-      keys: the sample keys: the files without extension, made safe by `dali_dr.shards.writer.safe_key`.
+      keys: the sample keys: the files without extension, made safe by `dali_dr.shards.sample.safe_key`.
       labels: class numbers.
       class_names: names by class number: ImageNet's own for synsets, else those of the folders.
     """
@@ -89,13 +89,13 @@ class ImageFolder:
         """
         if not root.is_dir():
             raise ShardError(f"{root} is not a folder: give a folder of class folders of images")
-        files = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower()[1:] in SUFFIXES)
         classes = [_class_of(f) for f in files]
         if not files or None in classes:
             stray = f" ({root / files[classes.index(None)]} is in none)" if files else ""
             raise ShardError(
                 f"{root} holds no images in class folders{stray}: expected {root}/CLASS/NAME.jpg "
-                f"(or {', '.join(IMAGE_SUFFIXES)}), or ImageNet's file names such as n01440764_10026.JPEG"
+                f"(or {', '.join(f'.{s}' for s in SUFFIXES)}), or ImageNet's file names such as n01440764_10026.JPEG"
             )
         names = sorted({c for c in classes if c is not None})
         synsets, descriptions = imagenet_classes() if all(_SYNSET.fullmatch(n) for n in names) else ((), ())

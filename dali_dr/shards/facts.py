@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.codec import Record, decode
 from dali_dr.shards import tar
@@ -193,12 +194,12 @@ def read_image(path: Path, number: int, members: list[tar.Member]) -> StoredSamp
         ShardError: naming tar and key.
     """
     key = members[0].key
-    images = [member for member in members if member.suffix.lower() in tar.IMAGE_SUFFIXES]
+    images = [member for member in members if member.suffix.lower() in SUFFIXES]
     labels = [m for suffix in (tar.LABEL_SUFFIX, "json") for m in members if m.suffix.lower() == suffix]
     if len(images) != 1 or not labels:
         raise ShardError(
             f"{path}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
-            f'({", ".join(tar.IMAGE_SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
+            f'({", ".join(SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
         )
     text = tar.read_at(path, labels[0].offset, labels[0].size)
     try:
@@ -253,11 +254,11 @@ def read_sample(shard: Path, members: list[tar.Member], images: ImageTars | None
         except ShardError as error:
             raise ShardError(f"{shard}: {error}") from error
     parts = {member.suffix: member for member in members}
-    pictures = [parts[suffix] for suffix in tar.IMAGE_SUFFIXES if suffix in parts]
+    pictures = [parts[suffix] for suffix in SUFFIXES if suffix in parts]
     if len(pictures) != 1 or tar.LABEL_SUFFIX not in parts or len(parts) != len(members):
         raise ShardError(
             f"{shard}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
-            f"({', '.join(tar.IMAGE_SUFFIXES)}), one {tar.LABEL_SUFFIX} and at most one of each other"
+            f"({', '.join(SUFFIXES)}), one {tar.LABEL_SUFFIX} and at most one of each other"
         )
     label = parts[tar.LABEL_SUFFIX]
     text = tar.read_at(shard, label.offset, label.size)

@@ -20,7 +20,8 @@ from dali_dr.shards import tar
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index import IndexedFile
 from dali_dr.shards.manifest import ImageTar, Manifest
-from dali_dr.shards.writer import SAMPLES_PER_SHARD, Place, Sample, write_shards
+from dali_dr.shards.sample import Place, Sample
+from dali_dr.shards.write import SAMPLES_PER_SHARD, write_shards
 
 Choice = Literal["random", "even"]
 CHOICES: Final[tuple[Choice, ...]] = ("random", "even")

@@ -14,7 +14,6 @@ from dali_dr.errors import ShardError
 BLOCK: Final = tarfile.BLOCKSIZE  # 512: headers and data start at multiples of it
 RECORD_SUFFIX: Final = "dr.zst"
 LABEL_SUFFIX: Final = "cls"
-IMAGE_SUFFIXES: Final = ("jpg", "png", "webp", "jpeg")  # the writer uses the first three
 
 
 class Member(NamedTuple):

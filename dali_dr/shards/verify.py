@@ -11,12 +11,13 @@ import numpy as np
 import tqdm
 
 from dali_dr.augment.views import Mix
+from dali_dr.encoded import image_info, written_suffix
 from dali_dr.errors import ShardError
 from dali_dr.shards import tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, digest, image_files, members_of, read_record, read_sample
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleIndex
+from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest, ShardInfo
-from dali_dr.shards.writer import KeyTable, image_info
 
 MAX_PROBLEMS: Final = 100  # more are counted, not kept
 _INDEX_ADVICE: Final = "delete it, it is rebuilt when the data set is opened"
@@ -205,7 +206,7 @@ def _check_sample(
         raise ValueError(f"its label is {sample.label}, dataset.json has {manifest.num_classes} classes")
     place = path if pictures is None or sample.image_tar is None else pictures.paths[sample.image_tar]
     suffix, height, width = image_info(tar.read_at(place, sample.image.offset, sample.image.size), full=images)
-    if pictures is None and suffix != sample.image.suffix.replace("jpeg", "jpg"):
+    if pictures is None and suffix != written_suffix(sample.image.suffix):
         raise ValueError(f"its image is a {suffix}, but called {sample.image.name}")
     if sample.record is None:
         if manifest.views_max:

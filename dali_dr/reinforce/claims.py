@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+CLAIMS_NAME: Final = ".claims"  # the folder of a run's claims, in that of the data set
 # NFS clients may show attributes up to 60 s old (acregmax, acdirmax); three times that, and a busy file server's pauses, fit in.
 DEFAULT_LEASE: Final = 240.0
 _BEATS: Final = 8  # in a lease
@@ -89,7 +90,7 @@ class Claims:
     """
 
     def __init__(self, folder: Path, lease: float = DEFAULT_LEASE) -> None:
-        self.folder, self.lease = folder, lease
+        self.folder, self.lease = folder.absolute(), lease
         folder.mkdir(parents=True, exist_ok=True)
         self._seen: dict[str, tuple[bytes, float]] = {}
 

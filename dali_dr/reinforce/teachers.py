@@ -10,7 +10,7 @@ import importlib
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 import torch
 
@@ -21,6 +21,24 @@ Amp = Literal["bfloat16", "float16"]
 Target = Literal["class", "embedding"]
 DEFAULT_BATCH: Final = 64  # views per teacher batch on the CPU, where a larger one is hardly faster
 _FULL: Final = 0.4  # share of the GPU's memory above which the batch is not doubled: decoding needs some, too
+
+
+class Predictor(Protocol):
+    """What the making of a data set asks of a teacher. `Teacher` is one; any other class with these will do."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    @property
+    def num_outputs(self) -> int:
+        """C, the classes or the dimensions of the embedding."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest records of the teacher (schemas/dataset.schema.json, member "teacher")."""
+
+    def predict(self, views: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) RGB in 0 … 255, uint8 or float32 -> (B, C) float32 probabilities."""
 
 
 @dataclasses.dataclass(frozen=True)

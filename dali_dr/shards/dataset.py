@@ -39,7 +39,8 @@ class Dataset:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        # Shards are opened when samples are asked for, and the working directory may change before. Links stay links.
+        self.path = Path(path).absolute()
         if not self.path.is_dir():
             raise ShardError(f"{self.path}: no such folder; a data set is a folder that write_shards made")
         self.manifest = Manifest.load(self.path)

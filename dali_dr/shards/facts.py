@@ -160,7 +160,7 @@ class ImageTars:
     """
 
     def __init__(self, folder: Path, tars: Sequence[ImageTar]) -> None:
-        self.paths = [folder / image_tar.path for image_tar in tars]
+        self.paths = [folder.absolute() / image_tar.path for image_tar in tars]
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest) -> ImageTars | None:

@@ -1,7 +1,7 @@
 """The `dali-dr` command. Exit status: 0 done, 1 an error that was reported, 2 bad usage.
 
-A module per group of subcommands holds their options beside what they do. To add one: a module with ``add``, and a row in
-`_GROUPS`. Imports of what a subcommand needs stay inside it, so that --help and bad usage answer at once.
+A module per group of subcommands holds their options beside what they do. To add one: a module with ``add``, and a row
+in `_GROUPS`. Imports of what a subcommand needs stay inside it, so that --help and bad usage answer at once.
 """
 
 from __future__ import annotations

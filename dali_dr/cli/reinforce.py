@@ -253,8 +253,8 @@ def _class_names(source: Source, teacher: Teacher, *, tell: bool) -> list[str]:
         if tell:
             print(
                 f"dali-dr: note: the images have {len(names)} classes, but teacher {teacher.name} predicts "
-                f"{teacher.num_classes}; unless the first of these are the same classes, stored labels mean other classes "
-                "than stored predictions",
+                f"{teacher.num_classes}; unless the first of these are the same classes, stored labels mean other "
+                "classes than stored predictions",
                 file=sys.stderr,
             )
         names += [f"teacher class {n}" for n in range(len(names), teacher.num_classes)]

@@ -41,9 +41,8 @@ def _tune(options: argparse.Namespace) -> None:
         return
     print(f"{'img/s':>9}  threads  prefetch  hw_decoder_load")
     for t in trials:
-        print(
-            f"{t.rate:9.0f}  {t.num_threads:7}  {t.prefetch:8}  {'' if t.hw_decoder_load is None else t.hw_decoder_load}"
-        )
+        load = "" if t.hw_decoder_load is None else t.hw_decoder_load
+        print(f"{t.rate:9.0f}  {t.num_threads:7}  {t.prefetch:8}  {load}")
     best = trials[0]
     load = "" if best.hw_decoder_load is None else f", hw_decoder_load={best.hw_decoder_load}"
     print(f"fastest: ReinforcedIterator(..., num_threads={best.num_threads}, prefetch={best.prefetch}{load})")

@@ -1,4 +1,4 @@
-"""Generation: draw views, replay them with the operator that training uses, ask the teacher, hand samples to the writer."""
+"""Generation: draw views, replay them with the operator that training uses, ask the teacher, make samples of it."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ class Generation:
     def samples(self, source: Images, begin: int, end: int) -> Iterator[Sample]:
         """Reinforces images begin … end-1 of a source, in order; an image that cannot be decoded comes without views.
 
-        Teacher batches are cut from `begin` on and end at `end`. A prediction may change in its last bits with the batch
-        that it is computed in; shards are fixed ranges of the source, so each has its own batches, whoever computes it.
+        Teacher batches are cut from `begin` on and end at `end`. A prediction may change in its last bits with the
+        batch that it is computed in; shards are fixed ranges of the source, so each has its own batches, whoever
+        computes it.
         """
         feed = _Feed(self, source, begin, end)
         pipeline = view_pipeline(
@@ -115,7 +116,7 @@ class _Image:
 
 
 class _Feed:
-    """Cuts the work into batches for the pipeline, which asks ahead of the teacher, and repeats them for the teacher."""
+    """Cuts the work into batches for the pipeline, which asks ahead of the teacher, and repeats them for the latter."""
 
     def __init__(self, generation: Generation, source: Images, begin: int, end: int) -> None:
         self._generation = generation

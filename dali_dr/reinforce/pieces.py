@@ -1,4 +1,4 @@
-"""The pieces of a run: shard k holds source images k*S .. (k+1)*S-1, and is a function of them and the settings alone."""
+"""The pieces of a run: shard k holds images k*S .. (k+1)*S-1, and is a function of them and the settings alone."""
 
 from __future__ import annotations
 

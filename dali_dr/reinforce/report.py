@@ -23,7 +23,7 @@ CONFIDENCE_BINS: Final = 50  # of 0..1
 def write_report(
     folder: Path, manifest: Manifest, figures: Sequence[dict[str, Any]], skipped: Sequence[dict[str, str]]
 ) -> dict[str, Any]:
-    """Writes summary.json, confidence.png and skipped.jsonl (which is absent where nothing was skipped) into ``folder``.
+    """Writes summary.json, confidence.png and skipped.jsonl (absent where nothing was skipped) into ``folder``.
 
     Args:
       folder: made if absent.

@@ -2,12 +2,12 @@
 
 What is in a shard depends on its images and the settings alone (`dali_dr.reinforce.pieces`). Workers claim shards
 (`dali_dr.reinforce.claims`), write them, and wait for each other at the end; whoever claims the end writes index,
-manifest and report. So workers may come and go, and a data set made by any number of them, killed however often, is byte
-for byte that of one worker, as long as the teacher gives equal predictions on their machines (the same kind of device and
-number of threads).
+manifest and report. So workers may come and go, and a data set made by any number of them, killed however often, is
+byte for byte that of one worker, as long as the teacher gives equal predictions on their machines (the same kind of
+device and number of threads).
 
-In the folder, while the work goes on: `.claims/`, with a JSON of figures for each finished shard. In the end: `report/`,
-with summary.json, confidence.png, skipped.jsonl and the workers' logs.
+In the folder, while the work goes on: `.claims/`, with a JSON of figures for each finished shard. In the end:
+`report/`, with summary.json, confidence.png, skipped.jsonl and the workers' logs.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ class Run:
     def _pieces(self) -> Pieces:
         """What is to be made. With mixed views and images that may be left out, of the images that decode alone.
 
-        Mixed views name their partners by number in the data set, so an image left out later would shift all that follow.
+        Mixed views name their partners by number in the data set, so an image left out later would shift all that
+        follow.
         """
         pieces = Pieces(
             self.source,

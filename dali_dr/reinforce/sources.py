@@ -133,8 +133,8 @@ class ImageFolder:
 class FileList:
     """Images listed in a file: CSV with a header or JSON Lines, with "path", "label" and, if wanted, "key".
 
-    Paths are relative to the list's folder, or absolute. Labels that are all integers are class numbers; others are names,
-    which are numbered in sorted order.
+    Paths are relative to the list's folder, or absolute. Labels that are all integers are class numbers; others are
+    names, which are numbered in sorted order.
 
     Attributes:
       files: image files.
@@ -285,7 +285,7 @@ KINDS: Final = (
 
 
 def open_source(what: str | Path) -> Source:
-    """The source that ``what`` names: a folder, a pattern of webdataset tars (or one), or a .csv or .jsonl list of files.
+    """The source that ``what`` names: a folder, a pattern of webdataset tars (or one), or a .csv or .jsonl list.
 
     Raises:
       ShardError: it is none of these, or holds no images.

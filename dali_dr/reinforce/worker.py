@@ -72,7 +72,12 @@ class Worker:
 
 
 def settle_batch(out: Path, measure: Callable[[], int]) -> int:
-    """The views per teacher batch of the run in ``out``: what its first worker measured, the same for all and ever after."""
+    """The views per teacher batch of the run in ``out``: what its first worker measured, for all and ever after.
+
+    Args:
+      out: folder of the data set, on a file system that all workers see; made if absent.
+      measure: see `dali_dr.reinforce.teachers.fit_batch`; called by the first alone.
+    """
     settings = shards_folder.settings_of(out) if out.exists() else None
     if settings is not None and _BATCH in settings["extra"]:
         return int(settings["extra"][_BATCH])

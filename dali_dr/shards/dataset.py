@@ -30,12 +30,12 @@ class Dataset:
     shards will do; the object can be pickled and used after a fork.
 
     Attributes:
-        path: the folder.
-        manifest: its dataset.json.
-        index: its mapped index.
+      path: the folder.
+      manifest: its dataset.json.
+      index: its mapped index.
 
     Raises:
-        ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says.
+      ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -46,16 +46,16 @@ class ShardFacts:
     """One shard's facts; the lists have one item per sample, in order.
 
     Attributes:
-        name: file name of the tar.
-        bytes: its length.
-        sha256: its SHA-256, hex.
-        keys, labels: of the samples.
-        images, records: (offset / 512, length in bytes) of each image and record; length 0: no record.
-        views: views of each image; 0 without record.
-        topk: teacher classes per view; -1 without records, None before the first sample.
-        skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
-        reasons: why each of ``skipped`` was.
-        image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
+      name: file name of the tar.
+      bytes: its length.
+      sha256: its SHA-256, hex.
+      keys, labels: of the samples.
+      images, records: (offset / 512, length in bytes) of each image and record; length 0: no record.
+      views: views of each image; 0 without record.
+      topk: teacher classes per view; -1 without records, None before the first sample.
+      skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
+      reasons: why each of ``skipped`` was.
+      image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
     """
 
     name: str
@@ -106,7 +106,7 @@ class ShardFacts:
         )
 
     def entries(self) -> npt.NDArray[Any]:
-        """The index entries (S,) of ``ENTRY``; file numbers are left 0, but for ``image_file`` of a sidecar shard, which
+        """The index entries (S,) of ``ENTRY``; file numbers are left 0, but for ``image_file`` of a sidecar shard, that
         counts in `Manifest.image_tars`."""
         entries = np.zeros(len(self.keys), ENTRY)
         for kind, places in (("image", self.images), ("record", self.records)):
@@ -155,8 +155,8 @@ class ImageTars:
     """The images and labels of a sidecar data set by key, found by reading through its image tars when first asked.
 
     Args:
-        folder: of the data set.
-        tars: `Manifest.image_tars`.
+      folder: of the data set.
+      tars: `Manifest.image_tars`.
     """
 
     def __init__(self, folder: Path, tars: Sequence[ImageTar]) -> None:
@@ -183,15 +183,15 @@ class ImageTars:
 
 
 def read_image(path: Path, number: int, members: list[tar.Member]) -> StoredSample:
-    """The image sample in a tar that others made: one image, a label in KEY.cls or as "label" in KEY.json, and whatever else.
+    """The image sample in a tar that others made: one image, a label in KEY.cls or as "label" in KEY.json, and more.
 
     Args:
-        path: the tar.
-        number: of the tar in `Manifest.image_tars`.
-        members: neighbours with one key.
+      path: the tar.
+      number: of the tar in `Manifest.image_tars`.
+      members: neighbours with one key.
 
     Raises:
-        ShardError: naming tar and key.
+      ShardError: naming tar and key.
     """
     key = members[0].key
     images = [member for member in members if member.suffix.lower() in SUFFIXES]
@@ -216,11 +216,11 @@ def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = Tru
     """The facts of ``shard``, read from the tar alone.
 
     Args:
-        images: of a sidecar data set; None where the shard holds its images.
-        full: also hash the file and decode every record; else sha256 and the counts of views stay empty.
+      images: of a sidecar data set; None where the shard holds its images.
+      full: also hash the file and decode every record; else sha256 and the counts of views stay empty.
 
     Raises:
-        ShardError: naming shard and key, if a sample lacks its image or label or a record is damaged.
+      ShardError: naming shard and key, if a sample lacks its image or label or a record is damaged.
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
     for members in members_of(shard):
@@ -240,7 +240,7 @@ def read_sample(shard: Path, members: list[tar.Member], images: ImageTars | None
     """The sample that ``members`` make up, with its image from ``images`` if it is a sidecar shard.
 
     Raises:
-        ShardError: naming shard and key, if they do not make one.
+      ShardError: naming shard and key, if they do not make one.
     """
     key = members[0].key
     if images is not None:

@@ -1,4 +1,4 @@
-"""Sample: one image as it goes into a shard, the rules that it and its key must keep, and the members that it becomes."""
+"""Sample: one image as it goes into a shard, the rules that it and its key must keep, and the members it becomes."""
 
 from __future__ import annotations
 

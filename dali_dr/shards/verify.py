@@ -28,10 +28,10 @@ class VerifyReport:
     """What `verify` found.
 
     Attributes:
-        images, records, views: that were read.
-        bytes: of all shards.
-        problems: the first `MAX_PROBLEMS`, each naming the shard and, where it concerns one, the key.
-        problem_count: all of them.
+      images, records, views: that were read.
+      bytes: of all shards.
+      problems: the first `MAX_PROBLEMS`, each naming the shard and, where it concerns one, the key.
+      problem_count: all of them.
     """
 
     images: int = 0
@@ -61,11 +61,11 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
     the spec and the manifest's K and encoding; counts; keys, which must be distinct.
 
     Args:
-        images: decode every image too, about 1 ms each; otherwise only their headers are read.
-        progress: show a progress bar.
+      images: decode every image too, about 1 ms each; otherwise only their headers are read.
+      progress: show a progress bar.
 
     Raises:
-        ShardError: if there is no readable manifest. Anything else is in the report.
+      ShardError: if there is no readable manifest. Anything else is in the report.
     """
     folder = Path(path)
     manifest = Manifest.load(folder)
@@ -178,10 +178,11 @@ class _Partners:
         """One for each partner image that a crop leaves."""
         for number in np.flatnonzero((self._reach > self._sizes).any(axis=1)):
             axis = int(np.argmax(self._reach[number] > self._sizes[number]))
+            height, width = self._sizes[number]
             yield (
-                f"a view of sample {self._from[number, axis]} is mixed with sample {number}, of {self._sizes[number, 0]}x"
-                f"{self._sizes[number, 1]} pixels, but its crop there reaches to {'row' if axis == 0 else 'column'} "
-                f"{self._reach[number, axis]}: the data set was put together from others, or its samples were reordered"
+                f"a view of sample {self._from[number, axis]} is mixed with sample {number}, of {height}x{width} "
+                f"pixels, but its crop there reaches to {'row' if axis == 0 else 'column'} {self._reach[number, axis]}: "
+                "the data set was put together from others, or its samples were reordered"
             )
 
 

@@ -1,7 +1,7 @@
 """write_shards: samples to tar shards, so that a kill at any instant loses at most the shard in work.
 
-A generator with several processes calls `folder.begin`, then `one_shard.write_one_shard` by number in each process, then
-`folder.finalise` (`dali_dr.reinforce.run` does).
+A generator with several processes calls `folder.begin`, then `one_shard.write_one_shard` by number in each process,
+then `folder.finalise` (`dali_dr.reinforce.run` does).
 """
 
 from __future__ import annotations
@@ -61,30 +61,30 @@ def write_shards(
     library versions.
 
     Args:
-        samples: an iterable, or a function START -> iterable that leaves out the first START samples (refused ones
-            count), so that a continued run need not compute them again.
-        out: made if absent; may hold an unfinished run of the same settings.
-        spec: what the views were drawn from; None only if no sample has reinforcements.
-        num_classes: labels and teacher ids are below it.
-        class_names: one per class.
-        teacher: JSON-able: names [str], weights_digest, input_size, normalisation {mean, std}, and what else is known.
-        samples_per_shard: of every shard but the last.
-        name: shards are called NAME-000000.tar and on.
-        probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.codec.encode`.
-        seed: of the drawn views; kept in the manifest.
-        extra: JSON-able, kept in the manifest.
-        image_tars: the tars that hold the images (`Sample.place`): a sidecar data set, whose shards are records alone.
-        resume: False refuses a folder that already holds shards.
-        on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
-        check_images: also decode every image in full, to refuse images that are cut off (about 1 ms each).
-        total: number of samples, for the progress bar, where ``samples`` has no length.
-        progress: show a progress bar.
+      samples: an iterable, or a function START -> iterable that leaves out the first START samples (refused ones
+        count), so that a continued run need not compute them again.
+      out: made if absent; may hold an unfinished run of the same settings.
+      spec: what the views were drawn from; None only if no sample has reinforcements.
+      num_classes: labels and teacher ids are below it.
+      class_names: one per class.
+      teacher: JSON-able: names [str], weights_digest, input_size, normalisation {mean, std}, and what else is known.
+      samples_per_shard: of every shard but the last.
+      name: shards are called NAME-000000.tar and on.
+      probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.codec.encode`.
+      seed: of the drawn views; kept in the manifest.
+      extra: JSON-able, kept in the manifest.
+      image_tars: the tars that hold the images (`Sample.place`): a sidecar data set, whose shards are records alone.
+      resume: False refuses a folder that already holds shards.
+      on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
+      check_images: also decode every image in full, to refuse images that are cut off (about 1 ms each).
+      total: number of samples, for the progress bar, where ``samples`` has no length.
+      progress: show a progress bar.
 
     Returns:
-        The manifest that was written to ``out``/dataset.json.
+      The manifest that was written to ``out``/dataset.json.
 
     Raises:
-        ShardError: naming the key of a sample that cannot be stored, or saying why the folder cannot be used.
+      ShardError: naming the key of a sample that cannot be stored, or saying why the folder cannot be used.
     """
     draft = Manifest(
         num_classes=num_classes,

@@ -84,10 +84,3 @@ def test_what_is_not_in_the_list_is_refused(kind: str, tmp_path: Path) -> None:
     (tmp_path / "c" / f"a.{kind.lower()}").write_bytes(buffer.getvalue())
     with pytest.raises(dali_dr.ShardError, match=r"\.jpg, \.jpeg, \.png, \.webp"):
         open_source(tmp_path)
-
-
-def test_sixteen_bits_are_refused() -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(buffer, "PNG")
-    with pytest.raises(ValueError, match="16 bits per channel"):
-        image_info(buffer.getvalue())

@@ -106,7 +106,7 @@ def write_variant(
 
     from dali_dr import AugmentationSpec, Reinforcements, Sample, write_shards
     from dali_dr.augment.draw import draw
-    from dali_dr.shards.writer import image_info
+    from dali_dr.encoded import image_info
 
     spec = AugmentationSpec.preset(variant.replace("double-mix", "rrc+mixing+ra+re"), size=SIZE)
     if variant == "double-mix":

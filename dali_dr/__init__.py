@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dali_dr.shards.dataset import Dataset as Dataset
     from dali_dr.shards.reshape import merge as merge
     from dali_dr.shards.reshape import subset as subset
-    from dali_dr.shards.writer import Sample as Sample
-    from dali_dr.shards.writer import write_shards as write_shards
+    from dali_dr.shards.sample import Sample as Sample
+    from dali_dr.shards.write import write_shards as write_shards
 
 __version__ = "0.1.0"
 
@@ -45,8 +45,8 @@ _HOME = {
     "Dataset": "dali_dr.shards.dataset",
     "merge": "dali_dr.shards.reshape",
     "subset": "dali_dr.shards.reshape",
-    "Sample": "dali_dr.shards.writer",
-    "write_shards": "dali_dr.shards.writer",
+    "Sample": "dali_dr.shards.sample",
+    "write_shards": "dali_dr.shards.write",
 }
 
 __all__ = [*sorted(_HOME), "losses"]

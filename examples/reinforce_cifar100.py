@@ -24,8 +24,9 @@ from PIL import Image
 
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.reinforce.generate import Generation
-from dali_dr.reinforce.run import Run, Worker, settle_batch
+from dali_dr.reinforce.run import Run
 from dali_dr.reinforce.teachers import fit_batch, load_teacher
+from dali_dr.reinforce.worker import Worker, settle_batch
 
 SIDE, PADDING = 32, 4
 

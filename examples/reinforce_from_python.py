@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 import dali_dr
-from dali_dr.reinforce.run import Run, Worker
+from dali_dr.reinforce.run import Run
 from dali_dr.reinforce.sources import open_source
+from dali_dr.reinforce.worker import Worker
 
 
 class MyNetwork(torch.nn.Module):

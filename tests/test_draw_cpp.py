@@ -20,8 +20,8 @@ from dali_dr._plugin import load
 from dali_dr.augment.draw import draw
 from dali_dr.augment.fresh import Evaluation, draw_argument
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
+from dali_dr.encoded import image_info
 from dali_dr.errors import PluginError
-from dali_dr.shards.writer import image_info
 
 try:
     load()

@@ -99,9 +99,9 @@ def test_the_ensembles_members_have_weights_in_timm() -> None:
 @pytest.mark.parametrize("script", sorted(path.name for path in EXAMPLES.glob("*.sh")))
 def test_scripts_use_options_that_exist(script: str) -> None:
     subprocess.run(["bash", "-n", EXAMPLES / script], check=True)
-    from dali_dr.cli import _parser
+    from dali_dr.cli import make_parser
 
-    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    commands = make_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     text = re.sub(r"\\\n", " ", (EXAMPLES / script).read_text())
     found = re.findall(r"(?:dali-dr|-m dali_dr) (\w+)([^\n]*)", text)
     assert found

@@ -23,7 +23,7 @@ from conftest import REPOSITORY, encode_jpeg, picture
 
 import dali_dr
 from dali_dr.augment.draw import draw
-from dali_dr.shards.writer import image_info
+from dali_dr.encoded import image_info
 
 EXAMPLES = REPOSITORY / "examples"
 CLASSES, IMAGES, SIZE, VIEWS = 6, 24, 64, 4

@@ -24,10 +24,10 @@ from dali_dr.augment.draw import draw
 from dali_dr.augment.fresh import fresh_seed
 from dali_dr.augment.reference import normalise, replay_pillow
 from dali_dr.cli import main
+from dali_dr.encoded import image_info
 from dali_dr.loader.graph import replay_pipeline
 from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD, default_threads
 from dali_dr.sampling.choice import Curriculum
-from dali_dr.shards.writer import image_info
 
 SIZE, CLASSES, VIEWS = 96, 20, 5
 

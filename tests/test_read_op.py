@@ -577,8 +577,8 @@ def test_what_write_shards_writes(tmp_path: Path, jpeg_bytes: list[bytes]) -> No
     from dali_dr.augment.draw import draw as draw_views
     from dali_dr.augment.spec import AugmentationSpec
     from dali_dr.record.labels import Reinforcements, order_by_confidence
-    from dali_dr.shards.writer import Sample as Stored
-    from dali_dr.shards.writer import write_shards
+    from dali_dr.shards.sample import Sample as Stored
+    from dali_dr.shards.write import write_shards
 
     rng = np.random.default_rng(6)
     spec = AugmentationSpec.preset("rrc+ra+re")

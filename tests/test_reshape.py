@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import struct
@@ -21,12 +22,13 @@ import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import replay_pillow
 from dali_dr.cli import main
+from dali_dr.encoded import image_info
 from dali_dr.preview import replay_views
 from dali_dr.reinforce.run import Run, reinforce
 from dali_dr.reinforce.sources import FileList, ImageFolder, WebDatasetTars, open_source
 from dali_dr.shards.reshape import choose_images, choose_rows, merge, subset
+from dali_dr.shards.sample import safe_key
 from dali_dr.shards.verify import verify
-from dali_dr.shards.writer import image_info, safe_key
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -149,6 +151,46 @@ def test_a_killed_sidecar_run_goes_on(image_tars: Path, sidecar: dali_dr.Dataset
     run.work()
     for path in sidecar.path.iterdir():
         assert path.name == "report" or path.read_bytes() == (run.out / path.name).read_bytes()
+
+
+def test_a_source_and_a_teacher_of_ones_own(image_tars: Path, sidecar: dali_dr.Dataset, tmp_path: Path) -> None:
+    """Classes that derive from none of ours make the same shards; a source that says no place makes no sidecar set."""
+    theirs, g = open_source(f"{image_tars}/*.tar"), generation(num_views=12, topk=4, num_threads=1)
+
+    class Plain:
+        keys, labels, class_names = theirs.keys, theirs.labels, theirs.class_names
+
+        def __len__(self) -> int:
+            return 15
+
+        def read(self, number: int) -> bytes:
+            return theirs.read(number)
+
+    class InTars(Plain):
+        def place(self, number: int) -> Any:
+            return theirs.place(number)  # type: ignore[attr-defined]
+
+        def image_tars(self, out: Path) -> Any:
+            return theirs.image_tars(out)  # type: ignore[attr-defined]
+
+    class Guess:
+        device, num_outputs = torch.device("cpu"), 6
+
+        def facts(self) -> dict[str, Any]:
+            return g.teacher.facts()
+
+        def predict(self, views: torch.Tensor) -> torch.Tensor:
+            return g.teacher.predict(views)
+
+    out = sidecar.path.parent / "own"
+    run = Run(InTars(), out, dataclasses.replace(g, teacher=Guess()), 6, samples_per_shard=4, sidecar=True,
+              progress=False)  # fmt: skip
+    assert run.work().ended
+    for path in sidecar.path.iterdir():
+        assert path.name == "report" or path.read_bytes() == (out / path.name).read_bytes()
+    with pytest.raises(dali_dr.ShardError, match="sidecar data set goes with images in tars"):
+        dataclasses.replace(run, source=Plain(), out=tmp_path / "none").work()
+    assert not (tmp_path / "none").exists()
 
 
 def by_crop(views: Any) -> Any:

@@ -26,13 +26,17 @@ from PIL import Image
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import ShardError
 from dali_dr.record.labels import Reinforcements
-from dali_dr.shards import writer
+from dali_dr.shards import write as write_module
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.facts import ShardFacts
+from dali_dr.shards.folder import begin, finalise, shard_path
+from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.one_shard import write_one_shard
+from dali_dr.shards.sample import Sample, check_key, safe_key
 from dali_dr.shards.tar import Member
 from dali_dr.shards.verify import verify
-from dali_dr.shards.writer import KeyTable, Sample, finalise, safe_key, shard_path, write_one_shard, write_shards
+from dali_dr.shards.write import write_shards
 
 SPEC = AugmentationSpec.preset("rrc+ra+re", 32)
 CLASSES = 12
@@ -367,7 +371,7 @@ def test_shards_written_one_by_one_in_any_order(samples: list[Sample], tmp_path:
     whole = write(samples, tmp_path / "whole")
     out = tmp_path / "d"
     draft = dataclasses.replace(whole, shards=(), versions={}, record_bytes=0)
-    assert not writer.begin(out, draft)
+    assert not begin(out, draft)
     for number in (2, 0):
         write_one_shard(samples[10 * number : 10 * number + 10], shard_path(out, draft, number), draft)
     with pytest.raises(ShardError, match=r"shard-000001\.tar: not written yet"):
@@ -376,7 +380,7 @@ def test_shards_written_one_by_one_in_any_order(samples: list[Sample], tmp_path:
     assert finalise(out, draft) == whole and contents(out) == contents(tmp_path / "whole")
 
     out = tmp_path / "twice"
-    writer.begin(out, draft)
+    begin(out, draft)
     for number in range(2):
         write_one_shard(samples[5 * number : 5 * number + 10], shard_path(out, draft, number), draft)
     with pytest.raises(ShardError, match=rf"shard-000001.tar: sample {samples[5].key} is in shard-000000.tar already"):
@@ -436,7 +440,7 @@ def _run_again(out: Path) -> dict[str, bytes]:
 def _trace(at: int) -> list[tuple[str, int]]:
     """Note the writer's lines of Python as they run; kill this process at number ``at`` (-1: never)."""
     seen: list[tuple[str, int]] = []
-    package = str(Path(writer.__file__).parent)
+    package = str(Path(write_module.__file__).parent)
 
     def tracer(frame: Any, event: str, _: object) -> Any:
         if not frame.f_code.co_filename.startswith(package):
@@ -501,7 +505,7 @@ def test_safe_key_is_allowed_and_one_to_one(texts: list[str]) -> None:
     keys = [safe_key(text) for text in texts]
     assert len(set(keys)) == len(keys)
     for key in keys:
-        writer._check_key(Sample(key, b"", 0))
+        check_key(Sample(key, b"", 0))
     assert safe_key("dog 1.v2") == "dog%201%2Ev2" and safe_key("n01/a_b-1") == "n01/a_b-1"
 
 

@@ -15,6 +15,7 @@ import torch
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
+from dali_dr.encoded import image_info
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.loader import state
 from dali_dr.loader.checks import whole
@@ -29,7 +30,6 @@ from dali_dr.loader.state import Place
 from dali_dr.loader.stopwatch import Stopwatch
 from dali_dr.sampling.sampler import Share
 from dali_dr.shards.dataset import Dataset
-from dali_dr.shards.writer import image_info
 
 _log = logging.getLogger(__name__)
 _POLICIES = {"fill": LastBatchPolicy.FILL, "drop": LastBatchPolicy.DROP, "partial": LastBatchPolicy.PARTIAL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -77,51 +78,18 @@ def check_teacher(
     Raises:
       DaliDrError: the data set has no predictions, or the teacher another number of outputs.
     """
-    spec = dataset.spec
     if not dataset.num_views or not dataset.manifest.topk:
         raise DaliDrError(f"{dataset.path}: holds no predictions to compare with")
     if teacher.num_outputs != dataset.num_outputs:
         raise DaliDrError(
-            f"teacher {teacher.name} gives {teacher.num_outputs} outputs, the data set was made by one of {dataset.num_outputs}"
+            f"teacher {teacher.name} gives {teacher.num_outputs} outputs, the data set was made by one of "
+            f"{dataset.num_outputs}"
         )
-    rng = np.random.default_rng(seed)
-    numbers = rng.integers(0, len(dataset), samples)
-    rows: npt.NDArray[np.int32] = rng.integers(0, dataset.num_views, samples).astype(np.int32)
-    order = np.lexsort((rows, numbers))
-    numbers, rows = numbers[order], rows[order]
-    mixing = spec.mixing is not None
-    pairs = spec.mixing is not None and spec.mixing.double  # are replayed together, both count
-    if pairs:
-        rows = ((rows[:, None] & ~1) + np.arange(2)).astype(np.int32)
-    starts = range(0, samples, batch)
-
-    def source(info: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        at = starts[info.iteration % len(starts)]  # it is asked ahead of what is used
-        return numbers[at : at + batch], rows[at : at + batch]
-
-    pipeline = replay_pipeline(
-        source,
-        index=str(dataset.index_path),
-        batch_size=batch,
-        device=device,
-        device_id=torch.cuda.current_device() if device == "gpu" else None,
-        num_threads=num_threads or default_threads(),
-        size=(spec.size, spec.size),
-        stored_size=spec.size,
-        interpolation=spec.interpolation,
-        dtype="float32" if mixing else "uint8",  # in 0 … 255, as the teacher saw it
-        mean=(),
-        std=(),
-        layout="CHW",
-        mixing=mixing,
-    )
+    numbers, rows = _choose(dataset, samples, seed)
+    pairs = rows.ndim == 2
     divergences, equal = [], []
-    for _ in starts:
-        views, _, ids, stored, *_ = (stacked(output) for output in pipeline.run())
-        if pairs:
-            views, ids, stored = (tensor.flatten(0, 1) for tensor in (views, ids, stored))
+    for views, ids, stored in _replayed(dataset, numbers, rows, device, batch, num_threads or default_threads()):
         now = teacher.predict(views).cpu()
-        ids, stored = ids.cpu().long(), stored.cpu().double()
         divergences.append(_divergence(now.double().gather(1, ids), stored).numpy())
         equal.append((sparsify(now, 1)[0][:, 0] == ids[:, 0]).numpy())
     kl = np.concatenate(divergences)
@@ -134,6 +102,65 @@ def check_teacher(
         teacher_is_the_same=teacher.facts()["weights_digest"] == (dataset.manifest.teacher or {}).get("weights_digest"),
         worst=(dataset.keys[int(numbers[worst // (2 if pairs else 1)])], int(rows.ravel()[worst])),
     )
+
+
+def _choose(dataset: Dataset, samples: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Random sample numbers (S,), rising, and a row of each: (S,), or (S, 2) of a double-mix.
+
+    The rows of a double-mix are replayed together in pairs, and both count.
+    """
+    rng = np.random.default_rng(seed)
+    numbers = rng.integers(0, len(dataset), samples)
+    rows: npt.NDArray[np.int32] = rng.integers(0, dataset.num_views, samples).astype(np.int32)
+    order = np.lexsort((rows, numbers))
+    numbers, rows = numbers[order], rows[order]
+    if dataset.spec.mixing is not None and dataset.spec.mixing.double:
+        rows = ((rows[:, None] & ~1) + np.arange(2)).astype(np.int32)
+    return numbers, rows
+
+
+def _replayed(
+    dataset: Dataset,
+    numbers: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int32],
+    device: Device,
+    batch: int,
+    num_threads: int,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """What is stored of ``rows`` of the samples ``numbers``, in batches.
+
+    Yields:
+      The views (m, 3, H, W), replayed on ``device``; teacher ids (m, K) int64 and probabilities (m, K) float64, on the
+        CPU.
+    """
+    spec, starts = dataset.spec, range(0, len(numbers), batch)
+    mixing = spec.mixing is not None
+
+    def source(info: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        at = starts[info.iteration % len(starts)]  # it is asked ahead of what is used
+        return numbers[at : at + batch], rows[at : at + batch]
+
+    pipeline = replay_pipeline(
+        source,
+        index=str(dataset.index_path),
+        batch_size=batch,
+        device=device,
+        device_id=torch.cuda.current_device() if device == "gpu" else None,
+        num_threads=num_threads,
+        size=(spec.size, spec.size),
+        stored_size=spec.size,
+        interpolation=spec.interpolation,
+        dtype="float32" if mixing else "uint8",  # in 0 … 255, as the teacher saw it
+        mean=(),
+        std=(),
+        layout="CHW",
+        mixing=mixing,
+    )
+    for _ in starts:
+        views, _, ids, stored, *_ = (stacked(output) for output in pipeline.run())
+        if rows.ndim == 2:
+            views, ids, stored = (tensor.flatten(0, 1) for tensor in (views, ids, stored))
+        yield views, ids.cpu().long(), stored.cpu().double()
 
 
 def _divergence(now: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:

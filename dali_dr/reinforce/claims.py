@@ -1,15 +1,18 @@
 """Claims: who works on which piece of work, agreed by files in a shared folder, without a coordinator.
 
-A claim saves work and decides nothing else: pieces are deterministic and published atomically, so two workers on one piece
-cost time and change no byte. So the protocol may err rarely, and must never get stuck:
+A claim saves work and decides nothing else: pieces are deterministic and published atomically, so two workers on one
+piece cost time and change no byte. So the protocol may err rarely, and must never get stuck:
 
 - A claim on a piece is a file PIECE.G, made with O_EXCL, which exactly one process can (on NFS since version 3, and on
-  parallel file systems). The file with the highest generation G counts. A stale claim is taken over by making PIECE.G+1:
-  nothing is deleted or overwritten, so there is no instant at which two processes could both believe that they won.
+  parallel file systems). The file with the highest generation G counts. A stale claim is taken over by making
+  PIECE.G+1: nothing is deleted or overwritten, so there is no instant at which two processes could both believe that
+  they won.
 - While it works, the owner writes a rising count into its file. Who waits reads that file and measures by its own
   monotonic clock how long the count has stood still; past the lease, the claim is stale. No two clocks are compared,
-  neither of machines nor of the file server. Reading means opening, and opening is what makes NFS look at the server again.
-- A process on the same machine need not wait: a process number that is gone, or was given to a later process, is a dead owner.
+  neither of machines nor of the file server. Reading means opening, and opening is what makes NFS look at the server
+  again.
+- A process on the same machine need not wait: a process number that is gone, or was given to a later process, is a dead
+  owner.
 - An owner that was stopped or cut off finds PIECE.G+1 when it wants to publish, and throws its work away.
 """
 
@@ -27,7 +30,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-# NFS clients may show attributes up to 60 s old (acregmax, acdirmax); three times that, and a busy file server's pauses, fit in.
+CLAIMS_NAME: Final = ".claims"  # the folder of a run's claims, in that of the data set
+# NFS clients may show attributes up to 60 s old (acregmax, acdirmax); three times that, and the pauses of a busy file
+# server, fit in.
 DEFAULT_LEASE: Final = 240.0
 _BEATS: Final = 8  # in a lease
 _RELEASED: Final = "released"
@@ -47,8 +52,8 @@ class Claim:
     """One piece, held. `beat` writes a sign of life; `Claims.held` does it in the background.
 
     Attributes:
-        piece: its name.
-        generation: G.
+      piece: its name.
+      generation: G.
     """
 
     def __init__(self, folder: Path, piece: str, generation: int, descriptor: int, at: int) -> None:
@@ -73,6 +78,7 @@ class Claim:
             self._write(_RELEASED)
 
     def close(self) -> None:
+        """Let go of the file; the claim stays, without further signs of life."""
         os.close(self._descriptor)
 
     def _write(self, text: str) -> None:
@@ -84,12 +90,12 @@ class Claims:
     """The claims in ``folder``, as one worker sees and takes them.
 
     Args:
-        folder: made if absent.
-        lease: seconds without a sign of life after which a claim is stale. The same for all workers.
+      folder: made if absent.
+      lease: seconds without a sign of life after which a claim is stale. The same for all workers.
     """
 
     def __init__(self, folder: Path, lease: float = DEFAULT_LEASE) -> None:
-        self.folder, self.lease = folder, lease
+        self.folder, self.lease = folder.absolute(), lease
         folder.mkdir(parents=True, exist_ok=True)
         self._seen: dict[str, tuple[bytes, float]] = {}
 
@@ -97,7 +103,7 @@ class Claims:
         """Claim the first of ``pieces`` that nobody claimed, else the first whose claim is stale, else none.
 
         Raises:
-            ClaimsGone: the work is finished.
+          ClaimsGone: the work is finished.
         """
         if not self.folder.exists():
             raise ClaimsGone

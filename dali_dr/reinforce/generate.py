@@ -1,4 +1,4 @@
-"""Generation: draw views, replay them with the operator that training uses, ask the teacher, hand samples to the writer."""
+"""Generation: draw views, replay them with the operator that training uses, ask the teacher, make samples of it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from PIL import Image
 from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
+from dali_dr.encoded import image_info
 from dali_dr.errors import ShardError
 from dali_dr.loader.graph import stacked, view_pipeline
 from dali_dr.loader.options import Device, default_threads
 from dali_dr.record.labels import Reinforcements, sparsify
-from dali_dr.reinforce.sources import Source
-from dali_dr.reinforce.teachers import Teacher
-from dali_dr.shards.writer import Sample, image_info
+from dali_dr.reinforce.sources import Images
+from dali_dr.reinforce.teachers import Predictor
+from dali_dr.shards.sample import Sample
 
 _CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
 
@@ -43,7 +44,7 @@ class Generation:
     """
 
     spec: AugmentationSpec
-    teacher: Teacher
+    teacher: Predictor
     num_views: int
     topk: int = 10
     seed: int = 0
@@ -57,11 +58,12 @@ class Generation:
                 f"num_views is {self.num_views}, want an even number: the views of a double-mix come in pairs"
             )
 
-    def samples(self, source: Source, begin: int, end: int) -> Iterator[Sample]:
+    def samples(self, source: Images, begin: int, end: int) -> Iterator[Sample]:
         """Reinforces images begin … end-1 of a source, in order; an image that cannot be decoded comes without views.
 
-        Teacher batches are cut from `begin` on and end at `end`. A prediction may change in its last bits with the batch
-        that it is computed in; shards are fixed ranges of the source, so each has its own batches, whoever computes it.
+        Teacher batches are cut from `begin` on and end at `end`. A prediction may change in its last bits with the
+        batch that it is computed in; shards are fixed ranges of the source, so each has its own batches, whoever
+        computes it.
         """
         feed = _Feed(self, source, begin, end)
         pipeline = view_pipeline(
@@ -115,9 +117,9 @@ class _Image:
 
 
 class _Feed:
-    """Cuts the work into batches for the pipeline, which asks ahead of the teacher, and repeats them for the teacher."""
+    """Cuts the work into batches for the pipeline, which asks ahead of the teacher, and repeats them for the latter."""
 
-    def __init__(self, generation: Generation, source: Source, begin: int, end: int) -> None:
+    def __init__(self, generation: Generation, source: Images, begin: int, end: int) -> None:
         self._generation = generation
         self._source = source
         self._read = functools.lru_cache(_CACHED_FILES)(source.read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,15 @@ from PIL import Image, ImageDraw, ImageFont
 from dali_dr.shards import tar
 from dali_dr.shards.manifest import Manifest
 
+REPORT_NAME: Final = "report"  # the folder of it, in that of the data set
+_SUMMARY: Final = "summary.json"
 CONFIDENCE_BINS: Final = 50  # of 0..1
 
 
 def write_report(
     folder: Path, manifest: Manifest, figures: Sequence[dict[str, Any]], skipped: Sequence[dict[str, str]]
 ) -> dict[str, Any]:
-    """Writes summary.json, confidence.png and skipped.jsonl (which is absent where nothing was skipped) into ``folder``.
+    """Writes summary.json, confidence.png and skipped.jsonl (absent where nothing was skipped) into ``folder``.
 
     Args:
       folder: made if absent.
@@ -60,8 +63,16 @@ def write_report(
     partial = tar.temporary(folder / "confidence.png")
     histogram(counts, summary["mean_confidence"]).save(partial, "PNG")
     partial.replace(folder / "confidence.png")
-    tar.write_atomically(folder / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    tar.write_atomically(folder / _SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """The summary of the data set in ``out``; empty if there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        summary: dict[str, Any] = json.loads((out / REPORT_NAME / _SUMMARY).read_bytes())
+        return summary
+    return {}
 
 
 def histogram(counts: npt.NDArray[np.int64], mean: float) -> Image.Image:

@@ -25,7 +25,7 @@ _Floats = npt.NDArray[np.float64]
 
 
 def random_order(count: int, key: str, seed: int) -> npt.NDArray[np.intp]:
-    """A permutation of 0..count-1 that depends on (count, key, seed) alone, on any machine: raw Philox words, sorted."""
+    """A permutation of 0..count-1 that depends on (count, key, seed) alone: raw Philox words, sorted."""
     return np.argsort(_philox(key, seed).random_raw(count), kind="stable")
 
 
@@ -33,18 +33,18 @@ def select(probs: npt.NDArray[Any], keep: int, how: Select, *, key: str, seed: i
     """Rows of the views to keep, in rising order.
 
     "random" is a keyed permutation's first rows. Confidence is the highest probability, entropy that of the whole row.
-    "kmeans" keeps the view nearest to each of ``keep`` centres of the predictions: views that differ in what the teacher
-    sees. Ties go to the lower row.
+    "kmeans" keeps the view nearest to each of ``keep`` centres of the predictions: views that differ in what the
+    teacher sees. Ties go to the lower row.
 
     Args:
-        probs: (P, C), the teacher's probabilities of the candidates; C may be a part of the classes, most likely first.
-        keep: 1..P.
-        how: see above.
-        key: of the sample.
-        seed: of the data set.
+      probs: (P, C), the teacher's probabilities of the candidates; C may be a part of the classes, most likely first.
+      keep: 1..P.
+      how: see above.
+      key: of the sample.
+      seed: of the data set.
 
     Returns:
-        (keep,) distinct integers.
+      (keep,) distinct integers.
     """
     if not 1 <= keep <= len(probs):
         raise ValueError(f"select: cannot keep {keep} of {len(probs)} views")

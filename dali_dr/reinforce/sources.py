@@ -10,25 +10,25 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import ShardError
 from dali_dr.shards import tar
 from dali_dr.shards.facts import members_of, read_image
 from dali_dr.shards.manifest import ImageTar
-from dali_dr.shards.writer import Place, safe_key
+from dali_dr.shards.sample import Place, safe_key
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SYNSET = re.compile(r"n\d{8}")
 
 
-class Source(Protocol):
-    """Images to be reinforced, by number: distinct keys, class numbers and the encoded bytes."""
+class Images(Protocol):
+    """Images by number: distinct keys, class numbers and the encoded bytes. What generation asks for."""
 
     @property
     def keys(self) -> Sequence[str]: ...
@@ -36,26 +36,38 @@ class Source(Protocol):
     @property
     def labels(self) -> Sequence[int] | npt.NDArray[np.int32]: ...
 
-    @property
-    def class_names(self) -> Sequence[str]: ...
-
     def __len__(self) -> int: ...
 
     def read(self, number: int) -> bytes: ...
 
 
-def open_source(what: str | Path) -> Source:
-    """The source that ``what`` names: a folder, a pattern of webdataset tars (or one), or a .csv or .jsonl list of files.
+class Source(Images, Protocol):
+    """Images to be reinforced: what a user gives, with the names of the classes."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class TarSource(Source, Protocol):
+    """A source whose images lie in tars, beside which a sidecar data set may be written."""
+
+    def place(self, number: int) -> Place:
+        """Where image ``number`` lies."""
+
+    def image_tars(self, out: Path) -> tuple[ImageTar, ...]:
+        """The tars, as the manifest of a sidecar data set in ``out`` names them."""
+
+
+def staying_in_tars(source: Source) -> TarSource:
+    """``source``, of which it is known that its images lie in tars.
 
     Raises:
-      ShardError: it is none of these, or holds no images.
+      ShardError: they do not.
     """
-    text = str(what)
-    if text.endswith((".csv", ".jsonl")):
-        return FileList.load(Path(text))
-    if text.endswith(".tar"):
-        return WebDatasetTars.scan([Path(p) for p in sorted(glob.glob(text, recursive=True)) or [text]])  # noqa: PTH207  (absolute patterns)
-    return ImageFolder.scan(Path(text))
+    if not isinstance(source, TarSource):
+        raise ShardError("a sidecar data set goes with images in tars: give a pattern such as 'images/*.tar'")
+    return source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +81,7 @@ class ImageFolder:
     Attributes:
       root: the folder.
       files: image files relative to root, in order.
-      keys: the sample keys: the files without extension, made safe by `dali_dr.shards.writer.safe_key`.
+      keys: the sample keys: the files without extension, made safe by `dali_dr.shards.sample.safe_key`.
       labels: class numbers.
       class_names: names by class number: ImageNet's own for synsets, else those of the folders.
     """
@@ -80,6 +92,9 @@ class ImageFolder:
     labels: Sequence[int]
     class_names: Sequence[str]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.absolute())  # the working directory may change before `read`
+
     @classmethod
     def scan(cls, root: Path) -> ImageFolder:
         """Lists the images under `root`.
@@ -89,13 +104,13 @@ class ImageFolder:
         """
         if not root.is_dir():
             raise ShardError(f"{root} is not a folder: give a folder of class folders of images")
-        files = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower()[1:] in SUFFIXES)
         classes = [_class_of(f) for f in files]
         if not files or None in classes:
             stray = f" ({root / files[classes.index(None)]} is in none)" if files else ""
             raise ShardError(
                 f"{root} holds no images in class folders{stray}: expected {root}/CLASS/NAME.jpg "
-                f"(or {', '.join(IMAGE_SUFFIXES)}), or ImageNet's file names such as n01440764_10026.JPEG"
+                f"(or {', '.join(f'.{s}' for s in SUFFIXES)}), or ImageNet's file names such as n01440764_10026.JPEG"
             )
         names = sorted({c for c in classes if c is not None})
         synsets, descriptions = imagenet_classes() if all(_SYNSET.fullmatch(n) for n in names) else ((), ())
@@ -118,8 +133,8 @@ class ImageFolder:
 class FileList:
     """Images listed in a file: CSV with a header or JSON Lines, with "path", "label" and, if wanted, "key".
 
-    Paths are relative to the list's folder, or absolute. Labels that are all integers are class numbers; others are names,
-    which are numbered in sorted order.
+    Paths are relative to the list's folder, or absolute. Labels that are all integers are class numbers; others are
+    names, which are numbered in sorted order.
 
     Attributes:
       files: image files.
@@ -132,6 +147,9 @@ class FileList:
     keys: Sequence[str]
     labels: Sequence[int]
     class_names: Sequence[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", [file.absolute() for file in self.files])  # as in `ImageFolder`
 
     @classmethod
     def load(cls, path: Path) -> FileList:
@@ -200,6 +218,15 @@ class WebDatasetTars:
     members: npt.NDArray[np.int64]
     class_names: Sequence[str]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tars", [path.absolute() for path in self.tars])  # as in `ImageFolder`
+
+    @classmethod
+    def match(cls, pattern: str) -> WebDatasetTars:
+        """Reads the tars whose names match ``pattern`` ("**": any folders), in sorted order; see `scan`."""
+        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (absolute patterns)
+        return cls.scan([Path(path) for path in found or [pattern]])
+
     @classmethod
     def scan(cls, tars: Sequence[Path]) -> WebDatasetTars:
         """Reads the headers of the tars, and their labels.
@@ -234,6 +261,37 @@ class WebDatasetTars:
     def image_tars(self, out: Path) -> tuple[ImageTar, ...]:
         """The tars, as the manifest of a sidecar data set in ``out`` names them."""
         return tuple(ImageTar(os.path.relpath(path, out), path.stat().st_size) for path in self.tars)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of source.
+
+    Attributes:
+      is_meant: whether the text that a user gives names one.
+      open: makes the source of it.
+    """
+
+    is_meant: Callable[[str], bool]
+    open: Callable[[str], Source]
+
+
+KINDS: Final = (
+    Kind(lambda text: text.endswith((".csv", ".jsonl")), lambda text: FileList.load(Path(text))),
+    Kind(lambda text: text.endswith(".tar"), WebDatasetTars.match),
+    Kind(lambda text: True, lambda text: ImageFolder.scan(Path(text))),
+)
+"""The first that is meant is opened. To add a kind of source: a class with what `Source` wants, and a row here."""
+
+
+def open_source(what: str | Path) -> Source:
+    """The source that ``what`` names: a folder, a pattern of webdataset tars (or one), or a .csv or .jsonl list.
+
+    Raises:
+      ShardError: it is none of these, or holds no images.
+    """
+    text = str(what)
+    return next(kind for kind in KINDS if kind.is_meant(text)).open(text)
 
 
 def _keys_of(files: Iterable[Path]) -> list[str]:

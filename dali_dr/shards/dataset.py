@@ -30,16 +30,17 @@ class Dataset:
     shards will do; the object can be pickled and used after a fork.
 
     Attributes:
-        path: the folder.
-        manifest: its dataset.json.
-        index: its mapped index.
+      path: the folder.
+      manifest: its dataset.json.
+      index: its mapped index.
 
     Raises:
-        ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says.
+      ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        # Shards are opened when samples are asked for, and the working directory may change before. Links stay links.
+        self.path = Path(path).absolute()
         if not self.path.is_dir():
             raise ShardError(f"{self.path}: no such folder; a data set is a folder that write_shards made")
         self.manifest = Manifest.load(self.path)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.decode import Record, decode
 from dali_dr.shards import tar
@@ -45,16 +46,16 @@ class ShardFacts:
     """One shard's facts; the lists have one item per sample, in order.
 
     Attributes:
-        name: file name of the tar.
-        bytes: its length.
-        sha256: its SHA-256, hex.
-        keys, labels: of the samples.
-        images, records: (offset / 512, length in bytes) of each image and record; length 0: no record.
-        views: views of each image; 0 without record.
-        topk: teacher classes per view; -1 without records, None before the first sample.
-        skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
-        reasons: why each of ``skipped`` was.
-        image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
+      name: file name of the tar.
+      bytes: its length.
+      sha256: its SHA-256, hex.
+      keys, labels: of the samples.
+      images, records: (offset / 512, length in bytes) of each image and record; length 0: no record.
+      views: views of each image; 0 without record.
+      topk: teacher classes per view; -1 without records, None before the first sample.
+      skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
+      reasons: why each of ``skipped`` was.
+      image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
     """
 
     name: str
@@ -105,7 +106,7 @@ class ShardFacts:
         )
 
     def entries(self) -> npt.NDArray[Any]:
-        """The index entries (S,) of ``ENTRY``; file numbers are left 0, but for ``image_file`` of a sidecar shard, which
+        """The index entries (S,) of ``ENTRY``; file numbers are left 0, but for ``image_file`` of a sidecar shard, that
         counts in `Manifest.image_tars`."""
         entries = np.zeros(len(self.keys), ENTRY)
         for kind, places in (("image", self.images), ("record", self.records)):
@@ -154,12 +155,12 @@ class ImageTars:
     """The images and labels of a sidecar data set by key, found by reading through its image tars when first asked.
 
     Args:
-        folder: of the data set.
-        tars: `Manifest.image_tars`.
+      folder: of the data set.
+      tars: `Manifest.image_tars`.
     """
 
     def __init__(self, folder: Path, tars: Sequence[ImageTar]) -> None:
-        self.paths = [folder / image_tar.path for image_tar in tars]
+        self.paths = [folder.absolute() / image_tar.path for image_tar in tars]
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest) -> ImageTars | None:
@@ -182,23 +183,23 @@ class ImageTars:
 
 
 def read_image(path: Path, number: int, members: list[tar.Member]) -> StoredSample:
-    """The image sample in a tar that others made: one image, a label in KEY.cls or as "label" in KEY.json, and whatever else.
+    """The image sample in a tar that others made: one image, a label in KEY.cls or as "label" in KEY.json, and more.
 
     Args:
-        path: the tar.
-        number: of the tar in `Manifest.image_tars`.
-        members: neighbours with one key.
+      path: the tar.
+      number: of the tar in `Manifest.image_tars`.
+      members: neighbours with one key.
 
     Raises:
-        ShardError: naming tar and key.
+      ShardError: naming tar and key.
     """
     key = members[0].key
-    images = [member for member in members if member.suffix.lower() in tar.IMAGE_SUFFIXES]
+    images = [member for member in members if member.suffix.lower() in SUFFIXES]
     labels = [m for suffix in (tar.LABEL_SUFFIX, "json") for m in members if m.suffix.lower() == suffix]
     if len(images) != 1 or not labels:
         raise ShardError(
             f"{path}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
-            f'({", ".join(tar.IMAGE_SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
+            f'({", ".join(SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
         )
     text = tar.read_at(path, labels[0].offset, labels[0].size)
     try:
@@ -215,11 +216,11 @@ def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = Tru
     """The facts of ``shard``, read from the tar alone.
 
     Args:
-        images: of a sidecar data set; None where the shard holds its images.
-        full: also hash the file and decode every record; else sha256 and the counts of views stay empty.
+      images: of a sidecar data set; None where the shard holds its images.
+      full: also hash the file and decode every record; else sha256 and the counts of views stay empty.
 
     Raises:
-        ShardError: naming shard and key, if a sample lacks its image or label or a record is damaged.
+      ShardError: naming shard and key, if a sample lacks its image or label or a record is damaged.
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
     for members in members_of(shard):
@@ -239,7 +240,7 @@ def read_sample(shard: Path, members: list[tar.Member], images: ImageTars | None
     """The sample that ``members`` make up, with its image from ``images`` if it is a sidecar shard.
 
     Raises:
-        ShardError: naming shard and key, if they do not make one.
+      ShardError: naming shard and key, if they do not make one.
     """
     key = members[0].key
     if images is not None:
@@ -253,11 +254,11 @@ def read_sample(shard: Path, members: list[tar.Member], images: ImageTars | None
         except ShardError as error:
             raise ShardError(f"{shard}: {error}") from error
     parts = {member.suffix: member for member in members}
-    pictures = [parts[suffix] for suffix in tar.IMAGE_SUFFIXES if suffix in parts]
+    pictures = [parts[suffix] for suffix in SUFFIXES if suffix in parts]
     if len(pictures) != 1 or tar.LABEL_SUFFIX not in parts or len(parts) != len(members):
         raise ShardError(
             f"{shard}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
-            f"({', '.join(tar.IMAGE_SUFFIXES)}), one {tar.LABEL_SUFFIX} and at most one of each other"
+            f"({', '.join(SUFFIXES)}), one {tar.LABEL_SUFFIX} and at most one of each other"
         )
     label = parts[tar.LABEL_SUFFIX]
     text = tar.read_at(shard, label.offset, label.size)

@@ -82,19 +82,19 @@ class SampleIndex:
     """The mapped index at ``path``.
 
     Attributes:
-        path: the file.
-        entries: (S,) structured array of ``ENTRY``, read-only, in the mapping.
-        keys: lazily decoded sequence of S keys.
-        files: the files that samples lie in.
-        num_classes: labels are below it.
+      path: the file.
+      entries: (S,) structured array of ``ENTRY``, read-only, in the mapping.
+      keys: lazily decoded sequence of S keys.
+      files: the files that samples lie in.
+      num_classes: labels are below it.
 
     Raises:
-        ShardError: if the file is missing, of another version, or its lengths do not fit together. Entries and
-            key offsets are checked when they are used, so that opening touches a few pages only.
+      ShardError: if the file is missing, of another version, or its lengths do not fit together. Entries and
+        key offsets are checked when they are used, so that opening touches a few pages only.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # others open it by this name later
         try:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -190,8 +190,8 @@ class SampleTable:
     """Samples as they are collected for an index: entries and keys, grown file by file.
 
     Args:
-        image_tars: tars of the images, where they are not beside their records; ``image_file`` of the entries that are
-            added counts in them. They follow the other files in the index.
+      image_tars: tars of the images, where they are not beside their records; ``image_file`` of the entries that are
+        added counts in them. They follow the other files in the index.
     """
 
     def __init__(self, image_tars: Sequence[IndexedFile] = ()) -> None:

@@ -39,8 +39,8 @@ class ImageTar:
     """A tar of images that nobody rewrites, beside which the shards hold records alone (a sidecar data set).
 
     Attributes:
-        path: of the tar, relative to the data set's folder (or absolute).
-        bytes: its length.
+      path: of the tar, relative to the data set's folder (or absolute).
+      bytes: its length.
     """
 
     path: str
@@ -52,22 +52,22 @@ class Manifest:
     """A data set's manifest.
 
     Attributes:
-        num_classes: labels and teacher ids are below it.
-        class_names: one name per class, or None.
-        name: shards are called NAME-000000.tar and on.
-        samples_per_shard: of every shard but the last.
-        spec: what the views were drawn from; None without reinforcements.
-        teacher: names, weights_digest, input_size, normalisation {mean, std} and what else the writer said; or None.
-        probabilities: encoding of the teacher's probabilities; None without reinforcements.
-        log_step: nats per unit of the "log8" encoding, None for the others.
-        seed: seed of the drawn views, where one was used.
-        extra: free for the user; JSON-able.
-        image_tars: where the images are, of a sidecar data set; empty where each shard holds its images.
-        shards: in order of the samples.
-        views_min, views_max: views per image; 0 without reinforcements.
-        topk: stored teacher classes per view.
-        record_bytes: bytes of all records, compressed.
-        versions: of the libraries that drew and replayed.
+      num_classes: labels and teacher ids are below it.
+      class_names: one name per class, or None.
+      name: shards are called NAME-000000.tar and on.
+      samples_per_shard: of every shard but the last.
+      spec: what the views were drawn from; None without reinforcements.
+      teacher: names, weights_digest, input_size, normalisation {mean, std} and what else the writer said; or None.
+      probabilities: encoding of the teacher's probabilities; None without reinforcements.
+      log_step: nats per unit of the "log8" encoding, None for the others.
+      seed: seed of the drawn views, where one was used.
+      extra: free for the user; JSON-able.
+      image_tars: where the images are, of a sidecar data set; empty where each shard holds its images.
+      shards: in order of the samples.
+      views_min, views_max: views per image; 0 without reinforcements.
+      topk: stored teacher classes per view.
+      record_bytes: bytes of all records, compressed.
+      versions: of the libraries that drew and replayed.
     """
 
     num_classes: int
@@ -95,7 +95,7 @@ class Manifest:
 
     @property
     def num_outputs(self) -> int:
-        """Length of the teacher's output, of which soft_ids are places: the classes, or the dimensions of an embedding."""
+        """Length of the teacher's output, of which soft_ids are places: classes, or dimensions of an embedding."""
         return int((self.teacher or {}).get("outputs", self.num_classes))
 
     def to_json(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Manifest:
         """The manifest in ``data``, checked against the schema.
 
         Raises:
-            ShardError: naming ``where`` and the member at fault, or the format versions that can be read.
+          ShardError: naming ``where`` and the member at fault, or the format versions that can be read.
         """
         version = data.get("format_version") if isinstance(data, dict) else None
         if version != FORMAT_VERSION:

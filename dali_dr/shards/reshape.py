@@ -20,7 +20,8 @@ from dali_dr.shards import tar
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index import IndexedFile
 from dali_dr.shards.manifest import ImageTar, Manifest
-from dali_dr.shards.writer import SAMPLES_PER_SHARD, Place, Sample, write_shards
+from dali_dr.shards.sample import Place, Sample
+from dali_dr.shards.write import SAMPLES_PER_SHARD, write_shards
 
 Choice = Literal["random", "even"]
 CHOICES: Final[tuple[Choice, ...]] = ("random", "even")
@@ -30,10 +31,10 @@ _PERSON: Final = b"dali_dr subset 1"  # version of the derivation of the random 
 def choose_rows(count: int, keep: int, choice: Choice, key: str, seed: int = 0) -> npt.NDArray[np.intp]:
     """Which ``keep`` of a record's ``count`` rows stay, in rising order.
 
-    Rows are stored by falling confidence, so the first ones would be the easy ones. "random": the first of a permutation
-    that depends on (key, count, seed) alone; as every view was drawn independently, the result is distributed as if fewer
-    had been drawn, and a smaller subset lies within a larger one. "even": row floor((i + 0.5) * count / keep), that is one of
-    every stretch of confidence, which keeps the mean confidence of each image closest.
+    Rows are stored by falling confidence, so the first ones would be the easy ones. "random": the first of a
+    permutation that depends on (key, count, seed) alone; as every view was drawn independently, the result is
+    distributed as if fewer had been drawn, and a smaller subset lies within a larger one. "even": row floor((i + 0.5) *
+    count / keep), that is one of every stretch of confidence, which keeps the mean confidence of each image closest.
     """
     if choice == "even":
         return ((np.arange(keep) + 0.5) * count / keep).astype(np.intp)
@@ -45,11 +46,11 @@ def choose_images(dataset: Dataset, what: str | int | Sequence[str]) -> npt.NDAr
     """Sample numbers, rising, of the images that ``what`` names.
 
     Args:
-        what: a number of images (the same ones every time, spread over the data set by a hash of their keys), a range
-            "BEGIN:END" of sample numbers, a file with a key per line, or a sequence of keys.
+      what: a number of images (the same ones every time, spread over the data set by a hash of their keys), a range
+        "BEGIN:END" of sample numbers, a file with a key per line, or a sequence of keys.
 
     Raises:
-        ShardError: a key is not there, or the number or range is empty or beyond the data set.
+      ShardError: a key is not there, or the number or range is empty or beyond the data set.
     """
     if isinstance(what, str) and what.isdecimal():
         what = int(what)
@@ -94,22 +95,22 @@ def subset(
 ) -> Manifest:
     """Write a smaller data set with some views, teacher classes or images of another.
 
-    ImageNet+ "Small" is 100 views of 400 and the 5 likeliest classes of 10. Probabilities stay what they are (the rest of the
-    mass grows); with the logarithmic encoding, only the rest is rounded anew.
+    ImageNet+ "Small" is 100 views of 400 and the 5 likeliest classes of 10. Probabilities stay what they are (the rest
+    of the mass grows); with the logarithmic encoding, only the rest is rounded anew.
 
     Args:
-        source: a reinforced data set.
-        out: folder to write, or to continue.
-        views: kept of each image, see `choose_rows`; None: all.
-        topk: likeliest classes kept of each view; None: all.
-        images: kept, see `choose_images`; None: all.
-        choice: of the views.
-        sidecar: write the records alone, beside the tars that hold the images of ``source``.
-        samples_per_shard: None: as ``source`` has it.
-        progress: show a progress bar.
+      source: a reinforced data set.
+      out: folder to write, or to continue.
+      views: kept of each image, see `choose_rows`; None: all.
+      topk: likeliest classes kept of each view; None: all.
+      images: kept, see `choose_images`; None: all.
+      choice: of the views.
+      sidecar: write the records alone, beside the tars that hold the images of ``source``.
+      samples_per_shard: None: as ``source`` has it.
+      progress: show a progress bar.
 
     Raises:
-        ShardError: what is asked for is not there, or ``out`` holds something else.
+      ShardError: what is asked for is not there, or ``out`` holds something else.
     """
     data = _reinforced(source)
     manifest = data.manifest
@@ -149,14 +150,14 @@ def merge(
     """Write a data set with the views of two runs on the same images, such as two of 200 views with different seeds.
 
     Args:
-        first, second: reinforced data sets of the same images, spec, teacher, K and encoding.
-        out: folder to write, or to continue.
-        sidecar: write the records alone, beside the tars that hold the images of ``first``.
-        samples_per_shard: None: as ``first`` has it.
-        progress: show a progress bar.
+      first, second: reinforced data sets of the same images, spec, teacher, K and encoding.
+      out: folder to write, or to continue.
+      sidecar: write the records alone, beside the tars that hold the images of ``first``.
+      samples_per_shard: None: as ``first`` has it.
+      progress: show a progress bar.
 
     Raises:
-        ShardError: saying in what the two differ; or they share the seed, and so their views.
+      ShardError: saying in what the two differ; or they share the seed, and so their views.
     """
     data, other = _reinforced(first), _reinforced(second)
     a, b = data.manifest, other.manifest

@@ -14,7 +14,6 @@ from dali_dr.errors import ShardError
 BLOCK: Final = tarfile.BLOCKSIZE  # 512: headers and data start at multiples of it
 RECORD_SUFFIX: Final = "dr.zst"
 LABEL_SUFFIX: Final = "cls"
-IMAGE_SUFFIXES: Final = ("jpg", "png", "webp", "jpeg")  # the writer uses the first three
 
 
 class Member(NamedTuple):
@@ -45,7 +44,7 @@ def header(name: str, size: int) -> bytes:
     make equal shards.
 
     Raises:
-        ValueError: if the name does not fit (100 bytes after a slash, 155 before it) or size exceeds 8 GiB.
+      ValueError: if the name does not fit (100 bytes after a slash, 155 before it) or size exceeds 8 GiB.
     """
     info = tarfile.TarInfo(name)  # its defaults: mode 0644, mtime, uid and gid 0, no user or group name
     info.size = size
@@ -79,7 +78,7 @@ def scan(path: Path) -> Iterator[Member]:
     """The regular files of the tar at ``path``, in order.
 
     Raises:
-        ShardError: if the file is missing, cut off or not a tar.
+      ShardError: if the file is missing, cut off or not a tar.
     """
     try:
         with tarfile.open(path, "r:", encoding="utf-8") as archive:
@@ -127,7 +126,7 @@ def create_atomically(path: Path, *chunks: bytes | memoryview) -> bool:
     """As `write_atomically`, but only where there is no ``path`` yet; of several callers, one succeeds.
 
     Returns:
-        Whether it was this call that made the file.
+      Whether it was this call that made the file.
     """
     partial = _write_temporary(path, *chunks)
     try:
@@ -164,7 +163,7 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
     """``size`` bytes of ``path`` from ``offset``; no descriptor is kept, so a data set may have any number of files.
 
     Raises:
-        ShardError: if the file is missing or too short.
+      ShardError: if the file is missing or too short.
     """
     try:
         with path.open("rb", buffering=0) as file:

@@ -11,12 +11,13 @@ import numpy as np
 import tqdm
 
 from dali_dr.augment.views import Mix
+from dali_dr.encoded import image_info, written_suffix
 from dali_dr.errors import ShardError
 from dali_dr.shards import tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, digest, image_files, members_of, read_record, read_sample
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleIndex
+from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest, ShardInfo
-from dali_dr.shards.writer import KeyTable, image_info
 
 MAX_PROBLEMS: Final = 100  # more are counted, not kept
 _INDEX_ADVICE: Final = "delete it, it is rebuilt when the data set is opened"
@@ -27,10 +28,10 @@ class VerifyReport:
     """What `verify` found.
 
     Attributes:
-        images, records, views: that were read.
-        bytes: of all shards.
-        problems: the first `MAX_PROBLEMS`, each naming the shard and, where it concerns one, the key.
-        problem_count: all of them.
+      images, records, views: that were read.
+      bytes: of all shards.
+      problems: the first `MAX_PROBLEMS`, each naming the shard and, where it concerns one, the key.
+      problem_count: all of them.
     """
 
     images: int = 0
@@ -60,11 +61,11 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
     the spec and the manifest's K and encoding; counts; keys, which must be distinct.
 
     Args:
-        images: decode every image too, about 1 ms each; otherwise only their headers are read.
-        progress: show a progress bar.
+      images: decode every image too, about 1 ms each; otherwise only their headers are read.
+      progress: show a progress bar.
 
     Raises:
-        ShardError: if there is no readable manifest. Anything else is in the report.
+      ShardError: if there is no readable manifest. Anything else is in the report.
     """
     folder = Path(path)
     manifest = Manifest.load(folder)
@@ -177,10 +178,11 @@ class _Partners:
         """One for each partner image that a crop leaves."""
         for number in np.flatnonzero((self._reach > self._sizes).any(axis=1)):
             axis = int(np.argmax(self._reach[number] > self._sizes[number]))
+            height, width = self._sizes[number]
             yield (
-                f"a view of sample {self._from[number, axis]} is mixed with sample {number}, of {self._sizes[number, 0]}x"
-                f"{self._sizes[number, 1]} pixels, but its crop there reaches to {'row' if axis == 0 else 'column'} "
-                f"{self._reach[number, axis]}: the data set was put together from others, or its samples were reordered"
+                f"a view of sample {self._from[number, axis]} is mixed with sample {number}, of {height}x{width} "
+                f"pixels, but its crop there reaches to {'row' if axis == 0 else 'column'} {self._reach[number, axis]}: "
+                "the data set was put together from others, or its samples were reordered"
             )
 
 
@@ -205,7 +207,7 @@ def _check_sample(
         raise ValueError(f"its label is {sample.label}, dataset.json has {manifest.num_classes} classes")
     place = path if pictures is None or sample.image_tar is None else pictures.paths[sample.image_tar]
     suffix, height, width = image_info(tar.read_at(place, sample.image.offset, sample.image.size), full=images)
-    if pictures is None and suffix != sample.image.suffix.replace("jpeg", "jpg"):
+    if pictures is None and suffix != written_suffix(sample.image.suffix):
         raise ValueError(f"its image is a {suffix}, but called {sample.image.name}")
     if sample.record is None:
         if manifest.views_max:

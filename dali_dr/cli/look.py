@@ -1,0 +1,93 @@
+"""dali-dr info, verify, preview: what is in a data set, whether it is whole, what its views look like."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dali_dr.cli.common import add_quiet, command, positive, print_info, wants_gpu
+
+if TYPE_CHECKING:
+    from dali_dr.loader.options import Device
+    from dali_dr.reinforce.check import TeacherCheck
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommands."""
+    info = command(commands, "info", _info, "print what is in a data set")
+    info.add_argument("dataset", type=Path)
+
+    verify = command(commands, "verify", _verify, "check hashes, index and every record of a data set")
+    verify.add_argument("dataset", type=Path)
+    verify.add_argument("--images", action="store_true", help="decode every image too")
+    verify.add_argument(
+        "--teacher",
+        metavar="NAME[,NAME…]",
+        help="ask this teacher again about random stored views, replayed as in training; mean KL below 0.001 nats and "
+        "equal top-1 ids in 99.5 %% of them pass",
+    )
+    verify.add_argument(
+        "--samples", type=positive, default=200, metavar="N", help="views for --teacher (default %(default)s)"
+    )
+    verify.add_argument("--seed", type=int, default=0, help="of the choice of these views (default %(default)s)")
+    verify.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="for --teacher")
+    add_quiet(verify)
+
+    preview = command(commands, "preview", _preview, "draw a contact sheet of replayed views")
+    preview.add_argument("dataset", type=Path)
+    preview.add_argument("--out", type=Path, required=True, metavar="PNG")
+    preview.add_argument("--rows", type=positive, default=6, help="images (default %(default)s)")
+    preview.add_argument("--views", type=positive, default=5, help="views per image (default %(default)s)")
+
+
+def _info(options: argparse.Namespace) -> None:
+    print_info(options.dataset, options.json)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from dali_dr.shards.verify import verify
+
+    report = verify(options.dataset, images=options.images, progress=not options.quiet)
+    check = _ask_teacher(options) if options.teacher and report.ok else None  # what is broken need not be compared
+    ok = report.ok and (check is None or check.ok)
+    if options.json:
+        asked = {} if check is None else {"teacher": {"ok": check.ok, **dataclasses.asdict(check)}}
+        print(json.dumps({"ok": ok, **dataclasses.asdict(report), **asked}, indent=1))
+        return 0 if ok else 1
+    for problem in report.problems:
+        print(f"problem: {problem}")
+    more = report.problem_count - len(report.problems)
+    print(f"{report.images} images, {report.views} views, {report.bytes} bytes read: ", end="")
+    print("all is well" if report.ok else f"{report.problem_count} problems" + (f" ({more} not shown)" if more else ""))
+    if check is not None:
+        print(
+            f"{check.views} views replayed and predicted again: mean KL {check.kl_mean:.2e} nats, top-1 equal in "
+            f"{check.top1_equal:.2%}: {'all is well' if check.ok else 'not what is stored'}"
+        )
+        if not check.teacher_is_the_same:
+            print("problem: the weights of this teacher are not those that made the data set")
+        if not check.ok:
+            print(f"the largest divergence, {check.kl_max:.2e}, has view {check.worst[1]} of {check.worst[0]}")
+    return 0 if ok else 1
+
+
+def _ask_teacher(options: argparse.Namespace) -> TeacherCheck:
+    from dali_dr.reinforce.check import check_teacher, load_stored_teacher
+    from dali_dr.shards.dataset import Dataset
+
+    gpu = wants_gpu(options.device)
+    dataset = Dataset(options.dataset)
+    teacher = load_stored_teacher(dataset, options.teacher, "cuda" if gpu else "cpu")
+    device: Device = "gpu" if gpu else "cpu"
+    return check_teacher(dataset, teacher, samples=options.samples, seed=options.seed, device=device)
+
+
+def _preview(options: argparse.Namespace) -> None:
+    from dali_dr.preview import save_contact_sheet
+    from dali_dr.shards.dataset import Dataset
+
+    save_contact_sheet(Dataset(options.dataset), options.out, options.rows, options.views)
+    print(json.dumps({"sheet": str(options.out)}) if options.json else f"wrote {options.out}")

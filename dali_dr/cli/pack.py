@@ -1,0 +1,40 @@
+"""dali-dr pack: a folder of images as plain shards."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dali_dr.cli.common import FOLDER_HELP, add_output, add_quiet, command, positive, print_info
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommand."""
+    pack = command(commands, "pack", _pack, "pack a folder of images into plain shards, without reinforcements")
+    pack.add_argument("folder", type=Path, help=FOLDER_HELP)
+    add_output(pack, "data set to write, or to go on with")
+    pack.add_argument("--samples-per-shard", type=positive, default=None, metavar="N")
+    pack.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with a damaged image")
+    add_quiet(pack)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from dali_dr.reinforce.sources import ImageFolder
+    from dali_dr.shards.sample import Sample
+    from dali_dr.shards.write import write_shards
+
+    source = ImageFolder.scan(options.folder)
+    sizes = {"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}
+    write_shards(
+        lambda start: (Sample(source.keys[n], source.read(n), source.labels[n]) for n in range(start, len(source))),
+        options.out,
+        spec=None,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        on_error=options.on_error,
+        total=len(source),
+        progress=not options.quiet,
+        **sizes,
+    )
+    print_info(options.out, options.json)

@@ -1,0 +1,74 @@
+"""dali-dr subset, merge: another shape of a reinforced data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dali_dr.cli.common import add_output, add_quiet, command, positive, print_info
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommands."""
+    subset = command(
+        commands, "subset", _subset, "keep some views, classes or images, without asking the teacher again"
+    )
+    subset.add_argument("dataset", type=Path)
+    subset.add_argument("--views", type=positive, default=None, metavar="N", help="views to keep of each image")
+    subset.add_argument(
+        "--topk", type=positive, default=None, metavar="K", help="likeliest classes to keep of each view"
+    )
+    subset.add_argument(
+        "--images",
+        default=None,
+        metavar="SPEC",
+        help="a number, BEGIN:END, or a file with a key per line (default: all)",
+    )
+    subset.add_argument(
+        "--choice",
+        choices=("random", "even"),
+        default="random",
+        help="of the views: at random by key, or one of every stretch of confidence (default %(default)s)",
+    )
+    merge = command(commands, "merge", _merge, "join the views of two runs on the same images, with different seeds")
+    merge.add_argument("dataset", type=Path)
+    merge.add_argument("other", type=Path)
+    for parser in (subset, merge):
+        add_output(parser, "data set to write")
+        parser.add_argument(
+            "--sidecar", action="store_true", help="write records alone, beside the tars that hold the images now"
+        )
+        parser.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default: as it was")
+        add_quiet(parser)
+
+
+def _subset(options: argparse.Namespace) -> None:
+    from dali_dr.shards.reshape import subset
+
+    subset(
+        options.dataset,
+        options.out,
+        views=options.views,
+        topk=options.topk,
+        images=options.images,
+        choice=options.choice,
+        sidecar=options.sidecar,
+        samples_per_shard=options.samples_per_shard,
+        progress=not options.quiet,
+    )
+    print_info(options.out, options.json)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from dali_dr.shards.reshape import merge
+
+    merge(
+        options.dataset,
+        options.other,
+        options.out,
+        sidecar=options.sidecar,
+        samples_per_shard=options.samples_per_shard,
+        progress=not options.quiet,
+    )
+    print_info(options.out, options.json)

@@ -1,0 +1,48 @@
+"""dali-dr tune: the fastest settings of the loader on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from dali_dr.cli.common import add_quiet, command, positive
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommand."""
+    tune = command(commands, "tune", _tune, "find this machine's loader settings by trying them")
+    tune.add_argument("dataset", type=Path)
+    tune.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    tune.add_argument("--batch-size", type=positive, default=64)
+    tune.add_argument("--seconds", type=float, default=2.0, help="per setting (default %(default)s)")
+    tune.add_argument("--threads", type=positive, nargs="+", default=None, metavar="N")
+    tune.add_argument("--prefetch", type=positive, nargs="+", default=[1, 2, 4], metavar="N")
+    add_quiet(tune)
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from dali_dr.loader.tune import tune
+    from dali_dr.shards.dataset import Dataset
+
+    trials = tune(
+        Dataset(options.dataset),
+        device=options.device,
+        batch_size=options.batch_size,
+        seconds=options.seconds,
+        threads=options.threads,
+        prefetch=options.prefetch,
+        progress=not options.quiet,
+    )
+    if options.json:
+        print(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=1))
+        return
+    print(f"{'img/s':>9}  threads  prefetch  hw_decoder_load")
+    for t in trials:
+        load = "" if t.hw_decoder_load is None else t.hw_decoder_load
+        print(f"{t.rate:9.0f}  {t.num_threads:7}  {t.prefetch:8}  {load}")
+    best = trials[0]
+    load = "" if best.hw_decoder_load is None else f", hw_decoder_load={best.hw_decoder_load}"
+    print(f"fastest: ReinforcedIterator(..., num_threads={best.num_threads}, prefetch={best.prefetch}{load})")

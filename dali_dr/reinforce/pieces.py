@@ -1,0 +1,155 @@
+"""The pieces of a run: shard k holds images k*S .. (k+1)*S-1, and is a function of them and the settings alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_dr.encoded import image_info
+from dali_dr.errors import ShardError
+from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.select import Select, select
+from dali_dr.reinforce.sources import Images
+from dali_dr.reinforce.teachers import Predictor
+from dali_dr.shards.one_shard import OnError
+from dali_dr.shards.sample import Place, Sample
+
+_WIDE = ("min-entropy", "max-entropy", "kmeans")  # selections that look at all classes of a prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """What the shards of a run are made of.
+
+    Attributes:
+      images: in the order of the data set.
+      generation: what is drawn and who predicts; its num_views are kept.
+      samples_per_shard: S.
+      on_error: what becomes of samples that cannot be stored.
+      pool: candidate views per image, of which num_views are kept; None: none are drawn in vain.
+      select: how they are chosen.
+      place: where image ``number`` lies, for a sidecar data set; None: each shard holds its images.
+    """
+
+    images: Images
+    generation: Generation
+    samples_per_shard: int
+    on_error: OnError = "raise"
+    pool: int | None = None
+    select: Select = "random"
+    place: Callable[[int], Place] | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.samples_per_shard)
+
+    def numbers(self, piece: int) -> range:
+        """The images of ``piece``."""
+        size = self.samples_per_shard
+        return range(piece * size, min((piece + 1) * size, len(self.images)))
+
+    def samples(self, piece: int, teacher: Predictor) -> Iterator[Sample]:
+        """The samples of ``piece``, all of them, predicted by ``teacher``; those that cannot be stored say why."""
+        g, images, numbers = self.generation, Readable(self.images), self.numbers(piece)
+        wide = self.pool is not None and self.select in _WIDE
+        drawn = dataclasses.replace(
+            g,
+            teacher=teacher,
+            num_views=self.pool or g.num_views,
+            topk=teacher.num_outputs if wide else g.topk,
+        )
+        made = drawn.samples(images, numbers.start, numbers.stop)
+        for number, sample in zip(numbers, made, strict=True):
+            if sample.reinforcements is None:
+                sample = dataclasses.replace(sample, problem=images.problem(number, sample.image_bytes))
+            elif self.pool is not None:
+                sample = self._selected(sample, wide)
+            if self.place is not None:
+                sample = dataclasses.replace(sample, place=self.place(number))
+            yield sample
+
+    def undecodable(self) -> dict[int, str]:
+        """The images that cannot be read or decoded, all of which are decoded to find out: reasons by number."""
+
+        def problem(number: int) -> str | None:
+            images = Readable(self.images)
+            data = images.read(number)
+            try:
+                image_info(data, full=True)
+            except ValueError:
+                return f"sample {self.images.keys[number]}: {images.problem(number, data)}"
+            return None
+
+        with ThreadPoolExecutor(self.generation.num_threads) as pool:
+            problems = pool.map(problem, range(len(self.images)))
+            return {number: why for number, why in enumerate(problems) if why is not None}
+
+    def without(self, refused: Collection[int]) -> Pieces:
+        """Pieces of the images that are not ``refused``, numbered anew; none of these may be left out any more."""
+        numbers = [number for number in range(len(self.images)) if number not in refused]
+        place = self.place
+        return dataclasses.replace(
+            self,
+            images=Part(self.images, numbers),
+            on_error="raise",
+            place=None if place is None else lambda number: place(numbers[number]),
+        )
+
+    def _selected(self, sample: Sample, wide: bool) -> Sample:
+        """``sample`` with the best ``num_views`` of its candidates."""
+        views, g = sample.reinforcements, self.generation
+        assert views is not None
+        probs = views.soft_probs
+        if wide:  # the clusters are of predictions, which are comparable by class, not by rank
+            probs = np.zeros_like(probs)
+            np.put_along_axis(probs, views.soft_ids.astype(np.int64), views.soft_probs, axis=1)
+        kept = views.take(select(probs, g.num_views, self.select, key=sample.key, seed=g.seed))
+        return dataclasses.replace(sample, reinforcements=kept.likeliest(g.topk))
+
+
+class Part:
+    """The images ``numbers`` of others."""
+
+    def __init__(self, images: Images, numbers: Sequence[int]) -> None:
+        self._images, self._numbers = images, numbers
+        self.keys: Sequence[str] = [images.keys[number] for number in numbers]
+        self.labels: Sequence[int] = [int(images.labels[number]) for number in numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def read(self, number: int) -> bytes:
+        return self._images.read(self._numbers[number])
+
+
+class Readable:
+    """Images that give no bytes where the image's file cannot be read, and remember why."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._problems: dict[int, str] = {}
+        self.keys: Sequence[str] = images.keys
+        self.labels: Sequence[int] | npt.NDArray[np.int32] = images.labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, number: int) -> bytes:
+        try:
+            return self._images.read(number)
+        except (OSError, ShardError) as error:
+            self._problems[number] = f"cannot be read: {error}"
+            return b""
+
+    def problem(self, number: int, data: bytes) -> str:
+        """Why image ``number``, of the encoded bytes ``data``, has no views."""
+        if number in self._problems:
+            return self._problems[number]
+        try:
+            image_info(data, full=True)
+        except ValueError as error:
+            return str(error)
+        return "it came without views"

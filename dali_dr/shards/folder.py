@@ -1,0 +1,232 @@
+"""The folder of shards: whose it is, which shards are there, and the steps that begin and finish a data set in it.
+
+The hidden `STATE_NAME` says what the data set will be while it is unfinished. `index.bin` and `dataset.json` come last,
+from the facts of all shards, so that a folder with a dataset.json is a whole data set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from dali_dr.errors import ShardError
+from dali_dr.shards import tar
+from dali_dr.shards.facts import ImageTars, ShardFacts, describe_topk, image_files, members_of
+from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleTable
+from dali_dr.shards.keys import KeyTable, keys_of
+from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
+
+STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Hold ``out``, made if absent, for this process; the lock ends with the process, however that ends.
+
+    Raises:
+      ShardError: another process holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ShardError(
+                f"{out}: another process is writing there; wait for it or choose another folder"
+            ) from error
+        except OSError:
+            _log.debug("%s: this file system has no locks", out)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True) -> bool:
+    """Prepare ``out`` for a run of the settings in ``draft`` and remove what a killed run left half done.
+
+    Args:
+      out: made if absent.
+      draft: the settings; its shards and counts are not used.
+      resume: False refuses a folder that already holds a run.
+      alone: no other process is writing there. False removes nothing, and of several processes that begin at once
+        with different settings, all but one fail.
+
+    Returns:
+      Whether the data set is already finished.
+
+    Raises:
+      ShardError: the folder holds another run, or shards although ``resume`` is False.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    before = settings_of(out)
+    if before is None:
+        if finished_shards(out, draft):
+            raise ShardError(f"{out}: holds {draft.name} shards of unknown origin; choose an empty folder")
+        if not tar.create_atomically(out / STATE_NAME, json.dumps(draft.settings()).encode()):
+            before = settings_of(out)  # another process was first
+    elif not resume:
+        raise ShardError(f"{out}: already holds a run; choose an empty folder, or resume=True to continue it")
+    if before is not None:
+        now = draft.settings()
+        differing = [key for key in now if before.get(key) != now[key]]
+        if differing:
+            quoted = "; ".join(f"{k} was {before.get(k)!r:.80}, now {now[k]!r:.80}" for k in differing)
+            raise ShardError(f"{out}: belongs to a run with other settings ({quoted}); choose another folder")
+    finished = (out / MANIFEST_NAME).exists()
+    if alone:
+        _clean(out, draft, finished)
+    return finished
+
+
+def settings_of(out: Path) -> dict[str, Any] | None:
+    """`Manifest.settings` of the run in ``out``, finished or not; None if there is none.
+
+    Raises:
+      ShardError: they cannot be read.
+    """
+    for _ in range(2):  # a run may be finished, and its state removed, in between
+        try:
+            if (out / MANIFEST_NAME).exists():
+                return Manifest.load(out).settings()
+            settings: dict[str, Any] = json.loads((out / STATE_NAME).read_bytes())
+            return settings
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise ShardError(f"{out}: cannot be continued: {error}") from error
+    return None
+
+
+def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
+    """Write ``index.bin`` and ``dataset.json`` for the finished shards in ``out``, and remove what was for resuming.
+
+    Several processes may do it at once: both write the same, each file atomically, and dataset.json comes last.
+
+    Args:
+      out: the folder.
+      draft: the settings; its shards and counts are not used.
+      clean: False leaves that to a later `begin`.
+
+    Returns:
+      The manifest of the data set.
+
+    Raises:
+      ShardError: a shard is missing, none exists, two hold the same key, or they differ in K.
+    """
+    numbers = _all_shards(out, draft)
+    images, table = ImageTars.of(out, draft), SampleTable(image_files(draft))
+    keys, shards, record_bytes = KeyTable(), [], 0
+    topk: int | None = None
+    views: list[int] = []  # the extremes
+    for number in numbers:
+        path = shard_path(out, draft, number)
+        facts = ShardFacts.load(path, images)
+        _ensure_idx(path)
+        for key in facts.keys:
+            for other in keys.shards_of(key):
+                if key in keys_of(shard_path(out, draft, other)):
+                    raise ShardError(f"{path}: sample {key} is in {shard_path(out, draft, other).name} already")
+        for key in facts.keys:
+            keys.add(key, number)
+        if topk is not None and facts.topk != topk:
+            raise ShardError(
+                f"{path}: has {describe_topk(facts.topk or 0)}, the shards before it {describe_topk(topk)}"
+            )
+        topk = facts.topk
+        views = [min(views + facts.views), max(views + facts.views)]
+        shards.append(facts.info)
+        record_bytes += facts.record_bytes
+        table.add_file(IndexedFile(path.name, facts.bytes), facts.keys, facts.entries())
+    table.write(out / INDEX_NAME, draft.num_classes)
+    manifest = dataclasses.replace(
+        draft,
+        shards=tuple(shards),
+        views_min=min(views),
+        views_max=max(views),
+        topk=max(topk or 0, 0),
+        record_bytes=record_bytes,
+        versions=library_versions(),
+    )
+    manifest.save(out)
+    if clean:
+        _clean(out, draft, finished=True)
+    return manifest
+
+
+def shard_path(out: Path, draft: Manifest, number: int) -> Path:
+    """Where shard ``number`` lies."""
+    return out / f"{draft.name}-{number:06d}.tar"
+
+
+def shard_number(path: Path, draft: Manifest) -> int:
+    """The number of the shard at ``path``, a `shard_path`.
+
+    Raises:
+      ShardError: it is no such name.
+    """
+    number = path.stem.removeprefix(f"{draft.name}-")
+    if path.suffix != ".tar" or not number.isdigit() or path.name != shard_path(path.parent, draft, int(number)).name:
+        raise ShardError(f"{path}: not the name of a shard; use shard_path(out, draft, number)")
+    return int(number)
+
+
+def finished_shards(out: Path, draft: Manifest) -> list[int]:
+    """Numbers of the complete shards in ``out``, rising."""
+    pattern = re.compile(re.escape(draft.name) + r"-(\d{6,})\.tar")
+    return sorted(int(match[1]) for entry in os.scandir(out) if (match := pattern.fullmatch(entry.name)))
+
+
+def empty_shards(out: Path, draft: Manifest) -> dict[int, ShardFacts]:
+    """Facts, by number, of the shards that were done but are not there, because every sample of theirs was refused."""
+    pattern = re.compile(rf"\.{re.escape(draft.name)}-(\d{{6,}})\.tar\.empty\.json")
+    found = {int(match[1]): entry for entry in os.scandir(out) if (match := pattern.fullmatch(entry.name))}
+    return {number: ShardFacts(**json.loads(Path(found[number]).read_bytes())) for number in sorted(found)}
+
+
+def save_empty(path: Path, facts: ShardFacts) -> None:
+    """Note that the shard ``path`` is done and, as every sample was refused, will not be there; see `empty_shards`."""
+    tar.write_atomically(path.with_name(f".{path.name}.empty.json"), json.dumps(dataclasses.asdict(facts)).encode())
+
+
+def _all_shards(out: Path, draft: Manifest) -> list[int]:
+    """Numbers of the finished shards, of which none may be missing."""
+    numbers = finished_shards(out, draft)
+    if not numbers:
+        raise ShardError(f"{out}: no sample was written, so there is no data set")
+    known = {*numbers, *empty_shards(out, draft)}
+    if max(known) != len(known) - 1:
+        missing = next(n for n in itertools.count() if n not in known)
+        raise ShardError(f"{shard_path(out, draft, missing)}: not written yet, {len(numbers)} other shards are")
+    return numbers
+
+
+def _ensure_idx(path: Path) -> None:
+    if not path.with_suffix(".idx").exists():
+        tar.write_atomically(path.with_suffix(".idx"), tar.idx_text(list(members_of(path))).encode())
+
+
+def _clean(out: Path, draft: Manifest, finished: bool) -> None:
+    """Remove half-written files, files of shards that do not exist, and, once finished, what was for resuming."""
+    shard = re.compile(rf"(\.?)({re.escape(draft.name)}-\d{{6,}})\.(tar\.json|idx)")
+    empty = re.compile(rf"\.{re.escape(draft.name)}-\d{{6,}}\.tar\.empty\.json")
+    ours = re.compile(
+        rf"\.({re.escape(draft.name)}-\d{{6,}}\.(tar|idx)|\.{re.escape(draft.name)}-\d{{6,}}\.tar(\.empty)?\.json"
+        rf"|{re.escape(INDEX_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(STATE_NAME)})\.[0-9a-f]+\.tmp"
+    )
+    for entry in list(os.scandir(out)):
+        match = shard.fullmatch(entry.name)
+        orphan = match is not None and not (out / f"{match[2]}.tar").exists()
+        spent = finished and (entry.name == STATE_NAME or (match is not None and match[1] == "."))
+        if orphan or spent or empty.fullmatch(entry.name) or ours.fullmatch(entry.name):
+            Path(entry.path).unlink(missing_ok=True)

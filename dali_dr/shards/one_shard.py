@@ -1,0 +1,156 @@
+"""write_one_shard: samples to one tar, so that under its final name a shard is complete.
+
+Order on disk: the tar under a hidden name, fsynced; its facts; its .idx; the tar's final name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from dali_dr.errors import ShardError
+from dali_dr.shards import tar
+from dali_dr.shards.facts import ShardFacts, StoredSample
+from dali_dr.shards.folder import save_empty, shard_number, shard_path
+from dali_dr.shards.keys import KeyTable, keys_of
+from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.sample import Parts, Sample, check_key, parts_of, refuse
+
+OnError = Literal["raise", "skip"]
+_BUFFER = 1 << 20  # bytes: an image and its record go to the disk in one piece, several at a time
+_log = logging.getLogger(__name__)
+
+
+def write_one_shard(
+    samples: Iterable[Sample],
+    path: Path,
+    draft: Manifest,
+    *,
+    limit: int | None = None,
+    on_error: OnError = "raise",
+    check_images: bool = False,
+    topk: int | None = None,
+    keys: KeyTable | None = None,
+    confirm: Callable[[ShardFacts], None] | None = None,
+) -> ShardFacts | None:
+    """Write the shard ``path`` (see `shard_path`) and its .idx, atomically.
+
+    Args:
+      samples: read until ``limit`` samples are written or there are no more.
+      path: of the shard.
+      draft: the settings; its shards and counts are not used.
+      limit: samples in the shard; None: all.
+      on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first.
+      check_images: also decode every image in full.
+      topk: teacher classes that every sample must have (-1: no reinforcements); None: as the first one has.
+      keys: keys of other shards, which the samples must not have; theirs are added.
+      confirm: called with the facts when all is written but nothing is seen under its final name; what it raises ends
+        the call without a trace.
+
+    Returns:
+      The shard's facts, or None (and no shard) if there was no sample. If samples were left out of a shard that has no
+      other, the facts stay beside it, see `empty_shards`.
+
+    Raises:
+      ShardError: naming shard and key, for a sample that cannot be stored and ``on_error="raise"``.
+    """
+    keys = KeyTable() if keys is None else keys
+    number = shard_number(path, draft)
+    facts = ShardFacts(path.name, topk=topk)
+    partial = tar.temporary(path)
+    try:
+        with partial.open("wb", buffering=_BUFFER) as file:
+            shard = _OpenShard(file, path.parent, number, draft, facts, keys)
+            for sample in samples:
+                try:
+                    parts = shard.check(sample, check_images)
+                except ShardError as error:
+                    if on_error == "raise":
+                        raise ShardError(f"{path.name}: {error}") from error
+                    _log.warning("%s: left out: %s", path.name, error)
+                    facts.skipped.append(str(getattr(sample, "key", sample)))
+                    facts.reasons.append(str(error))
+                    continue
+                shard.add(sample, parts)
+                if len(shard.members) == limit:
+                    break
+            shard.finish()
+        if confirm is not None:
+            confirm(facts)
+        if not shard.members:
+            if facts.skipped:
+                save_empty(path, facts)
+            return None
+        facts.save(path)
+        tar.write_atomically(path.with_suffix(".idx"), tar.idx_text(shard.members).encode())
+        partial.replace(path)
+        tar.sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+    return facts
+
+
+class _OpenShard:
+    """The tar in work.
+
+    Attributes:
+      members: of each sample so far.
+    """
+
+    def __init__(
+        self, file: BinaryIO, folder: Path, number: int, draft: Manifest, facts: ShardFacts, keys: KeyTable
+    ) -> None:
+        self.members: list[list[tar.Member]] = []
+        self._file, self._folder, self._number = file, folder, number
+        self._draft, self._facts, self._keys = draft, facts, keys
+        self._sha = hashlib.sha256()
+
+    def check(self, sample: Sample, check_images: bool) -> Parts:
+        """What ``sample`` becomes. ShardError if it cannot be stored in this shard; then nothing is changed."""
+        check_key(sample)
+        for other in self._keys.shards_of(sample.key):
+            there = shard_path(self._folder, self._draft, other)
+            if sample.key in (self._facts.keys if other == self._number else keys_of(there)):
+                refuse(sample.key, f"is in {there.name} already")
+        parts = parts_of(sample, self._draft, check_image=check_images)
+        try:
+            self._facts.check_topk(parts.topk)
+        except ShardError as error:
+            refuse(sample.key, str(error))
+        return parts
+
+    def add(self, sample: Sample, parts: Parts) -> None:
+        """Write ``parts``, which `check` made of ``sample``."""
+        written = []
+        for suffix, data in parts.members:
+            name = f"{sample.key}.{suffix}"
+            self._put(tar.header(name, len(data)))
+            written.append(tar.Member(name, self._facts.bytes, len(data)))
+            self._put(data)
+            self._put(tar.padding(len(data)))
+        self.members.append(written)
+        self._keys.add(sample.key, self._number)
+        record = written[-1] if sample.reinforcements is not None else None
+        image, image_tar = written[0], None
+        if sample.place is not None and self._draft.image_tars:
+            image = tar.Member(sample.key, sample.place.offset, len(sample.image_bytes))
+            image_tar = sample.place.tar
+        stored = StoredSample(sample.key, int(sample.label), image, record, image_tar)
+        self._facts.add(stored, parts.views, parts.topk)
+
+    def finish(self) -> None:
+        """Write the end of the tar, note its checksum, and make what was written durable."""
+        self._put(tar.trailer(self._facts.bytes))
+        self._facts.sha256 = self._sha.hexdigest()
+        if self.members:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _put(self, data: bytes) -> None:
+        self._sha.update(data)
+        self._file.write(data)
+        self._facts.bytes += len(data)

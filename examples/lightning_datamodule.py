@@ -3,7 +3,9 @@
     python examples/lightning_datamodule.py --data imagenet-plus --val imagenet-val --model resnet50d
 
 The loader is an ordinary one for Lightning: its place is part of the Trainer's checkpoints, and `trainer.fit(…, ckpt_path=…)`
-goes on with exactly the next batch, within an epoch too. Ranks come from the Trainer.
+goes on with exactly the next batch, within an epoch too. (But not where the module asks for `trainer.estimated_stepping_batches`,
+as the one below does for its schedule: Lightning then makes the loaders before it restores their states; hence the two hooks of
+the DataModule.) Ranks come from the Trainer.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ class ReinforcedData(lightning.LightningDataModule):
         self.data, self.val, self.resize = data, val, resize
         self.common = {"batch_size": batch_size, "device": device}
         self.options = {"last_batch": "fill", **options}
+        self.loader: ReinforcedIterator | None = None
+        self.restored: dict[str, Any] | None = None
 
     def _place(self) -> dict[str, int]:
         """This process's place, as the Trainer knows it: its launchers do not all set RANK."""
@@ -59,7 +63,10 @@ class ReinforcedData(lightning.LightningDataModule):
         return {"rank": trainer.global_rank, "world_size": trainer.world_size, "device_id": trainer.local_rank}
 
     def train_dataloader(self) -> ReinforcedIterator:
-        return ReinforcedIterator(self.data, **self.common, **self._place(), **self.options)
+        self.loader = ReinforcedIterator(self.data, **self.common, **self._place(), **self.options)
+        if self.restored:
+            self.loader.load_state_dict(self.restored)
+        return self.loader
 
     def val_dataloader(self) -> ReinforcedIterator | list[Any]:
         if self.val is None:
@@ -67,6 +74,14 @@ class ReinforcedData(lightning.LightningDataModule):
         size = self.options.get("size") or Dataset(Path(self.data)).spec.size
         view = Evaluation(size, self.resize)
         return ReinforcedIterator(self.val, **self.common, **self._place(), augment=view)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loader": self.loader.state_dict()} if self.loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict.get("loader")
+        if self.loader and self.restored:
+            self.loader.load_state_dict(self.restored)
 
 
 class Distillation(lightning.LightningModule):

@@ -272,7 +272,7 @@ class Struck:
 )  # DALI's pipelines, interrupted when made
 @pytest.mark.parametrize(
     ("within", "step", "prepare"),
-    [("dali_dr/loader", 1, False), ("dali_dr/loader", 3, True), ("/", 7, False), ("/", 211, True)],
+    [("dali_dr/loader", 1, False), ("dali_dr/loader", 3, True), ("/", 7, False), ("/", 37, True)],
 )
 def test_interrupted_before_any_line(dataset: dali_dr.Dataset, within: str, step: int, prepare: bool) -> None:
     """Before each line of the loader's own files within `next`, and before some of all files: while an epoch runs, and

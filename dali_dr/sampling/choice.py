@@ -73,18 +73,25 @@ class Choice:
         if self.num_views == 0 or self.p_reinforced == 0:
             views = fresh
         else:
-            views = np.empty_like(numbers)
-            for count in (of[:1] if (of == of[:1]).all() else np.unique(of)).tolist():
-                some = of == count
-                views[some] = self._stored(samples[some], turns[some], places[some], count, epoch)
+            views = self._stored(samples, turns, places, of, epoch)
             if self.p_reinforced < 1:
                 keyed = samples.astype(np.uint64)[:, None]
                 draw = mix(self.seed, _FRESH, numbers.astype(np.uint64), keyed) >> np.uint64(11)
                 views = np.where(draw < np.uint64(self.p_reinforced * 2**53), views, fresh)
         return views if m > 1 else views[:, 0]
 
-    def _stored(self, samples: Int64, turns: Int64, places: Int64, of: int, epoch: int) -> Int64:
-        """Rows (B, m) of showings whose turns have `of` places.
+    def _stored(self, samples: Int64, turns: Int64, places: Int64, of: Int64, epoch: int) -> Int64:
+        """Rows (B, m) of the record; turns of one size share one length of permutation."""
+        if len(of) and (of == of[0]).all():  # as almost always
+            return self._stored_alike(samples, turns, places, int(of[0]), epoch)
+        views = np.empty((len(samples), self.views_per_image), np.int64)
+        for count in np.unique(of).tolist():
+            some = of == count
+            views[some] = self._stored_alike(samples[some], turns[some], places[some], count, epoch)
+        return views
+
+    def _stored_alike(self, samples: Int64, turns: Int64, places: Int64, of: int, epoch: int) -> Int64:
+        """Rows (B, m) of showings whose turns all have `of` places.
 
         A permutation serves whole turns only: as many as it has views for, or, where it has too few for one, that turn
         takes several, each for as many whole showings as it has views for.

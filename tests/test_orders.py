@@ -385,8 +385,29 @@ def test_an_order_of_the_user(times: int) -> None:
     labels = np.array([0, 0, 0, 0, 0, 1])  # the last is alone, so its four showings need four views
     shown = ClassPaired(Twice(6), labels, 3).at(0, np.arange(24))
     alone = shown.samples == 5
-    assert sorted(zip(shown.places[alone].tolist(), shown.of[alone].tolist(), strict=True)) != []
+    assert set(shown.of[alone].tolist()) == {4} and set(shown.of[~alone].tolist()) == {2}
     assert all(len(set(row)) == 2 for row in shown.places[alone].reshape(-1, 2).tolist())
+
+
+@dataclasses.dataclass(frozen=True)
+class Couples(Twice):
+    """Two neighbours at a time, of which each has a number of showings of its own."""
+
+    group = 2
+
+    def at(self, epoch: int, positions: Int64) -> Showings:
+        samples = positions % self.size
+        return Showings(samples, np.full_like(samples, epoch), positions // self.size, 3 + samples)
+
+
+def test_mates_of_anchors_that_are_shown_unequally_often() -> None:
+    order = ClassPaired(Couples(4), np.zeros(4, np.int64), 3, mates=3)
+    for epoch in range(20):
+        shown = order.at(epoch, np.arange(order.length))
+        views = Choice(13, 1).views(shown.samples, shown.turns, epoch, shown.places, shown.of)
+        check_views(shown.samples.tolist(), rows_of(views), order.group, 13)
+        for samples, of in zip(shown.samples.reshape(-1, 8), shown.of.reshape(-1, 8), strict=True):
+            assert all(len(np.unique(of[samples == sample])) == 1 for sample in samples)
 
 
 class Old:

@@ -201,8 +201,7 @@ class ClassPaired:
 
     A sample that comes again in one group, for that or because it is the mate of several anchors, takes the next place that
     is free, so that it gets another view. `of` has room for the most that can come: as many as a group of `base` has
-    positions, times as often as one anchor's mates can repeat a sample. It is the same in every turn, unless pairs by some
-    classes are paired again by others.
+    positions, times as often as one anchor's mates can repeat a sample.
 
     Attributes:
       base: the order of the anchors.

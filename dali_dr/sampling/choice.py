@@ -66,25 +66,34 @@ class Choice:
           (B,) int64, or (B, m) with views_per_image > 1: rows of the record; v < 0 asks for a fresh view number -v - 1,
           which is (turn · of + place) · m + 0 … m - 1.
         """
-        m = self.views_per_image
         turns, places, of = (np.broadcast_to(np.asarray(n, np.int64), samples.shape) for n in (turns, places, of))
-        numbers = ((turns * of + places) * m)[:, None] + np.arange(m)  # of the view, counted over the whole run
-        fresh = -1 - numbers
         if self.num_views == 0 or self.p_reinforced == 0:
-            views = fresh
+            views = -1 - self._numbers(turns, places, of)
         else:
-            views = np.empty_like(numbers)
-            for count in (of[:1] if (of == of[:1]).all() else np.unique(of)).tolist():
-                some = of == count
-                views[some] = self._stored(samples[some], turns[some], places[some], count, epoch)
+            views = self._stored(samples, turns, places, of, epoch)
             if self.p_reinforced < 1:
-                keyed = samples.astype(np.uint64)[:, None]
-                draw = mix(self.seed, _FRESH, numbers.astype(np.uint64), keyed) >> np.uint64(11)
-                views = np.where(draw < np.uint64(self.p_reinforced * 2**53), views, fresh)
-        return views if m > 1 else views[:, 0]
+                numbers = self._numbers(turns, places, of)
+                draw = mix(self.seed, _FRESH, numbers.astype(np.uint64), samples.astype(np.uint64)[:, None])
+                replayed = draw >> np.uint64(11) < np.uint64(self.p_reinforced * 2**53)
+                views = np.where(replayed, views, -1 - numbers)
+        return views if self.views_per_image > 1 else views[:, 0]
 
-    def _stored(self, samples: Int64, turns: Int64, places: Int64, of: int, epoch: int) -> Int64:
-        """Rows (B, m) of showings whose turns have `of` places.
+    def _numbers(self, turns: Int64, places: Int64, of: Int64) -> Int64:
+        """(B, m) numbers of the views, counted over the whole run."""
+        return ((turns * of + places) * self.views_per_image)[:, None] + np.arange(self.views_per_image)
+
+    def _stored(self, samples: Int64, turns: Int64, places: Int64, of: Int64, epoch: int) -> Int64:
+        """Rows (B, m) of the record; turns of one size share one length of permutation."""
+        if len(of) and (of == of[0]).all():  # as almost always
+            return self._stored_alike(samples, turns, places, int(of[0]), epoch)
+        views = np.empty((len(samples), self.views_per_image), np.int64)
+        for count in np.unique(of).tolist():
+            some = of == count
+            views[some] = self._stored_alike(samples[some], turns[some], places[some], count, epoch)
+        return views
+
+    def _stored_alike(self, samples: Int64, turns: Int64, places: Int64, of: int, epoch: int) -> Int64:
+        """Rows (B, m) of showings whose turns all have `of` places.
 
         A permutation serves whole turns only: as many as it has views for, or, where it has too few for one, that turn
         takes several, each for as many whole showings as it has views for.

@@ -31,7 +31,8 @@ class Showings:
       samples: int64 (B,) sample numbers.
       turns: int64 (B,), how often the sample was due before, over all epochs.
       places: int64 (B,), which showing of its turn it is, 0 <= place < of.
-      of: int64 (B,), at least as many as the sample has showings in a turn; the same in every turn.
+      of: int64 (B,), at least as many as the sample has showings in a turn. Where it changes from turn to turn, a view may
+        come again before all were seen.
     """
 
     samples: Int64
@@ -198,9 +199,9 @@ class ClassPaired:
     and have their anchor's turn and place. A sample that is alone in its class is its own mate, and one that has fewer
     others in its class than mates has some of them more than once.
 
-    What a sample is shown again in one group, for that or because it is the mate of several anchors, takes the next place
-    that is free, so that it gets another view. `of` has room for the most that can come: as many as a group of `base`
-    has positions, times as often as one anchor's mates can repeat a sample.
+    A sample that comes again in one group, for that or because it is the mate of several anchors, takes the next place that
+    is free, so that it gets another view. `of` has room for the most that can come: as many as a group of `base` has
+    positions, times as often as one anchor's mates can repeat a sample.
 
     Attributes:
       base: the order of the anchors.

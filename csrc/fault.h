@@ -21,11 +21,11 @@ struct Fault {
   };
 
   Kind kind = Kind::kInternal;
-  std::string message;  // whole: what, where, what to do
-  int64_t sample = -1;  // its number; -1: unknown
-  std::string key;      // of the sample; empty: unknown
-  std::string shard;    // path of the file; empty: unknown
-  int64_t offset = -1;  // of the member's data in the shard, in bytes; -1: unknown
+  std::string message{};  // whole: what, where, what to do
+  int64_t sample = -1;    // its number; -1: unknown
+  std::string key{};      // of the sample; empty: unknown
+  std::string shard{};    // path of the file; empty: unknown
+  int64_t offset = -1;    // of the member's data in the shard, in bytes; -1: unknown
 };
 
 /// An error that knows its Fault; what() is the fault's message.

@@ -56,12 +56,11 @@ std::optional<BatchFault> Monitor::TakeFault() {
   return std::exchange(fault_, std::nullopt);
 }
 
-void Monitor::Reset() {
+void Monitor::ResetTimes() {
   const std::lock_guard lock(mutex_);
   read_ = decode_ = replay_ = 0;
   batches_ = 0;
   read_ends_.clear();
-  fault_.reset();
 }
 
 }  // namespace dali_dr
@@ -74,8 +73,9 @@ __attribute__((visibility("default"))) void dali_dr_monitor_sums(int number, dou
   std::copy(sums.begin(), sums.end(), out);
 }
 
+// Sets the times to 0.
 __attribute__((visibility("default"))) void dali_dr_monitor_reset(int number) {
-  dali_dr::Monitor::Get(std::max(number, 0))->Reset();
+  dali_dr::Monitor::Get(std::max(number, 0))->ResetTimes();
 }
 
 // Takes out the fault of a pipeline: 1 if there is one, else 0.

@@ -43,7 +43,8 @@ class Monitor {
   /// The fault, which is then gone.
   std::optional<BatchFault> TakeFault();
 
-  void Reset();
+  /// Sets the times to 0. A fault stays until it is taken.
+  void ResetTimes();
 
   /// What the C function below gave out last, to which its pointers point.
   BatchFault given_out;

@@ -30,10 +30,10 @@ struct Region {
 
 /// What is asked for of every sample.
 struct Options {
-  bool views = true;               ///< false: images and labels only; then samples need no records
-  bool mixing = false;             ///< views are mixed views, also where a record has none
-  std::optional<draw::Spec> draw;  ///< of fresh views; none: there are no fresh views
-  size_t topk = 0;                 ///< K of fresh views and of records; 0: as in the record, 1 without one
+  bool views = true;                 ///< false: images and labels only; then samples need no records
+  bool mixing = false;               ///< views are mixed views, also where a record has none
+  std::optional<draw::Spec> draw{};  ///< of fresh views; none: there are no fresh views
+  size_t topk = 0;                   ///< K of fresh views and of records; 0: as in the record, 1 without one
 };
 
 /// One sample. Reuse it from batch to batch, for its buffers.

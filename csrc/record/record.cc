@@ -22,7 +22,7 @@ constexpr uint32_t kHeaderBytes = 52;
 constexpr uint32_t kFlip = 1, kErase = 2, kWideClasses = 4, kMixing = 8, kWideWeights = 16, kDouble = 32,
                    kPartnerClasses = 64;
 constexpr uint32_t kAllFlags = 127;
-constexpr uint32_t kMaxViews = 65536, kMaxSide = 65535, kMaxOps = 16, kNumOperations = 14;
+constexpr uint32_t kMaxViews = 65536, kMaxSide = 65535;
 enum Encoding : uint8_t { kFloat32 = 0, kFloat16 = 1, kLogCode = 2 };
 constexpr uint32_t kMaxCode = 255;  // stands for a weight of zero
 constexpr int kRestBias =
@@ -301,7 +301,7 @@ void Record::ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> 
   view[4] = flip_ && Bit(group.flips, at);
   ReadErase(group, at, &view[5]);
   view[9] = num_ops();
-  ReadOps(group.first_drawn + at, group.ops, group.drawn, at, &view[kViewWords]);
+  ReadOps(group.first_drawn + at, group.ops, group.drawn, at, &view[kViewHeaderWords]);
   if (mixing_) {
     const auto words = view.subspan(plain_words());
     ReadMix(group, at, words);
@@ -338,15 +338,6 @@ void Record::CheckBox(const char* name, uint32_t row, const uint32_t edge[4], in
   for (int i = 0; i < 4; ++i) box[i] = static_cast<int32_t>(edge[i]);
 }
 
-void FillNoPartner(std::span<int32_t> words, int num_ops) {
-  std::fill(words.begin(), words.end(), 0);
-  words[0] = kNoPartner;
-  words[2] = std::bit_cast<int32_t>(1.0f);
-  int32_t* view = words.data() + kMixWords;
-  view[2] = view[3] = 1;
-  view[9] = num_ops;
-}
-
 uint32_t Record::PartnerEntry(const Group& group, uint32_t at, uint32_t entry) const {
   const uint32_t place = LoadUint(group.partner_indices, partner_index_bytes_, entry);
   if (place >= partner_entries_)
@@ -357,7 +348,7 @@ uint32_t Record::PartnerEntry(const Group& group, uint32_t at, uint32_t entry) c
 
 void Record::ReadMix(const Group& group, uint32_t at, std::span<int32_t> words) const {
   const uint32_t row = group.first_drawn + at;
-  FillNoPartner(words, num_ops());
+  FillNoPartner(words);
   if (!Bit(group.partnered, at)) return;
   const uint32_t entry = CountBits(group.partnered, at);
   words[0] = kSelfPartner;
@@ -401,7 +392,7 @@ void Record::ReadMix(const Group& group, uint32_t at, std::span<int32_t> words) 
     for (int i = 0; i < 4; ++i) edge[i] = LoadUint(group.partner_erase_boxes, erase_bytes_, 4 * place + i);
     CheckBox("partner erase", row, edge, &view[5]);
   }
-  ReadOps(row, group.partner_ops, group.partners, entry, &view[kViewWords]);
+  ReadOps(row, group.partner_ops, group.partners, entry, &view[kViewHeaderWords]);
 }
 
 void Record::ReadOps(uint32_t row, const uint8_t* column, uint32_t rows, uint32_t at, int32_t* words) const {
@@ -409,8 +400,8 @@ void Record::ReadOps(uint32_t row, const uint8_t* column, uint32_t rows, uint32_
     const uint32_t entry = LoadUint(column, op_index_bytes_, uint64_t{slot} * rows + at);
     if (entry >= op_entries_)
       Fail("view ", row, ": op entry ", entry, " in slot ", slot, " is not below op_entries = ", op_entries_);
-    if (op_ids_[entry] >= kNumOperations)
-      Fail("op id ", unsigned{op_ids_[entry]}, " of table entry ", entry, " is not below ", kNumOperations);
+    if (op_ids_[entry] >= kNumOpIds)
+      Fail("op id ", unsigned{op_ids_[entry]}, " of table entry ", entry, " is not below ", int{kNumOpIds});
     const float magnitude = Load<float>(op_magnitudes_ + 4 * entry);
     if (!std::isfinite(magnitude)) Fail("op magnitude of table entry ", entry, " is not finite");
     words[2 * slot] = op_ids_[entry];

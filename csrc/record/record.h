@@ -15,6 +15,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "view/layout.h"
+
 namespace dali_dr::record {
 
 /// A malformed record; what() names the field and its value.
@@ -22,14 +24,7 @@ class RecordError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-inline constexpr size_t kMaxRecordBytes = size_t{64} << 20;   // schema: a larger frame is refused
-inline constexpr int kViewWords = 10;                         // packed words of a view without operations
-inline constexpr int kMixWords = 7;                           // words between a mixed view and its partner's
-inline constexpr int32_t kNoPartner = -1, kSelfPartner = -2;  // in place of a partner's sample number
-
-/// The mix words and the partner's view of a view without partner (`words` has kMixWords + kViewWords +
-/// 2 num_ops of them): one pixel, left as it is.
-void FillNoPartner(std::span<int32_t> words, int num_ops);
+inline constexpr size_t kMaxRecordBytes = size_t{64} << 20;  // schema: a larger frame is refused
 
 /// One record with a checked header. Borrows the bytes that it was parsed from. Rows are stored in groups,
 /// each of which is added before its rows are read.
@@ -51,23 +46,17 @@ class Record {
   uint32_t views() const { return views_; }                                 ///< N
   uint32_t image_height() const { return image_height_; }                   ///< pixels of the source image
   uint32_t image_width() const { return image_width_; }                     ///< pixels of the source image
-  uint32_t view_height() const { return view_height_; }           ///< output pixels that erase boxes refer to
-  uint32_t view_width() const { return view_width_; }             ///< output pixels that erase boxes refer to
-  int num_ops() const { return static_cast<int>(num_ops_); }      ///< n
-  int topk() const { return static_cast<int>(topk_); }            ///< K
-  bool mixing() const { return mixing_; }                         ///< whether views are mixed with others
-  int plain_words() const { return kViewWords + 2 * num_ops(); }  ///< words of a view without its mix
+  uint32_t view_height() const { return view_height_; }       ///< output pixels that erase boxes refer to
+  uint32_t view_width() const { return view_width_; }         ///< output pixels that erase boxes refer to
+  int num_ops() const { return static_cast<int>(num_ops_); }  ///< n
+  int topk() const { return static_cast<int>(topk_); }        ///< K
+  bool mixing() const { return mixing_; }                     ///< whether views are mixed with others
+  int plain_words() const { return kViewHeaderWords + 2 * num_ops(); }  ///< words of a view without its mix
   /// int32 words of a packed view: plain_words(), or with mixing 2 plain_words() + kMixWords.
   int view_words() const { return mixing() ? 2 * plain_words() + kMixWords : plain_words(); }
 
   /// Checks and unpacks one row, 0 <= row < views(), of a group that was added.
-  ///   view:  view_words() words: 0-3 crop top, left, height, width (source pixels); 4 flip; 5-8 erase top,
-  ///   left,
-  ///          height, width (pixels of the stored view; all zero: none); 9 num_ops; then per operation its id
-  ///          and the float32 bits of its magnitude. With mixing there follow: the partner's sample number,
-  ///          kNoPartner or kSelfPartner; 1 where image and partner change places, else 0; float32 bits of
-  ///          the MixUp weight (1: none); CutMix top, left, height, width (all zero: none); the partner's
-  ///          view.
+  ///   view:  view_words() words (view/layout.h): those of a view, with mixing of a mixed view.
   ///   ids:   topk() class ids, most likely first.
   ///   probs: topk() probabilities, not rising.
   /// Throws RecordError (then the outputs hold anything), also for a row that does not exist.

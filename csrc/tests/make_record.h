@@ -34,7 +34,8 @@ struct RecordShape {
   // Mixing: entries of the partner table (0: the image itself), or -1 for none. Then also:
   int partners = -1;
   bool wide_weights = false, pairs = false, partner_classes = false;
-  uint32_t group_rows = 0;  // 0: one group
+  uint32_t group_rows = 0;                  // 0: one group
+  std::vector<uint32_t> partner_numbers{};  // of the partner table; empty: drawn
 };
 
 struct ExpectedView {
@@ -105,7 +106,10 @@ inline MadeRecord MakeRecord(const RecordShape& s, uint32_t seed) {
     Append(columns, magnitude = (static_cast<float>(below(2001)) - 1000.f) / 10);
 
   std::vector<uint32_t> numbers(std::max(s.partners, 0));
-  for (auto& number : numbers) AppendUint(columns, number = below(0x7fffffff), 4);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    numbers[i] = s.partner_numbers.empty() ? below(0x7fffffff) : s.partner_numbers[i];
+    AppendUint(columns, numbers[i], 4);
+  }
 
   std::vector<ExpectedView> views(drawn);  // parameters only; spread over the rows below
   for (auto& view : views) view.words.assign(10 + 2 * s.num_ops, 0);

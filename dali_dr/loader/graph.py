@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dali_dr import _plugin
@@ -43,7 +44,7 @@ def replay_pipeline(
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
     monitor: int = -1,
-    draw: str = "",
+    draw: Mapping[str, Any] = MappingProxyType({}),
     topk: int = 0,
     resize_shorter: int = 0,
 ) -> Any:
@@ -63,8 +64,9 @@ def replay_pipeline(
         `device`.
       hw_decoder_load: share of the images for the GPU's JPEG engine (where the GPU decodes).
       prefetch: batches prepared ahead.
-      monitor: number of the plugin's monitor, which times read, decode and replay and keeps what failed; -1: none.
-      draw, topk: of fresh views, as `fn.dr.read` takes them (`dali_dr.augment.fresh.draw_argument`).
+      monitor: number of the plugin's monitor that times read, decode and replay, and keeps their first fault; -1: none.
+      draw: arguments of `fn.dr.read` for fresh views (`dali_dr.augment.fresh.draw_arguments`).
+      topk: of fresh views, as `fn.dr.read` takes it.
       resize_shorter: for evaluation, as `fn.dr.replay` takes it.
       The others are those of `dali_dr.ReinforcedIterator`.
 
@@ -93,11 +95,11 @@ def replay_pipeline(
         inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
         encoded, label, start, shape, params, soft_ids, soft_probs, *partner = dr.read(
-            samples, views, index=index, mixing=mixing, draw=draw, topk=topk, clock=monitor
+            samples, views, index=index, mixing=mixing, topk=topk, monitor=monitor, **draw
         )
         images = [decode(encoded, start, shape), params, *([decode(*partner)] if mixing else [])]
         origins = {} if roi_decode == "off" else {"origin": start} | ({"partner_origin": partner[1]} if mixing else {})
-        data = dr.replay(*images, size=size or sizes[0], clock=monitor, **origins, **geometry, **finish)
+        data = dr.replay(*images, size=size or sizes[0], monitor=monitor, **origins, **geometry, **finish)
         outputs = data, label, soft_ids, soft_probs, samples, views
         return tuple(output.gpu() for output in outputs) if device == "gpu" else outputs
 

@@ -20,7 +20,7 @@ from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.loader import state
 from dali_dr.loader.checks import whole
 from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSampler, ShownDataset, Ticket
-from dali_dr.loader.faults import explained
+from dali_dr.loader.faults import explained, take_fault
 from dali_dr.loader.feed import Feed
 from dali_dr.loader.graph import OUTPUTS, replay_pipeline
 from dali_dr.loader.options import Machine, Options, Schedule, Show, gather
@@ -177,6 +177,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         if (old := self.__dict__.pop("_stream", None)) is not None:
             for pipeline in old._pipes:
                 pipeline._shutdown()  # at once: a traceback that somebody keeps may hold it for long
+            take_fault(self._stopwatch.number)  # of a batch that nobody will ask for
         self._feed = Feed(self._sampler, place, with_size=not self._plan.fixed, pairs=self._plan.pairs)
         pipeline = replay_pipeline(
             self._feed, batch_size=self._plan.largest_batch, monitor=self._stopwatch.number, **self._plan.graph
@@ -194,10 +195,11 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
                         self._feed.pop()
                     return share, next(self._stream)[0]
             except RuntimeError as error:
+                fault = take_fault(self._stopwatch.number)
                 if self._feed.stale:
                     pass  # what was left is bad, which does not matter any more
                 elif self.machine.on_error == "raise" or not self._set_aside_bad():
-                    raise explained(error, share, self._dataset) from error
+                    raise explained(error, fault, share, self._dataset) from error
                 self._rebuild(place)
 
     def _set_aside_bad(self) -> bool:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from dali_dr import _plugin
-from dali_dr.augment.fresh import Evaluation, draw_argument, fresh_seed, resolve_augment
+from dali_dr.augment.fresh import Evaluation, draw_arguments, fresh_seed, resolve_augment
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.loader.checks import MAX_VIEW_SIZE, refuse
@@ -133,7 +133,7 @@ def _graph(
         "decode_device": machine.decode_device,
         "hw_decoder_load": machine.hw_decoder_load,
         "prefetch": machine.prefetch,
-        "draw": draw_argument(spec, schedule.seed if fresh else fresh_seed(schedule.seed)),
+        "draw": draw_arguments(spec, schedule.seed if fresh else fresh_seed(schedule.seed)),
         "topk": 1 if fresh else 0,
         "resize_shorter": spec.resize if isinstance(spec, Evaluation) else 0,
     }

@@ -29,7 +29,7 @@ class Stopwatch:
         self._batches = 0
         self._wait = 0.0
         self._start = time.perf_counter()
-        _plugin.library().dali_dr_clock_reset(self.number)
+        _plugin.library().dali_dr_monitor_reset(self.number)
 
     def __enter__(self) -> None:
         self._entered = time.perf_counter()
@@ -41,7 +41,7 @@ class Stopwatch:
     def stats(self) -> dict[str, float | int | bool]:
         """Sums since the last call; see `dali_dr.ReinforcedIterator.stats`."""
         sums = (ctypes.c_double * 4)()
-        _plugin.library().dali_dr_clock_sums(self.number, sums)
+        _plugin.library().dali_dr_monitor_sums(self.number, sums)
         read, decode, replay, replayed = sums
         total, given = time.perf_counter() - self._start, max(self._batches, 1)
         result: dict[str, float | int | bool] = {

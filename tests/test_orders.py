@@ -334,7 +334,7 @@ def test_more_showings_than_views() -> None:
 @pytest.mark.parametrize(("stored", "of", "m"), [(12, 3, 1), (12, 3, 2), (12, 12, 1), (4, 8, 1), (4, 6, 2), (1, 5, 1)])
 def test_turns_that_fit_the_views_walk_through_them_one_by_one(stored: int, of: int, m: int) -> None:
     """Where a turn's views divide those stored, or the other way round, showings are turns of one showing."""
-    numbers = np.arange(10 * of)
+    numbers = np.arange(12 * of)
     turns, places = np.divmod(numbers, of)
     samples, choice = np.full(len(numbers), 3), Choice(stored, 7, m)
     views = choice.views(samples, turns, 0, places, of)

@@ -16,7 +16,7 @@ static_assert(std::endian::native == std::endian::little, "words of hashes are r
 
 constexpr int kTries = 10;                    // of a box, as torchvision's
 constexpr char kPerson[] = "dali_dr draw 1";  // of the derivation of Philox's key
-constexpr int32_t kMaxOps = 8;                // dali_dr.augment.spec.MAX_OPS: as many have random words
+constexpr int32_t kMaxDrawnOps = 8;           // dali_dr.augment.spec.MAX_OPS: as many have random words
 constexpr int kTop = 2 * kTries, kLeft = kTop + 1, kFlip = kTop + 2,
               kGate = kTop + 2;  // words of the streams
 
@@ -25,7 +25,7 @@ struct Stream {
   uint64_t number;
   int words;
 };
-constexpr Stream kCropStream{0, 24}, kEraseStream{1, 24}, kOpsStream{2, 2 * kMaxOps};
+constexpr Stream kCropStream{0, 24}, kEraseStream{1, 24}, kOpsStream{2, 2 * kMaxDrawnOps};
 
 // The uniforms of one view in one stream, a block of four computed when the first of them is asked for.
 class Uniforms {
@@ -59,7 +59,7 @@ void Try(const RandomBox& box, double whole, Uniforms& u, int i, double* times, 
 }
 
 // A box of this size at a uniform place in the outer one.
-image::Box Place(Uniforms& u, double height, double width, image::Size outer) {
+Box Place(Uniforms& u, double height, double width, image::Size outer) {
   const double top = std::floor(u[kTop] * (outer.height - height + 1));
   const double left = std::floor(u[kLeft] * (outer.width - width + 1));
   return {static_cast<int32_t>(top), static_cast<int32_t>(left), static_cast<int32_t>(height),
@@ -67,7 +67,7 @@ image::Box Place(Uniforms& u, double height, double width, image::Size outer) {
 }
 
 // torchvision's fallback: the largest centred box of an allowed ratio (and, unlike its, never empty).
-image::Box CentreCrop(const RandomBox& box, image::Size size) {
+Box CentreCrop(const RandomBox& box, image::Size size) {
   int32_t height = size.height, width = size.width;
   const double ratio = static_cast<double>(width) / height;
   if (ratio < box.ratio[0])
@@ -77,7 +77,7 @@ image::Box CentreCrop(const RandomBox& box, image::Size size) {
   return {(size.height - height) / 2, (size.width - width) / 2, height, width};
 }
 
-bool IsSigned(int32_t op) { return op >= image::kShearX && op <= image::kSharpness; }
+bool IsSigned(int32_t op) { return op >= kShearX && op <= kSharpness; }
 
 // ---- The text form of a spec
 
@@ -134,7 +134,7 @@ class Fields {
     std::copy(v.begin(), v.end(), out);
   }
 
-  RandomBox Box(const std::string& name) {
+  RandomBox BoxField(const std::string& name) {
     RandomBox box{};
     Interval(name + "_scale", 1.0, box.scale);
     Interval(name + "_ratio", 1e6, box.ratio);
@@ -252,18 +252,18 @@ Spec Spec::Parse(std::string_view text) {
   spec.seed = fields.Get<uint64_t>("seed", 1)[0];
   spec.size = fields.Get<int32_t>("size", 1)[0];
   if (spec.size < 1 || spec.size > image::kMaxViewSize) Fail("size", "want 1 to 8192 pixels");
-  spec.crop = fields.Box("crop");
+  spec.crop = fields.BoxField("crop");
   spec.flip = fields.Probability("flip");
   spec.num_ops = fields.Get<int32_t>("num_ops", 1)[0];
-  if (spec.num_ops < 0 || spec.num_ops > kMaxOps) Fail("num_ops", "want 0 to 8");
+  if (spec.num_ops < 0 || spec.num_ops > kMaxDrawnOps) Fail("num_ops", "want 0 to 8");
   if (spec.num_ops > 0) {
-    const auto magnitudes = fields.Get<float>("magnitudes", image::kNumOpIds);
+    const auto magnitudes = fields.Get<float>("magnitudes", kNumOpIds);
     for (float m : magnitudes)
-      if (!(m >= 0 && m <= image::kMaxMagnitude)) Fail("magnitudes", "want numbers 0 to 10^6");
+      if (!(m >= 0 && m <= kMaxMagnitude)) Fail("magnitudes", "want numbers 0 to 10^6");
     std::copy(magnitudes.begin(), magnitudes.end(), spec.magnitudes.begin());
   }
   spec.erase_probability = fields.Probability("erase_probability");
-  if (spec.erase_probability > 0) spec.erase = fields.Box("erase");
+  if (spec.erase_probability > 0) spec.erase = fields.BoxField("erase");
   fields.CheckAllUsed();
   return spec;
 }
@@ -285,10 +285,10 @@ Drawer::Drawer(const Spec& spec, std::string_view key, image::Size size) : spec_
   key_[1] = LoadLittle(digest + 8);
 }
 
-image::Box Drawer::Crop(int64_t number, bool* flip) const {
+Box Drawer::Crop(int64_t number, bool* flip) const {
   Uniforms u(key_, kCropStream, number);
   const double area = static_cast<double>(int64_t{size_.height} * size_.width);
-  image::Box box = CentreCrop(spec_.crop, size_);
+  Box box = CentreCrop(spec_.crop, size_);
   for (int i = 0; i < kTries; ++i) {
     double width, height;
     Try(spec_.crop, area, u, i, &width, &height);
@@ -301,7 +301,7 @@ image::Box Drawer::Crop(int64_t number, bool* flip) const {
   return box;
 }
 
-image::Box Drawer::Erase(int64_t number) const {
+Box Drawer::Erase(int64_t number) const {
   Uniforms u(key_, kEraseStream, number);
   if (!(u[kGate] < spec_.erase_probability)) return {};
   const double area = static_cast<double>(int64_t{spec_.size} * spec_.size);
@@ -317,23 +317,22 @@ image::Box Drawer::Erase(int64_t number) const {
 }
 
 void Drawer::Draw(int64_t number, std::span<int32_t> out) const {
-  image::Box crop{0, 0, size_.height, size_.width}, erase{};
+  Box crop{0, 0, size_.height, size_.width}, erase{};
   bool flip = false;
   if (!spec_.whole) {
     crop = Crop(number, &flip);
     if (spec_.erase_probability > 0) erase = Erase(number);
   }
-  const int32_t head[image::kViewHeaderWords] = {crop.top,    crop.left,    crop.height, crop.width,
-                                                 flip,        erase.top,    erase.left,  erase.height,
-                                                 erase.width, spec_.num_ops};
+  const int32_t head[kViewHeaderWords] = {crop.top,  crop.left,  crop.height,  crop.width,  flip,
+                                          erase.top, erase.left, erase.height, erase.width, spec_.num_ops};
   std::memcpy(out.data(), head, sizeof head);
   Uniforms u(key_, kOpsStream, number);
   for (int i = 0; i < spec_.num_ops; ++i) {
-    const auto op = static_cast<int32_t>(std::floor(u[2 * i] * int32_t{image::kNumOpIds}));
+    const auto op = static_cast<int32_t>(std::floor(u[2 * i] * int32_t{kNumOpIds}));
     float magnitude = spec_.magnitudes[op];
     if (IsSigned(op) && u[2 * i + 1] < 0.5 && magnitude != 0) magnitude = -magnitude;  // no -0.0
-    out[image::kViewHeaderWords + 2 * i] = op;
-    out[image::kViewHeaderWords + 2 * i + 1] = std::bit_cast<int32_t>(magnitude);
+    out[kViewHeaderWords + 2 * i] = op;
+    out[kViewHeaderWords + 2 * i + 1] = std::bit_cast<int32_t>(magnitude);
   }
 }
 

@@ -14,7 +14,7 @@
 #include <string_view>
 
 #include "image/plan.h"
-#include "image/view.h"
+#include "view/layout.h"
 
 namespace dali_dr::draw {
 
@@ -35,7 +35,7 @@ struct Spec {
   /// Reads what dali_dr.augment.fresh.draw_argument writes: "whole", or NAME=VALUE[,VALUE…] separated by
   /// spaces, in any order:
   ///   seed=0..2^64-1  size=PIXELS  crop_scale=LOW,HIGH  crop_ratio=LOW,HIGH  flip=PROBABILITY
-  ///   num_ops=0..8  magnitudes=14 NUMBERS (physical, unsigned, in the order of image::OpId)
+  ///   num_ops=0..8  magnitudes=14 NUMBERS (physical, unsigned, in the order of OpId)
   ///   erase_probability=PROBABILITY  erase_scale=LOW,HIGH  erase_ratio=LOW,HIGH
   /// All must be there, but for the last two with erase_probability=0 and for the magnitudes with num_ops=0.
   /// Throws SpecError.
@@ -47,7 +47,7 @@ struct Spec {
   RandomBox crop{};
   double flip = 0;
   int32_t num_ops = 0;
-  std::array<float, image::kNumOpIds> magnitudes{};
+  std::array<float, kNumOpIds> magnitudes{};
   double erase_probability = 0;
   RandomBox erase{};  // its ratio is height / width, that of the crop width / height
 };
@@ -57,14 +57,14 @@ class Drawer {
  public:
   Drawer(const Spec& spec, std::string_view key, image::Size size);
 
-  /// Words of a packed view (see image/view.h).
-  static size_t words(const Spec& spec) { return image::kViewHeaderWords + 2 * spec.num_ops; }
+  /// Words of a packed view (see view/layout.h).
+  static size_t words(const Spec& spec) { return ViewWords(spec.num_ops); }
   /// Writes the packed view of this number, 0 <= number < 2^53, to words(spec) words.
   void Draw(int64_t number, std::span<int32_t> out) const;
 
  private:
-  image::Box Crop(int64_t number, bool* flip) const;
-  image::Box Erase(int64_t number) const;
+  Box Crop(int64_t number, bool* flip) const;
+  Box Erase(int64_t number) const;
 
   const Spec& spec_;
   uint64_t key_[2];

@@ -9,7 +9,7 @@
 #include <iterator>
 #include <vector>
 
-#include "record/record.h"
+#include "record/reader.h"
 #include "tests/make_record.h"
 
 using dali_dr::record::Reader;

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "image/view.h"
+#include "view/layout.h"
 
 namespace dali_dr::image {
 namespace {

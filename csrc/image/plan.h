@@ -8,7 +8,7 @@
 #include <string>
 
 #include "image/pixel.h"
-#include "image/view.h"
+#include "view/parse.h"
 
 namespace dali_dr::image {
 

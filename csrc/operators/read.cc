@@ -160,9 +160,9 @@ void Read::Region::Add(const int32_t* box) {
 
 void Read::AddPartner(Slot* slot, bool first, const int32_t* words) const {
   const int32_t number = words[0];
-  const int32_t* crop = words + record::kMixWords;
-  if (number == record::kNoPartner) return;
-  if (number == record::kSelfPartner) return slot->roi.Add(crop);
+  const int32_t* crop = words + kMixWords;
+  if (number == kNoPartner) return;
+  if (number == kSelfPartner) return slot->roi.Add(crop);
   if (slot->partner.image.bytes.empty()) {
     if (!first)
       throw record::RecordError(
@@ -226,7 +226,7 @@ void Read::Fill(Slot* slot, std::span<const int32_t> views, record::Reader* read
   }
   // A stored and a fresh view may have different numbers of operations; words after the last are ignored.
   const size_t plain = std::max(record ? stored_words : 0, drawer ? draw::Drawer::words(*draw_) : 0);
-  slot->words = mixing_ ? 2 * plain + record::kMixWords : plain;
+  slot->words = mixing_ ? 2 * plain + kMixWords : plain;
   slot->roi = slot->partner_roi = Region{};
   slot->partner = shards::Sample{};
   slot->params.assign(views.size() * slot->words, 0);
@@ -257,7 +257,7 @@ void Read::Fill(Slot* slot, std::span<const int32_t> views, record::Reader* read
       });
     }
     slot->roi.Add(view.data());
-    if (alone) record::FillNoPartner(view.subspan(plain), static_cast<int>(plain - record::kViewWords) / 2);
+    if (alone) FillNoPartner(view.subspan(plain));
     if (mixing_) in_record([&] { AddPartner(slot, i == 0, view.data() + plain); });
   }
 }

@@ -12,7 +12,7 @@
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
 #include "draw/draw.h"
 #include "operators/clock.h"
-#include "record/record.h"
+#include "record/reader.h"
 #include "shards/shards.h"
 
 namespace dali_dr {

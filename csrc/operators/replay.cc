@@ -175,22 +175,22 @@ void ReplayBase<Backend>::SetSize(image::Size size) {
 template <typename Backend>
 std::string ReplayBase<Backend>::AddView(std::span<const int32_t> words, std::span<const int32_t> before,
                                          int i, image::Size image, image::Size partner) {
-  image::View view;
+  View view;
   const auto plan = [&](std::span<const int32_t> own, image::Size size, const int* origin, image::Plan* to) {
-    std::string problem = image::ParseView(own.data(), int64_t(own.size()), &view);
+    std::string problem = ParseView(own.data(), int64_t(own.size()), &view);
     if (!problem.empty()) return problem;
     return image::MakePlan(view, size, origin[0], origin[1], out_, stored_, resize_shorter_, to);
   };
   if (!mixing_) {
-    if (words.size() % 2 != 0 && words.size() >= image::kMixWords + 2 * image::kViewHeaderWords)
+    if (words.size() % 2 != 0 && words.size() >= kMixWords + 2 * kViewHeaderWords)
       return make_string(words.size(),
                          " words are those of a mixed view: pass the partner images as third input");
     return plan(words, image, origin_[i].data, &plans_.emplace_back());
   }
-  if (words.size() % 2 == 0 || words.size() < image::kMixWords + 2 * image::kViewHeaderWords)
-    return make_string(words.size(), " words are not those of a mixed view, 2 * (10 + 2n) + ",
-                       image::kMixWords, ": pass no partner images, or read with mixing=True");
-  const size_t half = (words.size() - image::kMixWords) / 2;
+  if (words.size() % 2 == 0 || words.size() < kMixWords + 2 * kViewHeaderWords)
+    return make_string(words.size(), " words are not those of a mixed view, 2 * (10 + 2n) + ", kMixWords,
+                       ": pass no partner images, or read with mixing=True");
+  const size_t half = (words.size() - kMixWords) / 2;
   const auto first = words.first(half), second = words.last(half);
   auto& mix = mixes_.emplace_back();
   std::string problem = image::MakeMixPlan(words.data() + half, out_, stored_, &mix);
@@ -209,8 +209,8 @@ std::string ReplayBase<Backend>::AddView(std::span<const int32_t> words, std::sp
     return {};
   }
   problem = plan(first, image, origin_[i].data, &plans_.back());
-  if (!problem.empty() || mix.partner == image::kNoPartner) return problem;
-  const bool self = mix.partner == image::kSelfPartner;
+  if (!problem.empty() || mix.partner == kNoPartner) return problem;
+  const bool self = mix.partner == kSelfPartner;
   problem = plan(second, self ? image : partner, self ? origin_[i].data : partner_origin_[i].data,
                  &partner_plans_.back());
   return problem.empty() ? problem : "the partner's view: " + problem;
@@ -265,8 +265,8 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
   const auto size_of = [&](int input, const char* name, int i) {
     const auto pixels = ws.Input<Backend>(input).tensor_shape_span(i);
     DALI_ENFORCE(
-        pixels[2] == 3 && pixels[0] >= 1 && pixels[1] >= 1 && pixels[0] <= image::kMaxCoordinate &&
-            pixels[1] <= image::kMaxCoordinate,
+        pixels[2] == 3 && pixels[0] >= 1 && pixels[1] >= 1 && pixels[0] <= kMaxCoordinate &&
+            pixels[1] <= kMaxCoordinate,
         make_string("Sample ", i, " of the batch: `", name, "` has shape (", pixels[0], ", ", pixels[1], ", ",
                     pixels[2], "): pass a non-empty RGB image (height, width, 3)."));
     return image::Size{int32_t(pixels[0]), int32_t(pixels[1])};
@@ -311,7 +311,7 @@ void ReplayBase<Backend>::ForEachView(dali::Workspace& ws, Make make) {
     const image::Image source = image_of(0, i), other = mixing_ ? image_of(2, i) : source;
     auto* out = static_cast<uint8_t*>(output.raw_mutable_tensor(i));
     for (int64_t k = first_[i]; k < first_[i + 1]; ++k, out += view_bytes) {
-      const bool self = mixing_ && mixes_[k].partner == image::kSelfPartner;
+      const bool self = mixing_ && mixes_[k].partner == kSelfPartner;
       make(k, first_[i + 1], source, self ? source : other, out);
     }
   }
@@ -341,7 +341,7 @@ void ReplayCpu::RunImpl(dali::Workspace& ws) {
                       uint8_t* out) {
     const image::Plan& plan = plans_[k];
     // Largest first: the cost grows with the pixels that the horizontal pass reads.
-    if (!mixing_ || mixes_[k].partner == image::kNoPartner) {
+    if (!mixing_ || mixes_[k].partner == kNoPartner) {
       pool.AddWork([=, this, &plan](
                        int thread) { Replay(plan, source, filter_, *finish_, &scratch_[2 * thread], out); },
                    area(plan));
@@ -372,7 +372,7 @@ void ReplayGpu::RunImpl(dali::Workspace& ws) {
   tasks_.clear();
   ForEachView(ws, [&](int64_t k, int64_t end, const image::Image& source, const image::Image& partner,
                       uint8_t* out) {
-    if (!mixing_ || mixes_[k].partner == image::kNoPartner) {
+    if (!mixing_ || mixes_[k].partner == kNoPartner) {
       tasks_.push_back({&plans_[k], source, out});
     } else if (!repeats_[k]) {
       int64_t count = 1;

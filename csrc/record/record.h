@@ -34,7 +34,7 @@ class Record {
   size_t head_bytes() const { return tables_.end; }               ///< of header and tables
   uint32_t record_bytes() const { return header_.record_bytes; }  ///< of the whole record, as the header says
   uint32_t groups() const { return static_cast<uint32_t>(groups_.size()); }
-  bool has_group(uint32_t group) const { return groups_[group].rows > 0; }   ///< was added; group < groups()
+  bool has_group(uint32_t group) const { return groups_[group].rows > 0; }    ///< was added; group < groups()
   uint32_t group_of(uint32_t row) const { return row / header_.group_rows; }  ///< row < views()
   uint32_t views() const { return header_.views; }                            ///< N
   uint32_t image_height() const { return header_.image_height; }              ///< pixels of the source image

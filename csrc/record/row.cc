@@ -53,10 +53,11 @@ void ReadOps(const Source& from, uint32_t row, const uint8_t* column, uint32_t r
   for (uint32_t slot = 0; slot < h.num_ops; ++slot) {
     const uint32_t entry = LoadUint(column, h.op_index_bytes, uint64_t{slot} * rows + at);
     if (entry >= h.op_entries)
-      Fail("view ", row, ": op entry ", entry, " in slot ", slot, " is not below op_entries = ",
-           h.op_entries);
+      Fail("view ", row, ": op entry ", entry, " in slot ", slot,
+           " is not below op_entries = ", h.op_entries);
     const uint8_t id = from.tables.op_ids[entry];
-    if (id >= kNumOpIds) Fail("op id ", unsigned{id}, " of table entry ", entry, " is not below ", kNumOpIds);
+    if (id >= kNumOpIds)
+      Fail("op id ", unsigned{id}, " of table entry ", entry, " is not below ", int{kNumOpIds});
     const float magnitude = Load<float>(from.tables.op_magnitudes + 4 * entry);
     if (!std::isfinite(magnitude)) Fail("op magnitude of table entry ", entry, " is not finite");
     words[2 * slot] = id;
@@ -214,7 +215,7 @@ void ReadRow(const Source& from, uint32_t row, std::span<int32_t> view, std::spa
   view[9] = static_cast<int32_t>(h.num_ops);
   ReadOps(from, g.first_drawn + at, g.ops, g.drawn, at, &view[kViewHeaderWords]);
   if (h.mixing) {
-    const auto words = view.subspan(ViewWords(view[9]));
+    const auto words = view.subspan(ViewWords(static_cast<int>(h.num_ops)));
     ReadMix(from, at, words);
     words[1] = h.pairs && row % 2;
   }

@@ -139,12 +139,12 @@ void TestViewsAreValid() {
   const Spec spec = Spec::Parse(kSpec);
   std::vector<int32_t> words(Drawer::words(spec));
   for (int i = 0; i < 20000; ++i) {
-    const image::Size size{1 + int32_t(bits() % (i % 2 ? 40 : image::kMaxCoordinate)),
-                           1 + int32_t(bits() % (i % 3 ? 40 : image::kMaxCoordinate))};
+    const image::Size size{1 + int32_t(bits() % (i % 2 ? 40 : kMaxCoordinate)),
+                           1 + int32_t(bits() % (i % 3 ? 40 : kMaxCoordinate))};
     Drawer(spec, std::string(bits() % 300, 'k'), size).Draw(int64_t(bits() >> 11), words);
-    image::View view;
+    View view;
     image::Plan plan;
-    std::string problem = image::ParseView(words.data(), int64_t(words.size()), &view);
+    std::string problem = ParseView(words.data(), int64_t(words.size()), &view);
     if (problem.empty()) problem = image::MakePlan(view, size, 0, 0, {224, 224}, {224, 224}, 0, &plan);
     Check(problem.empty(), problem);
   }
@@ -190,8 +190,8 @@ void TestHeaders() {
         changed[bits() % changed.size()] = bits() % 2 ? uint8_t(bits()) : uint8_t(bits() % 2 ? 0xff : 0);
       changed.resize(changed.size() - (bits() % 2 ? 0 : bits() % changed.size()));
       if (image::ReadSize(changed, &size).empty())
-        Check(size.height >= 1 && size.width >= 1 && size.height <= image::kMaxCoordinate &&
-                  size.width <= image::kMaxCoordinate,
+        Check(size.height >= 1 && size.width >= 1 && size.height <= kMaxCoordinate &&
+                  size.width <= kMaxCoordinate,
               "a size in range");
     }
   }

@@ -16,7 +16,7 @@
 #include "image/pixel.h"
 #include "image/plan.h"
 #include "image/replay.h"
-#include "image/view.h"
+#include "view/parse.h"
 #include "tests/random_view.h"
 
 namespace dali_dr::image {

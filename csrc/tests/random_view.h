@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "image/replay.h"
-#include "image/view.h"
+#include "view/parse.h"
 
 namespace dali_dr::image {
 

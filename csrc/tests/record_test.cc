@@ -1,6 +1,6 @@
 // Tests of csrc/record against records made by make_record.h: every branch of the layout, every header field,
 // every truncation, and many random and mutated inputs (meant for a build with DALI_DR_SANITIZE=ON).
-#include "record/record.h"
+#include "record/reader.h"
 
 #include <cstdio>
 #include <cstdlib>

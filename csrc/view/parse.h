@@ -1,45 +1,15 @@
-// The packed parameters of one view (one stored augmentation of one image), and their parser.
-// This is the only layout of view parameters that the read operator, the replay operator and Python share.
-#ifndef DALI_DR_CSRC_IMAGE_VIEW_H_
-#define DALI_DR_CSRC_IMAGE_VIEW_H_
+// Packed words (layout.h) read as a View.
+#ifndef DALI_DR_CSRC_VIEW_PARSE_H_
+#define DALI_DR_CSRC_VIEW_PARSE_H_
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <string>
 
-namespace dali_dr::image {
+#include "view/layout.h"
 
-// The operations of torchvision.transforms.RandAugment in its index order.
-enum OpId : int32_t {
-  kIdentity,
-  kShearX,
-  kShearY,
-  kTranslateX,
-  kTranslateY,
-  kRotate,
-  kBrightness,
-  kColor,
-  kContrast,
-  kSharpness,
-  kPosterize,
-  kSolarize,
-  kAutoContrast,
-  kEqualize,
-  kNumOpIds
-};
-
-constexpr int kMaxOps = 16;           // of one view; RandAugment uses 2
-constexpr int kViewHeaderWords = 10;  // everything but the operations
-constexpr int kMixWords = 7;          // partner; swapped; lam; CutMix top, left, height, width
-constexpr int32_t kNoPartner = -1, kSelfPartner = -2;  // in place of a partner's sample number
-constexpr float kMaxMagnitude = 1e6f;                  // keeps 255 * magnitude inside int32
-constexpr int32_t kMaxCoordinate =
-    1 << 24;  // the largest integer range that Pillow's float boxes hold exactly
-
-struct Box {
-  int32_t top, left, height, width;
-};
+namespace dali_dr {
 
 struct Op {
   int32_t id;       // OpId
@@ -54,10 +24,8 @@ struct View {
   Op ops[kMaxOps];
 };
 
-// Reads `count` little-endian words: crop top, left, height, width; flip; erase top, left, height, width;
-// number of operations n; then n pairs (operation, float32 bits of the magnitude). Words after the n-th pair
-// are ignored, so that views with fewer operations may stand in a rectangular batch. Trusts nothing. Returns
-// an empty string, or what is wrong; `view` is then unspecified.
+// Reads the `count` words of a view. Trusts nothing. Returns an empty string, or what is wrong; `view` is
+// then unspecified.
 inline std::string ParseView(const int32_t* words, int64_t count, View* view) {
   if (count < kViewHeaderWords) {
     return "a view has " + std::to_string(count) + " words, fewer than the " +
@@ -93,6 +61,6 @@ inline std::string ParseView(const int32_t* words, int64_t count, View* view) {
   return {};
 }
 
-}  // namespace dali_dr::image
+}  // namespace dali_dr
 
-#endif  // DALI_DR_CSRC_IMAGE_VIEW_H_
+#endif  // DALI_DR_CSRC_VIEW_PARSE_H_

@@ -30,8 +30,10 @@ void Reader::ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> 
     const uint32_t group = record_->group_of(row);
     const std::span<const uint8_t> content = frames_.Content(group + 1);
     const size_t used = record_->AddGroup(group, content);
-    if (used != content.size())
+    if (used != content.size()) {
+      record_->DropGroup(group);  // or the next row would be read from it
       Fail("row group ", group, " is ", content.size(), " bytes long, but its columns need only ", used);
+    }
   }
   record_->ReadView(row, view, ids, probs);
 }

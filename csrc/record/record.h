@@ -31,6 +31,9 @@ class Record {
   /// bytes. Throws RecordError.
   size_t AddGroup(uint32_t group, std::span<const uint8_t> bytes);
 
+  /// As if group `group` < groups() had not been added.
+  void DropGroup(uint32_t group) { groups_[group] = {}; }
+
   size_t head_bytes() const { return tables_.end; }               ///< of header and tables
   uint32_t record_bytes() const { return header_.record_bytes; }  ///< of the whole record, as the header says
   uint32_t groups() const { return static_cast<uint32_t>(groups_.size()); }

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "image/block.h"
+#include "image/block/layout.h"
 #include "image/plan.h"
 #include "image/replay.h"
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "image/block.h"
+#include "image/block/block.h"
 #include "image/device.h"
 
 namespace dali_dr::image {

@@ -3,7 +3,7 @@
 // exact size, test_block_threads under ThreadSanitizer, which sees a missing barrier as compute-sanitizer's
 // racecheck would. device/device_test runs the same cases on a GPU.
 //   test_block [ROUNDS]
-#include "image/block.h"
+#include "image/block/block.h"
 
 #include <cstdint>
 #include <cstdio>

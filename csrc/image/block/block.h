@@ -44,7 +44,7 @@ class BlockReplay {
         quads_((count_ + 3) / 4),
         merged_(reinterpret_cast<uint32_t*>(memory.stats)) {}
 
-  // Takes jobs until none is left.
+  /// Takes jobs until none is left.
   DR_BLOCK void Run() {
     block_.ForEach(3 * kLevels, [&](int32_t i) {
       tables_->base[i / kLevels][i % kLevels] = batch_.base[i / kLevels][i % kLevels];
@@ -77,9 +77,10 @@ class BlockReplay {
 
   // ---- Resize: resize.h
 
+  /// Places a table in memory.
   DR_BLOCK AxisTable MakeTable(const Axis& axis, int32_t out, uint8_t* memory);
 
-  /// `out` coordinates from `window` on.
+  /// Weights of `out` coordinates from `window` on.
   DR_BLOCK void FillTable(const Axis& axis, int32_t window, int32_t out, const AxisTable& table);
 
   /// Resizes `rows` rows of interleaved pixels; write(row, x, r, g, b) takes each result.
@@ -97,6 +98,16 @@ class BlockReplay {
   DR_BLOCK void VerticalOfRing(const uint8_t* ring, int32_t ring_rows, const AxisTable& table, int32_t begin,
                                int32_t end);
 
+  /// Both passes, by bands of rows that are resized vertically and then horizontally.
+  template <typename Sink>
+  DR_BLOCK void VerticalFirst(const Job& job, const Passes& passes, const AxisTable& across,
+                              const AxisTable& down, uint8_t* band, Sink put);
+
+  /// Both passes, by a ring of horizontally resized rows.
+  DR_BLOCK void HorizontalFirst(const Job& job, const Passes& passes, const uint8_t* crop, int64_t pitch,
+                                int32_t flip, const AxisTable& across, const AxisTable& down, uint8_t* band);
+
+  /// From the image to the view. Ends with a barrier.
   DR_BLOCK void CropResizeFlip(const Job& job);
 
   // ---- The view as it is
@@ -104,10 +115,12 @@ class BlockReplay {
   /// Offset of plane c; spelt out so that the offsets stay in registers.
   DR_BLOCK int32_t plane(int32_t c) const { return c == 0 ? plane_[0] : c == 1 ? plane_[1] : plane_[2]; }
 
+  /// A level after the pending map.
   DR_BLOCK int32_t Current(int32_t c, int32_t level) const {
     return pending_ ? tables_->lut[c][level] : level;
   }
 
+  /// The pixels of a quad after the pending map.
   DR_BLOCK uint32_t CurrentWord(int32_t c, int32_t quad) const {
     const uint32_t word = LoadWord(pixels_ + plane_[c] + 4 * quad);
     if (!pending_) return word;
@@ -140,7 +153,7 @@ class BlockReplay {
     plane_[3] = t;
   }
 
-  // ---- Operations: operations.h
+  // ---- Operations: operations.h. Every one ends with a barrier.
 
   DR_BLOCK void Apply(const Step& step);
 
@@ -152,6 +165,7 @@ class BlockReplay {
 
   // ---- Sums and histograms: histogram.h
 
+  /// Of the grey image.
   DR_BLOCK uint64_t GreySum();
 
   /// Counts the levels of each channel, as they are after the pending map, into merged_, and their extremes.
@@ -172,8 +186,10 @@ class BlockReplay {
 
   // ---- Output: output.h
 
+  /// Bits of a level as an output value.
   DR_BLOCK uint32_t OutputBits(int32_t c, int32_t level) const;
 
+  /// Writes the outputs of a job: its view, or that mixed with the parked one.
   DR_BLOCK void Finish(const Job& given);
 
   /// Keeps the view, erased and with its last table applied, while another is made. Each thread later reads

@@ -133,6 +133,59 @@ DR_BLOCK void BlockReplay<Block>::VerticalOfRing(const uint8_t* ring, int32_t ri
 }
 
 template <typename Block>
+template <typename Sink>
+DR_BLOCK void BlockReplay<Block>::VerticalFirst(const Job& job, const Passes& passes, const AxisTable& across,
+                                                const AxisTable& down, uint8_t* band, Sink put) {
+  const int64_t row_bytes = BandRowBytes(passes, job.width, batch_.out);
+  const int32_t step = int32_t(batch_.layout.band_bytes / row_bytes);
+  for (int32_t y = 0; y < height_; y += step) {
+    const int32_t end = y + step < height_ ? y + step : height_;
+    VerticalOfImage(job, down, y, end,
+                    [&](int32_t row, int32_t byte, uint8_t v) { band[row * row_bytes + byte] = v; });
+    block_.Sync();
+    Horizontal(band, row_bytes, end - y, across,
+               [&](int32_t row, int32_t x, uint8_t r, uint8_t g, uint8_t b) { put(y + row, x, r, g, b); });
+    block_.Sync();
+  }
+}
+
+template <typename Block>
+DR_BLOCK void BlockReplay<Block>::HorizontalFirst(const Job& job, const Passes& passes, const uint8_t* crop,
+                                                  int64_t pitch, int32_t flip, const AxisTable& across,
+                                                  const AxisTable& down, uint8_t* band) {
+  // The band is a ring of horizontally resized rows, planar and flipped already.
+  const int32_t row_bytes = int32_t(BandRowBytes(passes, job.width, batch_.out)), plane_row = row_bytes / 3;
+  const int32_t ring_rows = batch_.layout.band_bytes / row_bytes;
+  int32_t done = 0;
+  for (int32_t y = 0; y < height_;) {
+    const int32_t first = down.range[y].begin;
+    int32_t end = y + 1, most = height_;  // the rows whose windows the ring holds together
+    while (end < most) {
+      const int32_t middle = (end + most + 1) / 2;
+      if (down.End(middle - 1) - first <= ring_rows) {
+        end = middle;
+      } else {
+        most = middle - 1;
+      }
+    }
+    const int32_t from = done > first ? done : first, slot = from % ring_rows;
+    done = down.End(end - 1);
+    Horizontal(crop + from * pitch, pitch, done - from, across,
+               [&](int32_t row, int32_t x, uint8_t r, uint8_t g, uint8_t b) {
+                 const int32_t at = slot + row < ring_rows ? slot + row : slot + row - ring_rows;
+                 uint8_t* to = band + at * row_bytes + (flip ? width_ - 1 - x : x);
+                 to[0] = r;
+                 to[plane_row] = g;
+                 to[2 * plane_row] = b;
+               });
+    block_.Sync();
+    VerticalOfRing(band, ring_rows, down, y, end);
+    block_.Sync();
+    y = end;
+  }
+}
+
+template <typename Block>
 DR_BLOCK void BlockReplay<Block>::CropResizeFlip(const Job& job) {
   const Passes passes = MakePasses(job.height, job.width, job.resized);
   const Axis columns = MakeAxis(job.width, job.resized.width, batch_.filter);
@@ -143,10 +196,10 @@ DR_BLOCK void BlockReplay<Block>::CropResizeFlip(const Job& job) {
   if (passes.horizontal) FillTable(columns, job.window_left, width_, across);
   if (passes.vertical) FillTable(rows, job.window_top, height_, down);
   block_.Sync();
-  uint8_t* const band = pixels_ + plane_[3];
   const uint8_t* const crop = InGlobal(job.crop);
   const int64_t pitch = job.pitch;
   const int32_t flip = job.flip;
+  uint8_t* const band = pixels_ + plane_[3];
   const auto put = [&](int32_t y, int32_t x, uint8_t r, uint8_t g, uint8_t b) { Put(y, x, flip, r, g, b); };
 
   if (!passes.vertical) {
@@ -166,48 +219,9 @@ DR_BLOCK void BlockReplay<Block>::CropResizeFlip(const Job& job) {
       pixels_[plane(byte % 3) + y * width_ + (flip ? width_ - 1 - x : x)] = v;
     });
   } else if (passes.vertical_first) {
-    const int64_t row_bytes = BandRowBytes(passes, job.width, batch_.out);
-    const int32_t step = int32_t(batch_.layout.band_bytes / row_bytes);
-    for (int32_t y = 0; y < height_; y += step) {
-      const int32_t end = y + step < height_ ? y + step : height_;
-      VerticalOfImage(job, down, y, end,
-                      [&](int32_t row, int32_t byte, uint8_t v) { band[row * row_bytes + byte] = v; });
-      block_.Sync();
-      Horizontal(band, row_bytes, end - y, across,
-                 [&](int32_t row, int32_t x, uint8_t r, uint8_t g, uint8_t b) { put(y + row, x, r, g, b); });
-      block_.Sync();
-    }
+    VerticalFirst(job, passes, across, down, band, put);
   } else {
-    // The band is a ring of horizontally resized rows, planar and flipped already.
-    const int32_t row_bytes = int32_t(BandRowBytes(passes, job.width, batch_.out)), plane_row = row_bytes / 3;
-    const int32_t ring_rows = batch_.layout.band_bytes / row_bytes;
-    int32_t done = 0;
-    for (int32_t y = 0; y < height_;) {
-      const int32_t first = down.range[y].begin;
-      int32_t end = y + 1, most = height_;  // the rows whose windows the ring holds together
-      while (end < most) {
-        const int32_t middle = (end + most + 1) / 2;
-        if (down.End(middle - 1) - first <= ring_rows) {
-          end = middle;
-        } else {
-          most = middle - 1;
-        }
-      }
-      const int32_t from = done > first ? done : first, slot = from % ring_rows;
-      done = down.End(end - 1);
-      Horizontal(crop + from * pitch, pitch, done - from, across,
-                 [&](int32_t row, int32_t x, uint8_t r, uint8_t g, uint8_t b) {
-                   const int32_t at = slot + row < ring_rows ? slot + row : slot + row - ring_rows;
-                   uint8_t* to = band + at * row_bytes + (flip ? width_ - 1 - x : x);
-                   to[0] = r;
-                   to[plane_row] = g;
-                   to[2 * plane_row] = b;
-                 });
-      block_.Sync();
-      VerticalOfRing(band, ring_rows, down, y, end);
-      block_.Sync();
-      y = end;
-    }
+    HorizontalFirst(job, passes, crop, pitch, flip, across, down, band);
     return;
   }
   block_.Sync();

@@ -1,5 +1,5 @@
 // Sorts the views of a batch into jobs for blocks of threads: which fit shared memory, how the memory is laid
-// out, and in what order they run. Plain C++; the launch is in device.h, the algorithm in block.h.
+// out, and in what order they run. Plain C++; the launch is in device.h, the algorithm in block/block.h.
 #ifndef DALI_DR_CSRC_IMAGE_BATCH_H_
 #define DALI_DR_CSRC_IMAGE_BATCH_H_
 

@@ -98,14 +98,14 @@ class BlockReplay {
   DR_BLOCK void VerticalOfRing(const uint8_t* ring, int32_t ring_rows, const AxisTable& table, int32_t begin,
                                int32_t end);
 
-  /// Both passes, by bands of rows that are resized vertically and then horizontally.
+  /// Both passes, by bands of rows (in `band`) that are resized vertically and then horizontally.
   template <typename Sink>
   DR_BLOCK void VerticalFirst(const Job& job, const Passes& passes, const AxisTable& across,
                               const AxisTable& down, uint8_t* band, Sink put);
 
-  /// Both passes, by a ring of horizontally resized rows.
-  DR_BLOCK void HorizontalFirst(const Job& job, const Passes& passes, const uint8_t* crop, int64_t pitch,
-                                int32_t flip, const AxisTable& across, const AxisTable& down, uint8_t* band);
+  /// Both passes, by a ring (in `band`) of horizontally resized rows.
+  DR_BLOCK void HorizontalFirst(const Job& job, const Passes& passes, const AxisTable& across,
+                                const AxisTable& down, uint8_t* band);
 
   /// From the image to the view. Ends with a barrier.
   DR_BLOCK void CropResizeFlip(const Job& job);

@@ -150,9 +150,13 @@ DR_BLOCK void BlockReplay<Block>::VerticalFirst(const Job& job, const Passes& pa
 }
 
 template <typename Block>
-DR_BLOCK void BlockReplay<Block>::HorizontalFirst(const Job& job, const Passes& passes, const uint8_t* crop,
-                                                  int64_t pitch, int32_t flip, const AxisTable& across,
-                                                  const AxisTable& down, uint8_t* band) {
+DR_BLOCK void BlockReplay<Block>::HorizontalFirst(const Job& job, const Passes& passes,
+                                                  const AxisTable& across, const AxisTable& down,
+                                                  uint8_t* band) {
+  const uint8_t* const crop = InGlobal(job.crop);
+  const int64_t pitch = job.pitch;
+  const int32_t flip = job.flip;
+
   // The band is a ring of horizontally resized rows, planar and flipped already.
   const int32_t row_bytes = int32_t(BandRowBytes(passes, job.width, batch_.out)), plane_row = row_bytes / 3;
   const int32_t ring_rows = batch_.layout.band_bytes / row_bytes;
@@ -221,7 +225,7 @@ DR_BLOCK void BlockReplay<Block>::CropResizeFlip(const Job& job) {
   } else if (passes.vertical_first) {
     VerticalFirst(job, passes, across, down, band, put);
   } else {
-    HorizontalFirst(job, passes, crop, pitch, flip, across, down, band);
+    HorizontalFirst(job, passes, across, down, band);
     return;
   }
   block_.Sync();

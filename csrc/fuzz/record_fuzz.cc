@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "record/reader.h"
-#include "tests/make_record.h"
+#include "tests/record_shapes.h"
 
 using dali_dr::record::Reader;
 using dali_dr::record::Record;

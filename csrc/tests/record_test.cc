@@ -1,14 +1,13 @@
 // Tests of csrc/record against records made by make_record.h: every branch of the layout, every header field,
 // every truncation, and many random and mutated inputs (meant for a build with DALI_DR_SANITIZE=ON).
-#include "record/reader.h"
-
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <optional>
 #include <string>
 
-#include "tests/make_record.h"
+#include "record/reader.h"
+#include "tests/record_shapes.h"
 
 namespace dali_dr::record {
 namespace {

@@ -7,13 +7,15 @@ both). FOLDER: folders of csrc that must have PERCENT of their lines run. Lines 
 template was compiled.
 
 A line that no test can reach on this machine is left out by a comment at its end or, for the lines of a block, at the
-line that opens it: "// coverage: REASON".
+line that opens it: "// coverage: REASON". A file whose first line says "// coverage: only with FLAG" counts where the
+processor has that flag of /proc/cpuinfo.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -23,9 +25,16 @@ SOURCES = Path(__file__).resolve().parents[1]
 MARK = "// coverage: "
 
 
+def has_flag(flag: str) -> bool:
+    facts = Path("/proc/cpuinfo")
+    return facts.exists() and flag in facts.read_text().split()
+
+
 def left_out(text: str) -> set[int]:
     """Numbers of the lines that a mark leaves out."""
     lines = text.splitlines()
+    if (only := re.match(rf"{MARK}only with (\w+)", text)) and not has_flag(only[1]):
+        return set(range(1, len(lines) + 1))
     out: set[int] = set()
     for number, line in enumerate(lines, 1):
         if MARK not in line:
@@ -77,7 +86,8 @@ def main() -> int:
     parser.add_argument("--least", type=float, default=95.0, metavar="PERCENT")
     options = parser.parse_args()
 
-    lines, run = defaultdict(int), defaultdict(int)
+    lines: dict[str, int] = defaultdict(int)
+    run: dict[str, int] = defaultdict(int)
     missed: list[str] = []
     for path, counts in sorted(run_counts(options.build).items()):
         out = left_out(path.read_text())

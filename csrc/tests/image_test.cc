@@ -16,8 +16,8 @@
 #include "image/pixel.h"
 #include "image/plan.h"
 #include "image/replay.h"
-#include "view/parse.h"
 #include "tests/random_view.h"
+#include "view/parse.h"
 
 namespace dali_dr::image {
 namespace {

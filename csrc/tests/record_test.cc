@@ -1,10 +1,13 @@
 // Tests of csrc/record against records made by make_record.h: every branch of the layout, every header field,
 // every truncation, and many random and mutated inputs (meant for a build with DALI_DR_SANITIZE=ON).
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "record/reader.h"
 #include "tests/record_shapes.h"
@@ -354,6 +357,52 @@ void TestFrames() {
   Check(!Refusal([&] { Read(reader, record, 4); }).empty(), "a row of the bad group is refused");
 }
 
+/// Every call that a correct program does not make, and a group that is refused each time it is asked for.
+void TestMisuse() {
+  RecordShape shape;
+  shape.group_rows = 2;
+  const MadeRecord made = MakeRecord(shape, 5);
+  const Bytes member = CompressFrames(made);
+  std::vector<int32_t> view(14), ids(10);
+  std::vector<float> probs(10);
+  const auto throws = [](auto expected, const std::function<void()>& body, const std::string& what) {
+    try {
+      body();
+      Check(false, what + " is not noticed");
+    } catch (const decltype(expected)&) {
+    }
+  };
+  Reader reader;
+  throws(std::logic_error(""), [&] { reader.ReadView(0, view, ids, probs); }, "no open record");
+  reader.Open(member);
+  Reader moved = std::move(reader);
+  moved.ReadView(4, view, ids, probs);
+  Check(view == made.views[4].words && ids == made.views[4].ids, "a reader that was moved reads on");
+  for (const auto& [words, classes, values] : {std::array{13u, 10u, 10u}, {14u, 9u, 10u}, {14u, 10u, 11u}})
+    throws(
+        std::invalid_argument(""),
+        [&] {
+          std::vector<int32_t> v(words), c(classes);
+          std::vector<float> p(values);
+          moved.ReadView(0, v, c, p);
+        },
+        "an output of another size");
+  Record record = Record::Parse(made.bytes);
+  throws(std::logic_error(""), [&] { record.ReadView(0, view, ids, probs); }, "a group that is not there");
+  Check(!Refusal([&] { record.AddGroup(3, made.bytes); }).empty(), "group 3 of 3 is refused");
+
+  const Bytes other = CompressFrames(made.bytes, {made.frames[0], made.frames[1] + 1, made.frames[2] - 1});
+  moved.Open(other);
+  for (int i = 0; i < 2; ++i)
+    Check(Refusal([&] { moved.ReadView(0, view, ids, probs); }).find("need only") != std::string::npos,
+          "a group that does not fill its frame is refused every time");
+  Bytes frames;
+  const Bytes empty = Compress({});
+  for (int i = 0; i < 65538; ++i) frames.insert(frames.end(), empty.begin(), empty.end());
+  Check(Refusal([&] { moved.Open(frames); }).find("more than 65537 zstd frames") != std::string::npos,
+        "more frames than a record can have");
+}
+
 /// Nothing but RecordError may come out of any bytes. Part of the inputs are random, most are records with a
 /// few bits or bytes changed, so that they get far into the parser.
 void TestMutations(int iterations) {
@@ -417,6 +466,7 @@ int main(int argc, char** argv) {
   dali_dr::record::TestTruncations();
   dali_dr::record::TestColumns();
   dali_dr::record::TestFrames();
+  dali_dr::record::TestMisuse();
   dali_dr::record::TestMutations(argc > 1 ? std::atoi(argv[1]) : 200000);
   std::printf(dali_dr::record::failures ? "%d checks failed\n" : "record: all checks passed\n",
               dali_dr::record::failures);

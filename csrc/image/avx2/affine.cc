@@ -1,3 +1,4 @@
+// coverage: only with avx2
 // The general nearest-neighbour map.
 #include "image/avx2/avx2.h"
 

@@ -1,3 +1,4 @@
+// coverage: only with avx2
 // Operations on planes of pixels.
 #include "image/avx2/avx2.h"
 

@@ -1,3 +1,4 @@
+// coverage: only with avx2
 // From planes of levels to output values.
 #include "image/avx2/avx2.h"
 

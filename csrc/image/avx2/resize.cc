@@ -1,3 +1,4 @@
+// coverage: only with avx2
 // Resizing of rows and columns, and the split of rows into planes.
 #include "image/avx2/avx2.h"
 

@@ -58,7 +58,7 @@ def load() -> None:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded plugin, for its few C functions (csrc/operators/clock.cc)."""
+    """The loaded plugin, for its few C functions (csrc/operators/monitor.cc)."""
     load()
     override = os.environ.get("DALI_DR_PLUGIN")
     return ctypes.CDLL(override or str(LIBRARY))

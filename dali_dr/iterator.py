@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import logging
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +19,9 @@ import torch
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr import _plugin
-from dali_dr.augment.fresh import Augment, Evaluation, draw_argument, fresh_seed, resolve_augment
+from dali_dr.augment.fresh import Augment, Evaluation, draw_arguments, fresh_seed, resolve_augment
 from dali_dr.errors import DaliDrError, ShardError
+from dali_dr.loader.faults import Fault, take_fault
 from dali_dr.pipeline import (
     OUTPUTS,
     DecodeDevice,
@@ -242,8 +242,8 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             decode_device=decode_device,
             hw_decoder_load=hw_decoder_load,
             prefetch=prefetch,
-            clock=self._stopwatch.number,
-            draw=draw_argument(spec, seed if augment is not None else fresh_seed(seed)),
+            monitor=self._stopwatch.number,
+            draw=draw_arguments(spec, seed if augment is not None else fresh_seed(seed)),
             topk=0 if augment is None else 1,
             resize_shorter=spec.resize if isinstance(spec, Evaluation) else 0,
         )
@@ -287,9 +287,10 @@ class ReinforcedIterator(DALIGenericIterator):  # type: ignore[misc]
             with self._stopwatch:
                 batch: dict[str, torch.Tensor] = super().__next__()[0]
         except RuntimeError as error:
+            fault = take_fault(self._stopwatch.number)
             if self._on_error == "skip" and self._skip_bad():
                 return self.__next__()
-            raise _explained(error, share, self.dataset) from error
+            raise _explained(error, fault, share, self.dataset) from error
         self._source.pop()
         self._consumed = share.consumed
         return self._presented(batch)
@@ -415,7 +416,7 @@ class _Source:
 
 
 class _Stopwatch:
-    """Times the consumer (a context manager around each wait) and, by a clock of the plugin, the pipeline's stages."""
+    """Times the consumer (a context manager around each wait) and, by a monitor of the plugin, the pipeline's stages."""
 
     _numbers = itertools.count()
 
@@ -427,7 +428,7 @@ class _Stopwatch:
         self._batches = 0
         self._wait = 0.0
         self._start = time.perf_counter()
-        _plugin.library().dali_dr_clock_reset(self.number)
+        _plugin.library().dali_dr_monitor_reset(self.number)
 
     def __enter__(self) -> None:
         self._entered = time.perf_counter()
@@ -438,7 +439,7 @@ class _Stopwatch:
 
     def stats(self) -> dict[str, float | int | bool]:
         sums = (ctypes.c_double * 4)()
-        _plugin.library().dali_dr_clock_sums(self.number, sums)
+        _plugin.library().dali_dr_monitor_sums(self.number, sums)
         read, decode, replay, replayed = sums
         total, given = time.perf_counter() - self._start, max(self._batches, 1)
         result: dict[str, float | int | bool] = {
@@ -533,15 +534,17 @@ def _cuda_device(device_id: int | None) -> int:
     return _environment(device_id, "LOCAL_RANK", torch.cuda.current_device())
 
 
-_OUR_ERROR = re.compile(
-    r"operator `nvidia\.dali\.fn\.dr\.\w+`.*?encountered:\s*(.*?)(?:\nCurrent pipeline object|$)", re.DOTALL
-)
-
-
-def _explained(error: RuntimeError, share: Share, dataset: Dataset) -> Exception:
+def _explained(error: RuntimeError, fault: Fault | None, share: Share, dataset: Dataset) -> Exception:
     """One clear error for what DALI reports amid its own context; a decoder's does not say which sample it was."""
-    if match := _OUR_ERROR.search(str(error)):
-        return ShardError(match[1].strip())
+    if fault:
+        return ShardError(
+            fault.message,
+            kind=fault.kind,
+            sample=fault.sample,
+            key=fault.key,
+            shard=fault.shard,
+            offset=fault.offset,
+        )
     if "decoders" in str(error):
         keys = ", ".join(dataset.keys[int(n)] for n in share.samples[:4])
         return ShardError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from dali_dr import _plugin
@@ -64,8 +65,8 @@ def replay_pipeline(
     decode_device: DecodeDevice = "auto",
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
-    clock: int = -1,
-    draw: str = "",
+    monitor: int = -1,
+    draw: Mapping[str, Any] = MappingProxyType({}),
     topk: int = 0,
     resize_shorter: int = 0,
 ) -> Any:
@@ -85,8 +86,9 @@ def replay_pipeline(
         `device`.
       hw_decoder_load: share of the images for the GPU's JPEG engine (where the GPU decodes).
       prefetch: batches prepared ahead.
-      clock: number of the plugin's clock that times read, decode and replay; -1: none.
-      draw, topk: of fresh views, as `fn.dr.read` takes them (`dali_dr.augment.fresh.draw_argument`).
+      monitor: number of the plugin's monitor that times read, decode and replay, and keeps their first fault; -1: none.
+      draw: arguments of `fn.dr.read` for fresh views (`dali_dr.augment.fresh.draw_arguments`).
+      topk: of fresh views, as `fn.dr.read` takes it.
       resize_shorter: for evaluation, as `fn.dr.replay` takes it.
       The others are those of `dali_dr.ReinforcedIterator`.
 
@@ -109,7 +111,7 @@ def replay_pipeline(
     on_gpu = device == "gpu" and decode_device != "cpu"
     decoder |= {"device": "mixed", "hw_decoder_load": hw_decoder_load} if on_gpu else {"device": "cpu"}
     replay: dict[str, Any] = {
-        "clock": clock,
+        "monitor": monitor,
         "stored_size": stored_size,
         "interpolation": interpolation,
         "resize_shorter": resize_shorter,
@@ -126,7 +128,7 @@ def replay_pipeline(
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
         replay["size"] = size or sizes[0]
         encoded, label, start, shape, params, soft_ids, soft_probs, *partner = dr.read(
-            samples, views, index=index, mixing=mixing, draw=draw, topk=topk, clock=clock
+            samples, views, index=index, mixing=mixing, topk=topk, monitor=monitor, **draw
         )
 
         def decode(encoded: Any, start: Any, shape: Any) -> Any:

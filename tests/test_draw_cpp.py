@@ -18,7 +18,7 @@ from test_iterator import make_dataset
 import dali_dr
 from dali_dr._plugin import load
 from dali_dr.augment.draw import draw
-from dali_dr.augment.fresh import Evaluation, draw_argument
+from dali_dr.augment.fresh import Evaluation, draw_arguments
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.errors import PluginError
 from dali_dr.shards.writer import image_info
@@ -84,7 +84,7 @@ def test_every_bit_of_many_views(tmp_path: Path, name: str) -> None:
     dataset = plain(tmp_path, images, keys)
     seed = rng.getrandbits(64)
     numbers = [np.array([rng.choice((i, rng.randrange(2**31))) for i in range(500)]) for _ in sizes]
-    outputs = read(dataset.index_path, range(100), [-1 - n for n in numbers], draw=draw_argument(spec, seed))
+    outputs = read(dataset.index_path, range(100), [-1 - n for n in numbers], **draw_arguments(spec, seed))
     wrong = 0
     for i, (height, width) in enumerate(sizes):
         want = draw(spec, seed=seed, key=keys[i], views=numbers[i], image_height=height, image_width=width)
@@ -95,11 +95,28 @@ def test_every_bit_of_many_views(tmp_path: Path, name: str) -> None:
     assert wrong == 0, f"{wrong} of {100 * 500} views differ"
 
 
+def test_serialised_pipelines_draw_the_same(tmp_path: Path) -> None:
+    """Also the bits of the numbers survive it, seeds above 2^63 among them."""
+    dataset = plain(tmp_path, [encode_jpeg(picture(200, 300, 0))] * 4)
+    arguments = draw_arguments(SPECS["rare tries"], 2**64 - 3)
+    graph = Pipeline(batch_size=4, num_threads=1, device_id=None)
+    with graph:
+        inputs = [fn.external_source(name=name) for name in ("samples", "views")]
+        graph.set_outputs(fn.dr.read(*inputs, index=str(dataset.index_path), **arguments)[4])  # type: ignore[attr-defined]
+    again = Pipeline.deserialize(graph.serialize())
+    for name, dtype in (("samples", np.int64), ("views", np.int32)):
+        again.feed_input(name, [np.array(-1 - i if name == "views" else i, dtype) for i in range(4)])
+    (params,) = again.run()
+    for i in range(4):
+        want = draw(SPECS["rare tries"], seed=2**64 - 3, key=f"n/{i}", views=[i], image_height=200, image_width=300)
+        assert np.array_equal(params.at(i), want.pack()[0])
+
+
 def test_hard_targets_of_fresh_views(tmp_path: Path) -> None:
     dataset = plain(tmp_path, [encode_jpeg(picture(20, 30, 0))] * 10)
-    argument = draw_argument(SPECS["rrc"], 0)
+    arguments = draw_arguments(SPECS["rrc"], 0)
     for topk in (0, 1, 4, 10):
-        *_, ids, probs = read(dataset.index_path, range(10), [[-1, -2]] * 10, draw=argument, topk=topk)
+        *_, ids, probs = read(dataset.index_path, range(10), [[-1, -2]] * 10, topk=topk, **arguments)
         for label in range(10):
             assert ids[label].shape == probs[label].shape == (2, max(topk, 1))
             for row in range(2):
@@ -111,7 +128,7 @@ def test_stored_and_fresh_views_of_one_sample(tmp_path: Path, jpeg_bytes: list[b
     """A record without operations beside fresh views with two, and the reverse, and a K of the record's."""
     for folder, stored_preset, fresh in (("a", "rrc", "rrc+ra+re"), ("b", "rrc+ra+re", "rrc")):
         dataset = make_dataset(tmp_path / folder, jpeg_bytes, stored_preset)
-        outputs = read(dataset.index_path, range(8), [[2, -8, 0]] * 8, draw=draw_argument(SPECS[fresh], 5))
+        outputs = read(dataset.index_path, range(8), [[2, -8, 0]] * 8, **draw_arguments(SPECS[fresh], 5))
         for i in range(8):
             stored = dataset.reinforcements(i)
             height, width = dataset.image_size(i)
@@ -129,20 +146,26 @@ def test_stored_and_fresh_views_of_one_sample(tmp_path: Path, jpeg_bytes: list[b
 
 def test_errors_of_fresh_views(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
     dataset = plain(tmp_path / "plain", [encode_jpeg(picture(20, 30, 0))])
-    good = draw_argument(SPECS["rrc+ra+re"], 0)
+    good = draw_arguments(SPECS["rrc+ra+re"], 0)
+    half, two = (int(np.float64(v).view(np.int64)) for v in (0.5, 2.0))
     for arguments, view, message in (
-        ({}, -1, r"n/0.*`draw` is not given"),
-        ({"draw": good}, 0, "no reinforcement record"),
-        ({"draw": good.replace("crop_scale=", "crop_scales=")}, -1, "crop_scale: is missing"),
-        ({"draw": good.replace("flip=0.5", "flip=2")}, -1, "flip: want a probability"),
-        ({"draw": good + " colour=1"}, -1, "colour: is unknown"),
-        ({"draw": good, "topk": 11}, -1, "`topk` is 11"),
+        ({}, -1, r"n/0.*`draw_\.\.\.` is given"),
+        (good, 0, "no reinforcement record"),
+        ({k: v for k, v in good.items() if k != "draw_crop_scale"}, -1, "`draw_crop_scale`: want 2 numbers, got 0"),
+        ({k: v for k, v in good.items() if k != "draw_size"}, -1, "`draw_seed`: is of no use without `draw_size`"),
+        (good | {"draw_whole": True}, -1, "`draw_seed`: is of no use beside `draw_whole`"),
+        (good | {"draw_flip": two}, -1, "`draw_flip`: want a probability in 0 to 1, got 2"),
+        (good | {"draw_crop_ratio": [two, half]}, -1, "`draw_crop_ratio`: want two numbers 0 < low <= high"),
+        (good | {"draw_magnitudes": [1.0] * 13}, -1, "`draw_magnitudes`: want 14 numbers, got 13"),
+        (good | {"draw_num_ops": 9}, -1, "`draw_num_ops`: want 0 to 8 operations, got 9"),
+        (good | {"draw_size": 8193}, -1, "`draw_size`: want 1 to 8192 pixels, got 8193"),
+        (good | {"topk": 11}, -1, "`topk` is 11"),
     ):
         with pytest.raises((RuntimeError, ValueError), match=message):
             read(dataset.index_path, [0], [view], **arguments)
     dataset = make_dataset(tmp_path / "reinforced", jpeg_bytes[:1])
     with pytest.raises(RuntimeError, match="have 4 classes, but `topk` is 3"):
-        read(dataset.index_path, [0], [[-1, 0]], draw=good, topk=3)
+        read(dataset.index_path, [0], [[-1, 0]], topk=3, **good)
 
 
 def images_of_all_kinds() -> list[bytes]:
@@ -161,7 +184,7 @@ def images_of_all_kinds() -> list[bytes]:
 
 def sizes_read(folder: Path, images: Sequence[bytes]) -> list[tuple[int, int]]:
     dataset = plain(folder, images)
-    *_, params, _, _ = read(dataset.index_path, range(len(images)), [-1] * len(images), draw="whole")
+    *_, params, _, _ = read(dataset.index_path, range(len(images)), [-1] * len(images), draw_whole=True)
     assert all(p[:2].tolist() == [0, 0] and not p[4:].any() for p in params)
     return [(int(p[2]), int(p[3])) for p in params]
 
@@ -194,7 +217,7 @@ def test_damaged_headers(tmp_path: Path) -> None:
     numbers, refused = list(range(len(images))), 0
     while True:
         try:
-            params = read(dataset.index_path, numbers, [-1] * len(numbers), draw="whole")[4]
+            params = read(dataset.index_path, numbers, [-1] * len(numbers), draw_whole=True)[4]
             break
         except RuntimeError as error:
             found = re.search(r"\(key n/(\d+)\).*: the image", str(error))
@@ -207,5 +230,5 @@ def test_damaged_headers(tmp_path: Path) -> None:
         assert (int(words[2]), int(words[3])) == wants[number] or images[number].startswith(b"\xff\xd8"), number
 
 
-def test_the_argument_of_an_evaluation() -> None:
-    assert draw_argument(Evaluation(), 3) == "whole"
+def test_the_arguments_of_an_evaluation() -> None:
+    assert draw_arguments(Evaluation(), 3) == {"draw_whole": True}

@@ -30,6 +30,7 @@ from nvidia.dali import pipeline_def
 
 from dali_dr._plugin import load
 from dali_dr.errors import PluginError
+from dali_dr.loader.faults import Fault, take_fault
 
 try:
     load()
@@ -228,11 +229,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pipeline_def
-def read_pipeline(index: str, samples: Any, views: Any = None) -> Any:
-    feed = fn.external_source(samples, batch=True, dtype=None)
-    if views is None:
-        return tuple(fn.dr.read(feed, index=index))
-    return tuple(fn.dr.read(feed, fn.external_source(views, batch=True), index=index))
+def read_pipeline(index: str, samples: Any, views: Any = None, monitor: int = -1) -> Any:
+    inputs = [fn.external_source(samples, batch=True, dtype=None)]
+    if views is not None:
+        inputs.append(fn.external_source(views, batch=True))
+    return tuple(fn.dr.read(*inputs, index=index, monitor=monitor))
 
 
 def read(
@@ -417,6 +418,61 @@ def test_a_swapped_key(fresh: DataSet) -> None:
     blob[0:11] = b"n00000009_9"
     fresh.shards[0].write_bytes(blob)
     expect(r"sample 0 \(key n00000000_0\).*no tar member of that key", fresh.index, [0], [0])
+
+
+def run_to_fault(index: Path, samples: Sequence[int], views: Sequence[Any], monitor: int) -> str:
+    """Runs a batch that must fail; DALI's message."""
+    numbers, rows = [np.int64(s) for s in samples], [np.asarray(v, np.int32) for v in views]
+    pipe = read_pipeline(
+        str(index), lambda: numbers, lambda: rows, monitor, batch_size=len(numbers), num_threads=2, device_id=None,
+        prefetch_queue_depth=1,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError) as caught:
+        pipe.run()
+    return str(caught.value)
+
+
+def failed(index: Path, samples: Sequence[int], views: Sequence[Any], monitor: int) -> Fault | None:
+    """What the monitor keeps of a batch that must fail; its message is in DALI's error."""
+    message = run_to_fault(index, samples, views, monitor)
+    fault = take_fault(monitor)
+    assert fault is None or fault.message in message
+    return fault
+
+
+def test_faults_come_as_data(fresh: DataSet) -> None:
+    """Kind, sample, key, shard and offset of the first that fails, and the numbers of all that do, in the batch's order."""
+    blob = bytearray(fresh.shards[0].read_bytes())
+    offset = fresh.offset(1, "dr.zst")
+    blob[offset : offset + 8] = b"damaged!"
+    fresh.shards[0].write_bytes(blob)
+    fault = failed(fresh.index, [2, 1, 0, 1, 3], [0, 0, 4, 1, 0], monitor=1000)
+    assert fault is not None and fault.message.startswith("sample 1 (key n00000001_1) in")
+    assert (fault.kind, fault.sample, fault.key, fault.place) == ("record", 1, "n00000001_1", 1)
+    assert (fault.shard, fault.offset) == (str(fresh.shards[0]), offset)
+    assert fault.failed == (1, 0, 1)  # view 4 of sample 0 does not exist
+    assert take_fault(1000) is None, "taken is gone"
+
+    fresh.shards[1].unlink()
+    fault = failed(fresh.index, [0, 3], [0, 0], monitor=1000)
+    assert fault is not None and (fault.kind, fault.sample, fault.failed) == ("shard", 3, (3,))
+    assert fault.shard == str(fresh.shards[1]) and fault.offset is not None
+    fault = failed(fresh.index, [0, 4], [0, 0], monitor=1000)
+    assert fault is not None and (fault.kind, fault.sample, fault.key, fault.shard) == ("argument", 4, None, None)
+    fault = failed(fresh.index, [0], [[]], monitor=1000)
+    assert fault is not None and (fault.kind, fault.sample, fault.place, fault.failed) == ("argument", None, None, ())
+
+
+def test_monitors_are_apart(fresh: DataSet) -> None:
+    """However many there are; the first fault stays until it is taken."""
+    assert failed(fresh.index, [9], [0], monitor=-1) is None
+    numbers = [7, 7 + 256, 7 + 2**16, 2**31 - 1]
+    for number in numbers:
+        run_to_fault(fresh.index, [100 + number], [0], number)
+    for number in numbers:
+        fault = take_fault(number)
+        assert fault is not None and fault.sample == 100 + number
+        assert take_fault(number) is None
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import nvidia.dali.types as types  # noqa: E402
 
 from dali_dr._plugin import load  # noqa: E402
 from dali_dr._torchvision import load_torchvision  # noqa: E402
+from dali_dr.loader.faults import take_fault  # noqa: E402
 
 load()
 load_torchvision()
@@ -442,6 +443,21 @@ def test_bad_parameters_are_named(bad: Words, message: str) -> None:
     images = [picture(20, 30, 0)] * 3
     with pytest.raises(RuntimeError, match=rf"(?s)Sample 2 of the batch, view 0: .*{message}"):
         run(images, [GOOD, GOOD, bad], size=16)
+
+
+def test_a_fault_names_the_place_in_the_batch() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        run([picture(20, 30, 0)] * 3, [GOOD, spoiled(w2=21), spoiled(w2=0)], size=16, monitor=2000)
+    fault = take_fault(2000)
+    assert fault is not None and fault.message in str(caught.value)
+    assert (fault.kind, fault.place, fault.sample, fault.failed) == ("view", 1, None, ())
+    with pytest.raises(RuntimeError):
+        run([np.zeros((20, 30, 4), np.uint8)], [GOOD], size=16, monitor=2000)
+    assert (fault := take_fault(2000)) is not None and (fault.kind, fault.place) == ("view", 0)
+    with pytest.raises(RuntimeError):
+        run([picture(20, 30, 0)], [GOOD.astype(np.int64)], size=16, monitor=2000)
+    assert (fault := take_fault(2000)) is not None and (fault.kind, fault.place) == ("argument", None)
+    assert take_fault(2000) is None
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 // roundings.
 #include "draw/draw.h"
 
+#include <algorithm>
 #include <bit>
-#include <charconv>
 #include <cmath>
 #include <cstring>
-#include <string>
+#include <sstream>
 #include <vector>
 
 namespace dali_dr::draw {
@@ -16,7 +16,7 @@ static_assert(std::endian::native == std::endian::little, "words of hashes are r
 
 constexpr int kTries = 10;                    // of a box, as torchvision's
 constexpr char kPerson[] = "dali_dr draw 1";  // of the derivation of Philox's key
-constexpr int32_t kMaxDrawnOps = 8;           // dali_dr.augment.spec.MAX_OPS: as many have random words
+constexpr double kMaxRatio = 1e6;             // of a side to the other
 constexpr int kTop = 2 * kTries, kLeft = kTop + 1, kFlip = kTop + 2,
               kGate = kTop + 2;  // words of the streams
 
@@ -79,88 +79,24 @@ Box CentreCrop(const RandomBox& box, image::Size size) {
 
 bool IsSigned(int32_t op) { return op >= kShearX && op <= kSharpness; }
 
-// ---- The text form of a spec
-
-[[noreturn]] void Fail(std::string_view name, const std::string& want) {
-  throw SpecError("`draw`: " + std::string(name) + ": " + want +
-                  "; make the text by dali_dr.augment.fresh.draw_argument");
+template <typename... Parts>
+[[noreturn]] void Fail(const char* name, const char* want, const Parts&... got) {
+  std::ostringstream message;
+  message << "`draw_" << name << "`: want " << want << ", got ";
+  (message << ... << got);
+  throw SpecError(message.str());
 }
 
-class Fields {
- public:
-  explicit Fields(std::string_view text) {
-    while (!text.empty()) {
-      const size_t end = std::min(text.find(' '), text.size());
-      const std::string_view field = text.substr(0, end);
-      text.remove_prefix(std::min(end + 1, text.size()));
-      if (field.empty()) continue;
-      const size_t sign = field.find('=');
-      if (sign == field.npos) Fail(field, "want NAME=VALUE");
-      if (Find(field.substr(0, sign))) Fail(field.substr(0, sign), "stands there twice");
-      fields_.push_back({field.substr(0, sign), field.substr(sign + 1), false});
-    }
-  }
+void CheckProbability(const char* name, double value) {
+  if (!(value >= 0 && value <= 1)) Fail(name, "a probability in 0 to 1", value);
+}
 
-  template <typename T>
-  std::vector<T> Get(std::string_view name, size_t count) {
-    Field* field = Find(name);
-    if (field == nullptr) Fail(name, "is missing");
-    field->used = true;
-    std::vector<T> values;
-    const char *at = field->value.data(), *const end = at + field->value.size();
-    while (values.size() < count) {
-      T value{};
-      const auto [stop, error] = std::from_chars(at, end, value);
-      if (error != std::errc{}) break;
-      values.push_back(value);
-      at = stop;
-      if (at == end || *at != ',') break;
-      ++at;
-    }
-    if (at != end || values.size() != count || field->value.ends_with(','))
-      Fail(name, "want " + std::to_string(count) + " number(s), got \"" + std::string(field->value) + "\"");
-    return values;
-  }
-
-  double Probability(std::string_view name) {
-    const double p = Get<double>(name, 1)[0];
-    if (!(p >= 0 && p <= 1)) Fail(name, "want a probability in 0..1");
-    return p;
-  }
-
-  void Interval(const std::string& name, double at_most, double out[2]) {
-    const auto v = Get<double>(name, 2);
-    if (!(v[0] > 0 && v[0] <= v[1] && v[1] <= at_most)) Fail(name, "want two numbers 0 < low <= high");
-    std::copy(v.begin(), v.end(), out);
-  }
-
-  RandomBox BoxField(const std::string& name) {
-    RandomBox box{};
-    Interval(name + "_scale", 1.0, box.scale);
-    Interval(name + "_ratio", 1e6, box.ratio);
-    for (int i : {0, 1}) box.log_ratio[i] = std::log(box.ratio[i]);
-    return box;
-  }
-
-  void CheckAllUsed() const {
-    for (const Field& field : fields_)
-      if (!field.used) Fail(field.name, "is unknown, or of no use beside the others");
-  }
-
- private:
-  struct Field {
-    std::string_view name, value;
-    bool used;
-  };
-
-  Field* Find(std::string_view name) {
-    for (Field& field : fields_)
-      if (field.name == name) return &field;
-    return nullptr;
-  }
-
-  std::vector<Field> fields_;
-};
+void CheckBox(const RandomBox& box, const char* scale, const char* ratio) {
+  if (!(box.scale[0] > 0 && box.scale[0] <= box.scale[1] && box.scale[1] <= 1))
+    Fail(scale, "two numbers 0 < low <= high <= 1", box.scale[0], ", ", box.scale[1]);
+  if (!(box.ratio[0] > 0 && box.ratio[0] <= box.ratio[1] && box.ratio[1] <= kMaxRatio))
+    Fail(ratio, "two numbers 0 < low <= high <= 10^6", box.ratio[0], ", ", box.ratio[1]);
+}
 
 uint64_t LoadLittle(const uint8_t* bytes) {
   uint64_t word;
@@ -242,30 +178,19 @@ void Blake2b(std::span<const uint8_t> message, std::string_view person, std::spa
   std::memcpy(digest.data(), h, digest.size());
 }
 
-Spec Spec::Parse(std::string_view text) {
-  Spec spec;
-  if (text == "whole") {
-    spec.whole = true;
-    return spec;
-  }
-  Fields fields(text);
-  spec.seed = fields.Get<uint64_t>("seed", 1)[0];
-  spec.size = fields.Get<int32_t>("size", 1)[0];
-  if (spec.size < 1 || spec.size > image::kMaxViewSize) Fail("size", "want 1 to 8192 pixels");
-  spec.crop = fields.BoxField("crop");
-  spec.flip = fields.Probability("flip");
-  spec.num_ops = fields.Get<int32_t>("num_ops", 1)[0];
-  if (spec.num_ops < 0 || spec.num_ops > kMaxDrawnOps) Fail("num_ops", "want 0 to 8");
-  if (spec.num_ops > 0) {
-    const auto magnitudes = fields.Get<float>("magnitudes", kNumOpIds);
-    for (float m : magnitudes)
-      if (!(m >= 0 && m <= kMaxMagnitude)) Fail("magnitudes", "want numbers 0 to 10^6");
-    std::copy(magnitudes.begin(), magnitudes.end(), spec.magnitudes.begin());
-  }
-  spec.erase_probability = fields.Probability("erase_probability");
-  if (spec.erase_probability > 0) spec.erase = fields.BoxField("erase");
-  fields.CheckAllUsed();
-  return spec;
+RandomBox::RandomBox(std::array<double, 2> area, std::array<double, 2> aspect)
+    : scale(area), ratio(aspect), log_ratio{std::log(aspect[0]), std::log(aspect[1])} {}
+
+void Spec::Check() const {
+  if (whole) return;
+  if (size < 1 || size > image::kMaxViewSize) Fail("size", "1 to 8192 pixels", size);
+  CheckBox(crop, "crop_scale", "crop_ratio");
+  CheckProbability("flip", flip);
+  if (num_ops < 0 || num_ops > kMaxDrawnOps) Fail("num_ops", "0 to 8 operations", num_ops);
+  for (const float m : magnitudes)
+    if (!(m >= 0 && m <= kMaxMagnitude)) Fail("magnitudes", "numbers 0 to 10^6", m);
+  CheckProbability("erase_probability", erase_probability);
+  if (erase_probability > 0) CheckBox(erase, "erase_scale", "erase_ratio");
 }
 
 Drawer::Drawer(const Spec& spec, std::string_view key, image::Size size) : spec_(spec), key_{}, size_(size) {

@@ -8,7 +8,6 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string_view>
@@ -18,38 +17,41 @@
 
 namespace dali_dr::draw {
 
-/// A spec that cannot be drawn from; what() says what is wrong in it.
+/// dali_dr.augment.spec.MAX_OPS: as many operations of a view have random words.
+inline constexpr int32_t kMaxDrawnOps = 8;
+
+/// A spec that cannot be drawn from; what() names the field and its value.
 class SpecError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
 /// A box of random area and aspect ratio.
 struct RandomBox {
-  double scale[2];      // area as a part of the whole: lowest, highest
-  double ratio[2];      // aspect ratio: lowest, highest
-  double log_ratio[2];  // their logarithms
+  RandomBox() = default;
+  RandomBox(std::array<double, 2> area, std::array<double, 2> aspect);
+
+  std::array<double, 2> scale{};      // area as a part of the whole: lowest, highest
+  std::array<double, 2> ratio{};      // aspect ratio: lowest, highest
+  std::array<double, 2> log_ratio{};  // their logarithms
 };
 
-/// What may be drawn; the C++ form of dali_dr.augment.spec.AugmentationSpec with the seed.
+/// What may be drawn; the C++ form of dali_dr.augment.spec.AugmentationSpec with the seed. Names and meanings
+/// are those of the arguments draw_... of fn.dr.read.
 struct Spec {
-  /// Reads what dali_dr.augment.fresh.draw_argument writes: "whole", or NAME=VALUE[,VALUE…] separated by
-  /// spaces, in any order:
-  ///   seed=0..2^64-1  size=PIXELS  crop_scale=LOW,HIGH  crop_ratio=LOW,HIGH  flip=PROBABILITY
-  ///   num_ops=0..8  magnitudes=14 NUMBERS (physical, unsigned, in the order of OpId)
-  ///   erase_probability=PROBABILITY  erase_scale=LOW,HIGH  erase_ratio=LOW,HIGH
-  /// All must be there, but for the last two with erase_probability=0 and for the magnitudes with num_ops=0.
-  /// Throws SpecError.
-  static Spec Parse(std::string_view text);
+  /// Throws SpecError unless it can be drawn from: sizes 1 to kMaxViewSize, probabilities 0 to 1, parts of an
+  /// area in 0 < low <= high <= 1, ratios in 0 < low <= high <= 10^6, operations 0 to kMaxDrawnOps,
+  /// magnitudes 0 to kMaxMagnitude. The erase box is of no concern where erase_probability is 0.
+  void Check() const;
 
-  bool whole = false;  // no drawing: every view is the whole image as it is
+  bool whole = false;  // no drawing: every view is the whole image as it is, and the rest of no concern
   uint64_t seed = 0;
   int32_t size = 0;  // edge of the view in pixels
-  RandomBox crop{};
-  double flip = 0;
+  RandomBox crop;
+  double flip = 0;  // probability
   int32_t num_ops = 0;
-  std::array<float, kNumOpIds> magnitudes{};
+  std::array<float, kNumOpIds> magnitudes{};  // physical, unsigned, in the order of OpId
   double erase_probability = 0;
-  RandomBox erase{};  // its ratio is height / width, that of the crop width / height
+  RandomBox erase;  // its ratio is height / width, that of the crop width / height
 };
 
 /// Draws the views of one image. Making one costs a hash of the key, about 0.3 us; a view somewhat less.

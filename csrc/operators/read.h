@@ -1,4 +1,5 @@
-// fn.dr.read: sample numbers and view numbers in; the sample's bytes, label and stored views out.
+// fn.dr.read: sample numbers and view numbers in; the sample's bytes, label and views out. What they are is
+// decided in samples/.
 #ifndef DALI_DR_CSRC_OPERATORS_READ_H_
 #define DALI_DR_CSRC_OPERATORS_READ_H_
 
@@ -6,13 +7,13 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
-#include "draw/draw.h"
-#include "operators/clock.h"
+#include "fault.h"
+#include "operators/monitor.h"
 #include "record/reader.h"
+#include "samples/samples.h"
 #include "shards/shards.h"
 
 namespace dali_dr {
@@ -28,52 +29,34 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   void RunImpl(dali::Workspace& ws) override;
 
  private:
-  // The union of crop boxes: (y, x) and (height, width), as the outputs have them.
-  struct Region {
-    int32_t start[2] = {}, shape[2] = {};
-
-    void Add(const int32_t* box);  // top, left, height, width
-  };
-
   // One sample of the current batch. Kept from batch to batch for its buffers.
   struct Slot {
-    std::string error;  // not empty: why the sample cannot be had; then the rest holds anything
-    shards::Sample sample;
-    shards::Sample partner;      // no bytes: there is none, or it is the sample itself
-    size_t words = 0, topk = 0;  // of one packed view, of one prediction
-    Region roi, partner_roi;
-    std::vector<int32_t> params;  // one packed view after the other
-    std::vector<int32_t> ids;
-    std::vector<float> probs;
+    std::optional<Fault> fault;  // why the sample cannot be had; then the rest holds anything
+    samples::Filled filled;
   };
 
-  // Makes the outputs of a batch.
-  void Batch(dali::Workspace& ws);
+  void CheckInputs(const dali::Workspace& ws) const;
 
   // The view numbers of sample i of the batch; none without views.
   std::span<const int32_t> Views(const dali::Workspace& ws, int i) const;
 
-  // Whether these views of a sample cannot be made without its record.
-  bool NeedsRecord(int64_t sample, std::span<const int32_t> views) const;
+  // Fills the slots of the batch; after it, none has a fault. Throws BatchError with the first there is.
+  void FillSlots(const dali::Workspace& ws);
+  void ThrowFaults(const dali::TensorList<dali::CPUBackend>& samples) const;
 
-  // Brings one sample into memory and makes the given views: unpacks rows of its record, draws fresh ones;
-  // with mixing, finds its partner. Throws ShardError, RecordError, and others for what is wrong with the
-  // image or the arguments.
-  void Fill(Slot* slot, std::span<const int32_t> views, record::Reader* reader) const;
-
-  // Notes the partner of one view, unpacked as `words`, in the slot. Throws RecordError.
-  void AddPartner(Slot* slot, bool first, const int32_t* words) const;
-
-  // Fills the slots of the batch; after it, none has an error. Throws DaliRuntimeError with the first error
-  // there is.
-  void FillSlots(const dali::Workspace& ws, int count);
+  // Make outputs from the slots; the functions take a samples::Filled.
+  template <typename BytesOf>
+  void PutImages(dali::Workspace& ws, int output, const BytesOf& bytes_of) const;
+  void PutLabels(dali::Workspace& ws) const;
+  template <typename RegionOf>
+  void PutRegions(dali::Workspace& ws, int start, int shape, const RegionOf& region_of) const;
+  void PutViews(dali::Workspace& ws) const;
 
   std::shared_ptr<const shards::ShardSet>
       shards_;  // shared with the images given out, which lie in its mappings
+  samples::Source source_;
   bool with_views_, mixing_;
-  Clock* clock_;                    // or null
-  std::optional<draw::Spec> draw_;  // of fresh views
-  size_t topk_;                     // 0: as in the record
+  Monitor* monitor_;  // or null
   std::vector<Slot> slots_;
   std::vector<record::Reader> readers_;  // one per thread
 };

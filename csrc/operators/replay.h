@@ -5,17 +5,15 @@
 
 #include <cstdint>
 #include <optional>
-#include <span>
-#include <string>
 #include <vector>
 
 #include "dali/pipeline/operator/arg_helper.h"
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
 #include "image/batch.h"
 #include "image/device.h"
-#include "image/plan.h"
 #include "image/replay.h"
-#include "operators/clock.h"
+#include "image/view_plans.h"
+#include "operators/monitor.h"
 
 namespace dali_dr {
 
@@ -27,35 +25,28 @@ class ReplayBase : public dali::StatelessOperator<Backend> {
 
  protected:
   bool SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::Workspace& ws) override;
-  // Calls make(k, end, image, partner image, out) for every view k of the batch, of a sample whose views end
-  // at `end`; images and views may lie in device memory.
+  // Calls make(k, image, partner image, out) for every view k of the batch that is no repetition; images and
+  // views may lie in device memory. The partner image is the view's own where it is its own partner.
   template <typename Make>
   void ForEachView(dali::Workspace& ws, Make make);
 
-  image::Size out_, stored_;
-  int32_t resize_shorter_;  // 0: none
+  image::Shown shown_;  // of the current batch
   image::Filter filter_;
   std::optional<image::Finish> finish_;
-  // Of the current batch: the plans of sample i are plans_[first_[i] .. first_[i + 1]).
-  std::vector<image::Plan> plans_;
-  std::vector<int64_t> first_;
-  Clock* clock_;  // or null; RunImpl tells it when it has done
-
-  // With a third input, the partner images: how plans_[k] is mixed, and with what. The partner's plan is for
-  // the partner image of the sample, or for its own image where mixes_[k].partner is kSelfPartner; where it
-  // is kNoPartner, the view is written as it is.
-  bool mixing_;
-  std::vector<image::MixPlan> mixes_;
-  std::vector<image::Plan> partner_plans_;
-  // 1 where plans_[k] and partner_plans_[k] are those of k - 1 (a double-mix pair): both need but one replay.
-  std::vector<uint8_t> repeats_;
+  image::ViewPlans views_;  // of the current batch
+  bool mixing_;             // with a third input, the partner images
+  Monitor* monitor_;        // or null; RunImpl tells it when it has done
 
  private:
-  // Adds view `words` of sample i to the plans. Returns what is wrong, or nothing.
-  std::string AddView(std::span<const int32_t> words, std::span<const int32_t> before, int i,
-                      image::Size image, image::Size partner);
-
-  void SetSize(image::Size size);  // checks, and resolves a stored size of 0
+  void ReadFinish(const dali::OpSpec& spec);
+  void SetSize(image::Size size);
+  void CheckInputs(const dali::Workspace& ws) const;
+  void AcquireArguments(const dali::Workspace& ws);
+  // The place of the pixels of sample i of an input, which must be RGB.
+  image::Placed Place(const dali::Workspace& ws, int input, const char* name,
+                      const dali::ArgValue<int, 1>& origin, int i) const;
+  void MakePlans(const dali::Workspace& ws);
+  void Describe(const dali::Workspace& ws, dali::OutputDesc* output) const;
 
   dali::ArgValue<int, 1> origin_, partner_origin_, size_;
   image::Size stored_argument_;
@@ -69,8 +60,8 @@ class ReplayCpu : public ReplayBase<dali::CPUBackend> {
   void RunImpl(dali::Workspace& ws) override;
 
  private:
-  // Writes view k and those up to `end` that repeat it; `scratch` are two.
-  void ReplayMixed(int64_t k, int64_t end, const image::Image& source, const image::Image& partner,
+  // Writes view k and those that repeat it; `scratch` are two.
+  void ReplayMixed(int64_t k, const image::Image& source, const image::Image& partner,
                    image::Scratch* scratch, uint8_t* out) const;
 
   std::vector<image::Scratch> scratch_;  // two per thread: the view, the partner's view

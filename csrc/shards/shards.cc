@@ -31,10 +31,15 @@ constexpr std::ptrdiff_t kMaxGap = 16384;
 constexpr char kRebuild[] = "delete it, it is rebuilt from the shards";
 
 template <typename... Parts>
-[[noreturn, gnu::cold, gnu::noinline]] void Fail(const Parts&... parts) {
+[[gnu::cold, gnu::noinline]] std::string Text(const Parts&... parts) {
   std::ostringstream message;
   (message << ... << parts);
-  throw ShardError(message.str());
+  return message.str();
+}
+
+template <typename... Parts>
+[[noreturn, gnu::cold, gnu::noinline]] void Fail(const Parts&... parts) {
+  throw ShardError({.kind = Fault::Kind::kShard, .message = Text(parts...)});
 }
 
 template <typename T>
@@ -165,6 +170,20 @@ ShardSet::ShardSet(const std::string& index_path) : index_path_(index_path), ind
   if (at != size) FailIndex("bytes follow its file table");
 }
 
+Fault ShardSet::At(const Sample& sample, const Member& member, Fault::Kind kind, std::string message) const {
+  return {.kind = kind,
+          .message = std::move(message),
+          .sample = sample.number,
+          .key = std::string(sample.key),
+          .shard = files_[member.file].path,
+          .offset = static_cast<int64_t>(member.offset)};
+}
+
+template <typename... Parts>
+void ShardSet::FailAt(const Sample& sample, const Member& member, const Parts&... parts) const {
+  throw ShardError(At(sample, member, Fault::Kind::kShard, Text(parts...)));
+}
+
 void ShardSet::FailIndex(const std::string& what) const {
   Fail(index_path_, " is damaged: ", what, "; ", kRebuild);
 }
@@ -191,14 +210,14 @@ void ShardSet::Map(File* shard, const Sample& sample, const Member& member) cons
   try {
     mapping = MappedFile(shard->path);
   } catch (const ShardError& error) {
-    Fail("shard ", error.what(), ", wanted for ", Where(sample, member), "; restore it, it is listed in ",
-         index_path_);
+    FailAt(sample, member, "shard ", error.what(), ", wanted for ", Where(sample, member),
+           "; restore it, it is listed in ", index_path_);
   }
   if (mapping.bytes().size() != shard->size)
-    Fail("shard ", shard->path, " has ", mapping.bytes().size(), " bytes, but ", index_path_, " says ",
-         shard->size, " (wanted for ", Where(sample, member),
-         "): it is cut off or was replaced. Restore it from a copy, or if it was meant to change, "
-         "delete the index, it is rebuilt from the shards");
+    FailAt(sample, member, "shard ", shard->path, " has ", mapping.bytes().size(), " bytes, but ",
+           index_path_, " says ", shard->size, " (wanted for ", Where(sample, member),
+           "): it is cut off or was replaced. Restore it from a copy, or if it was meant to change, "
+           "delete the index, it is rebuilt from the shards");
   shard->mapping = std::move(mapping);
   shard->mapped.store(true, std::memory_order_release);
 }
@@ -222,7 +241,10 @@ Member ShardSet::Find(const Sample& sample, const char* kind, uint32_t file, uin
 
 const uint8_t* ShardSet::Entry(int64_t number) const {
   if (number < 0 || static_cast<uint64_t>(number) >= samples_)
-    Fail("sample ", number, " does not exist: ", index_path_, " has ", samples_, " samples, numbered from 0");
+    throw ShardError({.kind = Fault::Kind::kArgument,
+                      .message = Text("sample ", number, " does not exist: ", index_path_, " has ", samples_,
+                                      " samples, numbered from 0"),
+                      .sample = number});
   return entries_ + kEntryBytes * static_cast<uint64_t>(number);
 }
 
@@ -239,8 +261,10 @@ Sample ShardSet::Find(int64_t number, bool with_record) const {
   sample.image = Find(sample, "image", entry[0], entry[1], entry[2]);
   if (!with_record) return sample;
   if (entry[5] == 0)
-    Fail(Where(sample, sample.image),
-         " has no reinforcement record; reinforce the data set first, or read it without views");
+    throw ShardError(
+        At(sample, sample.image, Fault::Kind::kRecord,
+           Where(sample, sample.image) +
+               " has no reinforcement record; reinforce the data set first, or read it without views"));
   sample.record = Find(sample, "record", entry[3], entry[4], entry[5]);
   return sample;
 }
@@ -272,8 +296,8 @@ void ShardSet::Load(const Sample& sample) const {
   ForEachRange(sample, [&](const Member& member, std::span<const uint8_t> range) {
     // EINVAL: a kernel before 5.14, where pages are faulted in by use instead.
     if (Advise(range, MADV_POPULATE_READ) != 0 && errno != EINVAL)
-      Fail(Where(sample, member), " cannot be read (", std::strerror(errno),
-           "): the file was cut off while in use, or its disk fails; restore it from a copy");
+      FailAt(sample, member, Where(sample, member), " cannot be read (", std::strerror(errno),
+             "): the file was cut off while in use, or its disk fails; restore it from a copy");
   });
   CheckHeader(sample, sample.image);
   if (!sample.record.bytes.empty()) CheckHeader(sample, sample.record);
@@ -284,9 +308,9 @@ void ShardSet::CheckHeader(const Sample& sample, const Member& member) const {
   const bool regular = header[156] == '0' || header[156] == 0;
   const bool ustar = std::memcmp(header + 257, "ustar", 5) == 0;
   if (!ustar || !regular || TarSize(header) != member.bytes.size() || !NamesKey(header, sample.key))
-    Fail(Where(sample, member), ": no tar member of that key with ", member.bytes.size(),
-         " bytes begins there. The shard was rewritten after ", index_path_, " was made: delete the index, ",
-         "it is rebuilt from the shards");
+    FailAt(sample, member, Where(sample, member), ": no tar member of that key with ", member.bytes.size(),
+           " bytes begins there. The shard was rewritten after ", index_path_,
+           " was made: delete the index, ", "it is rebuilt from the shards");
 }
 
 }  // namespace dali_dr::shards

@@ -11,16 +11,17 @@
 #include <memory>
 #include <mutex>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "fault.h"
+
 namespace dali_dr::shards {
 
 /// A missing, damaged or inconsistent file; what() says what, where, and what to do.
-class ShardError : public std::runtime_error {
-  using std::runtime_error::runtime_error;
+class ShardError : public FaultError {
+  using FaultError::FaultError;
 };
 
 /// A whole file, mapped read-only. Does not keep a descriptor.
@@ -80,6 +81,9 @@ class ShardSet {
   /// (Linux 5.14 or later).
   void Load(const Sample& sample) const;
 
+  /// A fault of a sample's member, whose message is `message` as it is.
+  Fault At(const Sample& sample, const Member& member, Fault::Kind kind, std::string message) const;
+
   /// "sample 7 (key n01440764_10) in /data/train-000000.tar at offset 1536", for messages about its content.
   std::string Where(const Sample& sample, const Member& member) const;
 
@@ -93,6 +97,8 @@ class ShardSet {
     MappedFile mapping;
   };
 
+  template <typename... Parts>
+  [[noreturn]] void FailAt(const Sample& sample, const Member& member, const Parts&... parts) const;
   [[noreturn]] void FailIndex(const std::string& what) const;
   const uint8_t* Entry(int64_t number) const;
   std::string_view Key(uint64_t number) const;

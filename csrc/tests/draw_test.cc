@@ -1,12 +1,15 @@
 // Tests of csrc/draw and image/header that need neither DALI nor Python: known answers of the hash and the
-// generator, hostile specs, and hostile image headers (run under sanitizers). tests/test_draw_cpp.py compares
-// with Python and Pillow.
+// generator, specs that are refused, and hostile image headers (run under sanitizers). tests/test_draw_cpp.py
+// compares with Python and Pillow.
 #include "draw/draw.h"
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -73,70 +76,88 @@ void TestPhilox() {
         "Philox of ones");
 }
 
-const std::string kSpec =
-    "seed=18446744073709551615 size=224 flip=0.5 crop_scale=0.08,1.0 crop_ratio=0.75,1.3333333333333333 "
-    "num_ops=2 "
-    "magnitudes=0,0.09,0.09,30.4,30.4,9,0.27,0.27,0.27,0.27,7,178.5,0,0 erase_probability=0.25 "
-    "erase_scale=0.02,0.33 "
-    "erase_ratio=0.3,3.3";
-
-std::string Replaced(std::string text, const std::string& from, const std::string& to) {
-  const size_t at = text.find(from);
-  Check(at != text.npos, "the test's text has " + from);
-  return text.replace(at, from.size(), to);
+// RandomResizedCrop, flip, RandAugment and RandomErasing with torchvision's numbers.
+Spec FullSpec() {
+  Spec spec;
+  spec.seed = UINT64_MAX;
+  spec.size = 224;
+  spec.crop = RandomBox({0.08, 1.0}, {3.0 / 4, 4.0 / 3});
+  spec.flip = 0.5;
+  spec.num_ops = 2;
+  spec.magnitudes = {0, 0.09f, 0.09f, 30.4f, 30.4f, 9, 0.27f, 0.27f, 0.27f, 0.27f, 7, 178.5f, 0, 0};
+  spec.erase_probability = 0.25;
+  spec.erase = RandomBox({0.02, 0.33}, {0.3, 3.3});
+  return spec;
 }
 
-void TestParse() {
-  const Spec spec = Spec::Parse(kSpec);
-  Check(spec.seed == UINT64_MAX && spec.size == 224 && spec.num_ops == 2 && spec.crop.ratio[1] == 4.0 / 3.0 &&
-            spec.magnitudes[3] == 30.4f && spec.erase.scale[1] == 0.33 && !spec.whole,
-        "the values of a spec");
-  Check(Spec::Parse("whole").whole, "whole");
-  const auto refused = [&](const std::string& text, const std::string& word) {
+void TestCheck() {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  FullSpec().Check();
+  Check(FullSpec().crop.log_ratio[1] == std::log(4.0 / 3), "the logarithms of a box");
+  Spec whole;
+  whole.whole = true;
+  whole.Check();
+  const auto refused = [&](const std::string& word, const std::function<void(Spec*)>& change) {
+    Spec spec = FullSpec();
+    change(&spec);
     try {
-      Spec::Parse(text);
-      Check(false, "accepted: " + text);
+      spec.Check();
+      Check(false, "accepted: " + word);
     } catch (const SpecError& error) {
       Check(std::string(error.what()).find(word) != std::string::npos,
             "message about " + word + ": " + error.what());
     }
   };
-  refused("", "seed");
-  refused("nonsense", "NAME=VALUE");
-  refused(kSpec + " seed=1", "seed: stands there twice");
-  refused(kSpec + " x=1", "x: is unknown");
-  refused(Replaced(kSpec, "seed=18446744073709551615", "seed=18446744073709551616"), "seed");
-  refused(Replaced(kSpec, "size=224", "size=0"), "size");
-  refused(Replaced(kSpec, "flip=0.5", "flip=nan"), "flip");
-  refused(Replaced(kSpec, "0.08,1.0", "0.08"), "crop_scale");
-  refused(Replaced(kSpec, "0.08,1.0", "0.08,1.0,2"), "crop_scale");
-  refused(Replaced(kSpec, "0.08,1.0", "0.08,1.0,"), "crop_scale");
-  refused(Replaced(kSpec, "0.08,1.0", "0.9,0.5"), "crop_scale");
-  refused(Replaced(kSpec, "0.75,", "0,"), "crop_ratio");
-  refused(Replaced(kSpec, "num_ops=2", "num_ops=9"), "num_ops");
-  refused(Replaced(kSpec, "num_ops=2", "num_ops=0"), "magnitudes");
-  refused(Replaced(kSpec, "0,0.09", "-1,0.09"), "magnitudes");
-  std::mt19937_64 bits(1);
-  for (int i = 0; i < 20000; ++i) {
-    std::string text = kSpec;
-    for (int n = 1 + int(bits() % 4); n > 0; --n) {
-      const size_t at = bits() % text.size();
-      if (bits() % 2)
-        text[at] = char(bits());
-      else
-        text.erase(at, 1 + bits() % 20);
-    }
-    try {
-      Spec::Parse(text);
-    } catch (const SpecError&) {
-    }
+  for (int32_t size : {0, -1, 8193})
+    refused("`draw_size`: want 1 to 8192 pixels, got " + std::to_string(size),
+            [&](Spec* s) { s->size = size; });
+  for (double p : {-0.1, 1.1, nan}) {
+    refused("`draw_flip`: want a probability in 0 to 1, got", [&](Spec* s) { s->flip = p; });
+    refused("`draw_erase_probability`", [&](Spec* s) { s->erase_probability = p; });
   }
+  for (const auto& part : {std::array{0.0, 1.0}, {0.9, 0.5}, {0.5, 1.5}, {nan, 1.0}, {0.5, nan}}) {
+    refused("`draw_crop_scale`", [&](Spec* s) { s->crop = RandomBox(part, {1, 1}); });
+    refused("`draw_erase_scale`", [&](Spec* s) { s->erase = RandomBox(part, {1, 1}); });
+  }
+  for (const auto& ratio :
+       {std::array{0.0, 1.0}, {-1.0, 1.0}, {0.9, 0.5}, {0.5, 2e6}, {nan, 1.0}, {0.5, nan}}) {
+    refused("`draw_crop_ratio`", [&](Spec* s) { s->crop = RandomBox({0.5, 1}, ratio); });
+    refused("`draw_erase_ratio`", [&](Spec* s) { s->erase = RandomBox({0.5, 1}, ratio); });
+  }
+  for (int32_t ops : {-1, 9}) refused("`draw_num_ops`: want 0 to 8", [&](Spec* s) { s->num_ops = ops; });
+  for (float m : {-1.f, 2e6f, std::numeric_limits<float>::quiet_NaN()})
+    refused("`draw_magnitudes`", [&](Spec* s) { s->magnitudes[3] = m; });
+  Spec spec = FullSpec();  // what is not drawn does not matter
+  spec.erase_probability = 0;
+  spec.erase = RandomBox({nan, 0}, {-1, 0});
+  spec.Check();
+}
+
+// Specs whose tries mostly fail, so that the fallbacks are drawn, too.
+void TestFallbacks() {
+  Spec spec = FullSpec();
+  spec.crop = RandomBox({0.9, 1.0}, {2.0, 3.0});
+  spec.erase_probability = 1;
+  spec.erase = RandomBox({0.9, 1.0}, {20.0, 30.0});
+  std::vector<int32_t> words(Drawer::words(spec));
+  const auto draw = [&](image::Size size) { Drawer(spec, "key", size).Draw(3, words); };
+  draw({100, 50});  // too narrow for any ratio
+  Check(words[0] == 37 && words[1] == 0 && words[2] == 25 && words[3] == 50,
+        "the centre of an upright image");
+  draw({50, 400});  // too wide
+  Check(words[0] == 0 && words[1] == 125 && words[2] == 50 && words[3] == 150, "the centre of a wide image");
+  Check(words[7] == 0 && words[8] == 0, "no erase where no box fits");
+  draw({1, 1});
+  Check(words[2] == 1 && words[3] == 1, "one pixel");
+  spec.erase = RandomBox({1e-9, 1e-9}, {1.0, 1.0});
+  draw({50, 50});
+  Check(words[7] == 0 && words[8] == 0, "no erase of no pixels");
 }
 
 // Whatever the image and the number, a view can be replayed.
 void TestViewsAreValid() {
   std::mt19937_64 bits(2);
-  const Spec spec = Spec::Parse(kSpec);
+  const Spec spec = FullSpec();
   std::vector<int32_t> words(Drawer::words(spec));
   for (int i = 0; i < 20000; ++i) {
     const image::Size size{1 + int32_t(bits() % (i % 2 ? 40 : kMaxCoordinate)),
@@ -199,7 +220,7 @@ void TestHeaders() {
 
 // Not a check: the time of a view, for the log.
 void Measure() {
-  const Spec spec = Spec::Parse(kSpec);
+  const Spec spec = FullSpec();
   std::vector<int32_t> words(Drawer::words(spec));
   const int count = 200000;
   int64_t sum = 0;
@@ -220,7 +241,8 @@ int main() {
   using namespace dali_dr::draw;
   TestBlake2b();
   TestPhilox();
-  TestParse();
+  TestCheck();
+  TestFallbacks();
   TestViewsAreValid();
   TestHeaders();
   Measure();

@@ -17,11 +17,13 @@
 #include <thread>
 #include <vector>
 
+#include "make_shards.h"
+
 namespace dali_dr::shards {
 namespace {
 
 namespace fs = std::filesystem;
-using Text = std::string;  // bytes, with the conveniences of a string
+using namespace dali_dr::testing;
 
 int failures = 0;
 
@@ -46,88 +48,6 @@ void CheckRefused(const std::function<void()>& body, const std::string& word, co
   Check(message.find(word) != std::string::npos,
         what + ": want an error about \"" + word + "\", got \"" + message + "\"");
 }
-
-template <typename T>
-void Put(Text* text, size_t at, T value) {
-  std::memcpy(&text->at(at), &value, sizeof value);
-}
-
-template <typename T>
-void Append(Text* text, T value) {
-  text->append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-
-void Write(const fs::path& path, const Text& text) {
-  fs::remove(path);  // a new file, so that mappings of the old one stay as they are
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-struct Item {
-  Text name, data;
-  bool base256 = false;
-  uint64_t block = 0;  // of the data, set by Tar
-};
-
-Text Tar(std::vector<Item>* items) {
-  Text tar;
-  for (Item& item : *items) {
-    Text header(512, '\0');
-    header.replace(0, item.name.size(), item.name);
-    if (item.base256) {
-      header[124] = static_cast<char>(0x80);
-      for (int i = 0; i < 8; ++i) header[135 - i] = static_cast<char>(item.data.size() >> (8 * i));
-    } else {
-      char octal[13];
-      std::snprintf(octal, sizeof octal, "%011zo", item.data.size());
-      header.replace(124, 11, octal, 11);
-    }
-    header[156] = '0';
-    header.replace(257, 8,
-                   Text("ustar\0"
-                        "00",
-                        8));
-    tar += header;
-    item.block = tar.size() / 512;
-    tar += item.data;
-    tar.resize((tar.size() + 511) / 512 * 512);
-  }
-  tar.resize(tar.size() + 1024);
-  return tar;
-}
-
-struct Entry {
-  uint32_t image_file, image_block, image_bytes, record_file, record_block, record_bytes;
-  int32_t label;
-};
-struct Row {
-  Text key;
-  Entry entry;
-};
-
-Text Index(const std::vector<Row>& rows, const std::vector<std::pair<Text, uint64_t>>& files) {
-  Text keys, table, offsets, out = "DDRINDEX";
-  Append<uint64_t>(&offsets, 0);
-  for (const Row& row : rows) Append<uint64_t>(&offsets, (keys += row.key).size());
-  for (const auto& [name, size] : files) {
-    Append<uint64_t>(&table, size);
-    Append<uint16_t>(&table, static_cast<uint16_t>(name.size()));
-    table += name;
-  }
-  Append<uint32_t>(&out, 1);
-  Append<uint32_t>(&out, 64);
-  Append<uint64_t>(&out, rows.size());
-  Append<uint64_t>(&out, 1000);
-  Append<uint32_t>(&out, static_cast<uint32_t>(files.size()));
-  Append<uint32_t>(&out, 0);
-  Append<uint64_t>(&out, table.size());
-  Append<uint64_t>(&out, keys.size());
-  Append<uint64_t>(&out, 0);
-  for (const Row& row : rows) Append(&out, row.entry);
-  out.resize((out.size() + 7) / 8 * 8);
-  return out + offsets + keys + table;
-}
-
-Text String(std::span<const uint8_t> bytes) { return {bytes.begin(), bytes.end()}; }
 
 /// Three samples: "a" and "b" in one tar, the record of "b" in a second one, "c" without a record.
 struct Fixture {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dali_dr.augment.draw import magnitude_table
 from dali_dr.augment.spec import INTERPOLATIONS, AugmentationSpec
@@ -76,25 +77,35 @@ def fresh_seed(seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"fresh {seed}".encode(), digest_size=8).digest(), "little")
 
 
-def draw_argument(spec: AugmentationSpec | Evaluation, seed: int) -> str:
-    """The argument ``draw`` of `fn.dr.read` (format: csrc/draw/draw.h).
+def draw_arguments(spec: AugmentationSpec | Evaluation, seed: int) -> dict[str, Any]:
+    """The arguments ``draw_...`` of `fn.dr.read`, which makes fresh views from them.
 
     Fresh view number n of a sample is then what `dali_dr.augment.draw.draw` gives for (spec, seed mod 2^64, the
-    sample's key, n). MixUp and CutMix of the spec are left out: a fresh view shows its own image alone.
+    sample's key, n). MixUp and CutMix of the spec are left out: a fresh view shows its own image alone. DALI has no
+    float64 arguments, so these travel as their bits, in ints (csrc/operators/draw_arguments.cc).
     """
     if isinstance(spec, Evaluation):
-        return "whole"
-    fields: dict[str, object] = {"seed": seed % 2**64, "size": spec.size, "flip": spec.flip}
-    fields |= {"crop_scale": spec.crop.scale, "crop_ratio": spec.crop.ratio}
-    augment, erasing = spec.rand_augment, spec.random_erasing
-    fields["num_ops"] = augment.num_ops if augment else 0
-    if augment:
-        fields["magnitudes"] = tuple(magnitude_table(augment, spec.size).tolist())
-    fields["erase_probability"] = erasing.probability if erasing else 0.0
+        return {"draw_whole": True}
+    arguments: dict[str, Any] = {
+        "draw_seed": int.from_bytes((seed % 2**64).to_bytes(8, "little"), "little", signed=True),
+        "draw_size": spec.size,
+        "draw_crop_scale": _bits(*spec.crop.scale),
+        "draw_crop_ratio": _bits(*spec.crop.ratio),
+        "draw_flip": _bits(spec.flip)[0],
+    }
+    if augment := spec.rand_augment:
+        magnitudes = magnitude_table(augment, spec.size).tolist()  # float32, which DALI keeps
+        arguments |= {"draw_num_ops": augment.num_ops, "draw_magnitudes": magnitudes}
+    erasing = spec.random_erasing
     if erasing and erasing.probability > 0:
-        fields |= {"erase_scale": erasing.scale, "erase_ratio": erasing.ratio}
-    # repr of a float is its shortest decimal form, which reads back as the same bits.
-    return " ".join(
-        f"{name}={','.join(map(repr, value)) if isinstance(value, tuple) else repr(value)}"
-        for name, value in fields.items()
-    )
+        arguments |= {
+            "draw_erase_probability": _bits(erasing.probability)[0],
+            "draw_erase_scale": _bits(*erasing.scale),
+            "draw_erase_ratio": _bits(*erasing.ratio),
+        }
+    return arguments
+
+
+def _bits(*values: float) -> list[int]:
+    """Each value's float64 bits as an int64."""
+    return list(struct.unpack(f"<{len(values)}q", struct.pack(f"<{len(values)}d", *values)))

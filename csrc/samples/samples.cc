@@ -1,0 +1,235 @@
+// See samples.h.
+#include "samples/samples.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "image/header.h"
+
+namespace dali_dr::samples {
+namespace {
+
+// A grey JPEG of one pixel, in place of a partner where there is none.
+constexpr uint8_t kOnePixel[] = {
+    0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, 0x4a, 0x46, 0x49, 0x46, 0x00, 0x01, 0x01, 0x00, 0x00, 0x01,
+    0x00, 0x01, 0x00, 0x00, 0xff, 0xdb, 0x00, 0x43, 0x00, 0x10, 0x0b, 0x0c, 0x0e, 0x0c, 0x0a, 0x10,
+    0x0e, 0x0d, 0x0e, 0x12, 0x11, 0x10, 0x13, 0x18, 0x28, 0x1a, 0x18, 0x16, 0x16, 0x18, 0x31, 0x23,
+    0x25, 0x1d, 0x28, 0x3a, 0x33, 0x3d, 0x3c, 0x39, 0x33, 0x38, 0x37, 0x40, 0x48, 0x5c, 0x4e, 0x40,
+    0x44, 0x57, 0x45, 0x37, 0x38, 0x50, 0x6d, 0x51, 0x57, 0x5f, 0x62, 0x67, 0x68, 0x67, 0x3e, 0x4d,
+    0x71, 0x79, 0x70, 0x64, 0x78, 0x5c, 0x65, 0x67, 0x63, 0xff, 0xc0, 0x00, 0x0b, 0x08, 0x00, 0x01,
+    0x00, 0x01, 0x01, 0x01, 0x11, 0x00, 0xff, 0xc4, 0x00, 0x14, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x07, 0xff, 0xc4, 0x00, 0x14,
+    0x10, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0xff, 0xda, 0x00, 0x08, 0x01, 0x01, 0x00, 0x00, 0x3f, 0x00, 0x3f, 0x7f, 0xff, 0xd9};
+
+// All probability on the label, and the lowest other classes, so that ids are distinct as those of a record
+// are. Nothing where predictions have no classes.
+void HardTarget(int32_t label, std::span<int32_t> ids, std::span<float> probs) {
+  if (ids.empty()) return;
+  std::fill(probs.begin(), probs.end(), 0.0f);
+  probs[0] = 1.0f;
+  ids[0] = label;
+  for (size_t i = 1; i < ids.size(); ++i)
+    ids[i] = static_cast<int32_t>(i) - (static_cast<int32_t>(i) <= label);
+}
+
+bool IsFresh(int32_t view) { return view < 0; }
+
+// One call of Source::Fill.
+class Filling {
+ public:
+  Filling(const shards::ShardSet& shards, const Options& options, record::Reader* reader, Filled* filled)
+      : shards_(shards), options_(options), reader_(*reader), filled_(*filled) {}
+
+  void OpenRecord();  // if it was read
+  void OpenDrawer();  // for fresh views
+  void MakeRoom(size_t views);
+  void MakeView(size_t place, int32_t number);
+
+ private:
+  // Runs the body; what is wrong in it is wrong in the sample's record.
+  template <typename Body>
+  void InRecord(const Body& body) const;
+
+  void ReadStored(int32_t number, std::span<int32_t> view, std::span<int32_t> ids,
+                  std::span<float> probs) const;
+  void AddPartner(bool first, std::span<const int32_t> words) const;
+
+  const shards::ShardSet& shards_;
+  const Options& options_;
+  record::Reader& reader_;
+  Filled& filled_;
+  const record::Record* record_ = nullptr;
+  std::optional<draw::Drawer> drawer_;
+  size_t plain_ = 0;  // words of a view without its mix: the longest of those asked for
+};
+
+template <typename Body>
+void Filling::InRecord(const Body& body) const {
+  const shards::Sample& sample = filled_.sample;
+  const auto fail = [&](Fault::Kind kind, const std::string& problem) {
+    throw FaultError(
+        shards_.At(sample, sample.record, kind, shards_.Where(sample, sample.record) + ": " + problem));
+  };
+  try {
+    body();
+  } catch (const record::RecordError& error) {
+    fail(Fault::Kind::kRecord, error.what());
+  } catch (const shards::ShardError& error) {
+    fail(error.fault().kind == Fault::Kind::kArgument ? Fault::Kind::kRecord : error.fault().kind,
+         std::string("the partner of one of its views cannot be had: ") + error.what());
+  }
+}
+
+void Filling::OpenRecord() {
+  filled_.topk = std::max<size_t>(options_.topk, 1);
+  if (filled_.sample.record.bytes.empty()) return;
+  InRecord([&] {
+    record_ = &reader_.Open(filled_.sample.record.bytes);
+    filled_.topk = static_cast<size_t>(record_->topk());
+    if (options_.topk != 0 && options_.topk != filled_.topk)
+      throw record::RecordError("its predictions have " + std::to_string(filled_.topk) +
+                                " classes, but `topk` is " + std::to_string(options_.topk) +
+                                ": pass that number, or 0");
+  });
+}
+
+void Filling::OpenDrawer() {
+  const shards::Sample& sample = filled_.sample;
+  const auto fail = [&](Fault::Kind kind, const std::string& problem) {
+    throw FaultError(
+        shards_.At(sample, sample.image, kind, shards_.Where(sample, sample.image) + ": " + problem));
+  };
+  if (!options_.draw)
+    fail(Fault::Kind::kArgument,
+         "a negative view number asks for a fresh view, but none of the arguments `draw_...` is given");
+  image::Size size;
+  const std::string problem = image::ReadSize(sample.image.bytes, &size);
+  if (!problem.empty()) fail(Fault::Kind::kImage, problem);
+  drawer_.emplace(*options_.draw, sample.key, size);
+}
+
+void Filling::MakeRoom(size_t views) {
+  // A stored and a fresh view may have different numbers of operations; words after the last are ignored.
+  plain_ = std::max(record_ ? static_cast<size_t>(record_->plain_words()) : 0,
+                    drawer_ ? draw::Drawer::words(*options_.draw) : 0);
+  filled_.words = options_.mixing ? MixedWords(plain_) : plain_;
+  filled_.region = filled_.partner_region = Region{};
+  filled_.params.assign(views * filled_.words, 0);
+  filled_.ids.resize(views * filled_.topk);
+  filled_.probs.resize(views * filled_.topk);
+}
+
+void Filling::MakeView(size_t place, int32_t number) {
+  const std::span view = std::span(filled_.params).subspan(place * filled_.words, filled_.words);
+  const std::span ids = std::span(filled_.ids).subspan(place * filled_.topk, filled_.topk);
+  const std::span probs = std::span(filled_.probs).subspan(place * filled_.topk, filled_.topk);
+  bool mixed = false;
+  if (IsFresh(number)) {
+    drawer_->Draw(-(int64_t{number} + 1), view.first(plain_));
+    HardTarget(filled_.sample.label, ids, probs);
+  } else {
+    InRecord([&] { ReadStored(number, view, ids, probs); });
+    mixed = record_->mixing();
+  }
+  filled_.region.Add(view);
+  if (!options_.mixing) return;
+  if (!mixed) FillNoPartner(view.subspan(plain_));
+  InRecord([&] { AddPartner(place == 0, view.subspan(plain_)); });
+}
+
+void Filling::ReadStored(int32_t number, std::span<int32_t> view, std::span<int32_t> ids,
+                         std::span<float> probs) const {
+  if (static_cast<uint32_t>(number) >= record_->views())
+    throw record::RecordError("view " + std::to_string(number) +
+                              " does not exist, the record holds views 0 to " +
+                              std::to_string(record_->views() - 1) + "; ask for one of these");
+  if (record_->mixing() && !options_.mixing)
+    throw record::RecordError("its views are mixed with partner images; read them with mixing=True");
+  if (record_->mixing() && plain_ != static_cast<size_t>(record_->plain_words()))
+    throw record::RecordError(
+        "its views are mixed, and the fresh ones asked for with them have more operations; "
+        "draw fresh ones with as many or fewer");
+  reader_.ReadView(static_cast<uint32_t>(number), view.first(static_cast<size_t>(record_->view_words())), ids,
+                   probs);
+}
+
+// Notes the partner of one view; `words` are those after its own.
+void Filling::AddPartner(bool first, std::span<const int32_t> words) const {
+  const int32_t number = words[0];
+  const auto crop = words.subspan(kMixWords);
+  if (number == kNoPartner) return;
+  if (number == kSelfPartner) return filled_.region.Add(crop);
+  shards::Sample& partner = filled_.partner;
+  if (partner.image.bytes.empty()) {
+    if (!first)
+      throw record::RecordError(
+          "views that are asked for together have different partners; ask for one view, or for "
+          "the two of a double-mix pair");
+    partner = shards_.Find(number, false);
+    shards_.Prefetch(partner);
+  } else if (partner.number != number) {
+    throw record::RecordError("views that are asked for together have different partners (" +
+                              std::to_string(number) + ", " + std::to_string(partner.number) +
+                              "); ask for one view, or for the two of a double-mix pair");
+  }
+  filled_.partner_region.Add(crop);
+}
+
+}  // namespace
+
+void Region::Add(std::span<const int32_t> box) {
+  for (int i = 0; i < 2; ++i) {
+    const int32_t end = std::max(start[i] + shape[i], box[i] + box[2 + i]);
+    start[i] = shape[i] == 0 ? box[i] : std::min(start[i], box[i]);
+    shape[i] = end - start[i];
+  }
+}
+
+std::span<const uint8_t> Filled::PartnerImage() const {
+  return partner.image.bytes.empty() ? std::span<const uint8_t>(kOnePixel) : partner.image.bytes;
+}
+
+Region Filled::PartnerRegion() const {
+  return partner.image.bytes.empty() ? Region{{0, 0}, {1, 1}} : partner_region;
+}
+
+Source::Source(std::shared_ptr<const shards::ShardSet> shards, Options options)
+    : shards_(std::move(shards)), options_(std::move(options)) {
+  if (options_.mixing && !options_.views)
+    throw FaultError({.kind = Fault::Kind::kArgument,
+                      .message = "`mixing` needs `views`: without them there is nothing that is mixed."});
+  if (options_.topk > shards_->num_classes())
+    throw FaultError({.kind = Fault::Kind::kArgument,
+                      .message = "`topk` is " + std::to_string(options_.topk) + ": pass 1 to " +
+                                 std::to_string(shards_->num_classes()) + ", the number of classes of " +
+                                 shards_->index_path() + ", or 0 for that of the records."});
+}
+
+bool Source::NeedsRecord(int64_t number, std::span<const int32_t> views) const {
+  if (!std::all_of(views.begin(), views.end(), IsFresh)) return true;
+  return options_.views && options_.topk == 0 && shards_->HasRecord(number);  // for its K
+}
+
+void Source::Find(int64_t number, std::span<const int32_t> views, Filled* filled) const {
+  filled->sample = shards_->Find(number, NeedsRecord(number, views));
+  shards_->Prefetch(filled->sample);
+}
+
+void Source::Fill(std::span<const int32_t> views, record::Reader* reader, Filled* filled) const {
+  filled->partner = shards::Sample{};
+  shards_->Load(filled->sample);
+  if (!options_.views) return;
+  Filling filling(*shards_, options_, reader, filled);
+  filling.OpenRecord();
+  if (std::any_of(views.begin(), views.end(), IsFresh)) filling.OpenDrawer();
+  filling.MakeRoom(views.size());
+  for (size_t i = 0; i < views.size(); ++i) filling.MakeView(i, views[i]);
+}
+
+void Source::LoadPartner(const Filled& filled) const {
+  if (!filled.partner.image.bytes.empty()) shards_->Load(filled.partner);
+}
+
+}  // namespace dali_dr::samples

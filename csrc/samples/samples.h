@@ -1,0 +1,82 @@
+// Fills samples: what is asked for by number becomes a sample's bytes, label and views, with the region to
+// decode, the targets and the partner. From shards, records and drawing; knows neither DALI nor tensors.
+//
+// A batch is filled in three passes, Find, Fill and LoadPartner, each over all samples before the next, so
+// that cold reads of different samples overlap. All are const and may run on several threads at once.
+#ifndef DALI_DR_CSRC_SAMPLES_SAMPLES_H_
+#define DALI_DR_CSRC_SAMPLES_SAMPLES_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "draw/draw.h"
+#include "fault.h"
+#include "record/reader.h"
+#include "shards/shards.h"
+#include "view/layout.h"
+
+namespace dali_dr::samples {
+
+/// The smallest box that holds all boxes added: (y, x) and (height, width) in pixels of the source image.
+struct Region {
+  int32_t start[2] = {}, shape[2] = {};
+
+  void Add(std::span<const int32_t> box);  ///< at least top, left, height, width
+};
+
+/// What is asked for of every sample.
+struct Options {
+  bool views = true;                 ///< false: images and labels only; then samples need no records
+  bool mixing = false;               ///< views are mixed views, also where a record has none
+  std::optional<draw::Spec> draw{};  ///< of fresh views; none: there are no fresh views
+  size_t topk = 0;                   ///< K of fresh views and of records; 0: as in the record, 1 without one
+};
+
+/// One sample. Reuse it from batch to batch, for its buffers.
+struct Filled {
+  shards::Sample sample;
+  shards::Sample partner;      // no bytes: there is none, or it is the sample itself
+  size_t words = 0, topk = 0;  // of one packed view, of one prediction
+  Region region;               // of the image, that its views show
+  Region partner_region;
+  std::vector<int32_t> params;  // one packed view after the other (view/layout.h)
+  std::vector<int32_t> ids;     // topk class ids per view, most likely first
+  std::vector<float> probs;     // and their probabilities
+
+  /// The partner's image file and what to decode of it; where there is none, an image of one pixel.
+  std::span<const uint8_t> PartnerImage() const;
+  Region PartnerRegion() const;
+};
+
+class Source {
+ public:
+  /// Throws FaultError if the options do not fit the data set.
+  Source(std::shared_ptr<const shards::ShardSet> shards, Options options);
+
+  const Options& options() const { return options_; }
+
+  /// Finds sample `number`, with its record if these views need it, and tells the kernel to read it. View
+  /// v >= 0 is row v of the record, v < 0 the fresh view number -v - 1. Throws FaultError.
+  void Find(int64_t number, std::span<const int32_t> views, Filled* filled) const;
+
+  /// Waits for the sample's bytes and makes its views; finds its partner. Throws FaultError. Views of one
+  /// call share the image, so they must have one partner.
+  void Fill(std::span<const int32_t> views, record::Reader* reader, Filled* filled) const;
+
+  /// Waits for the partner's bytes, if there is a partner. Throws FaultError.
+  void LoadPartner(const Filled& filled) const;
+
+ private:
+  bool NeedsRecord(int64_t number, std::span<const int32_t> views) const;
+
+  std::shared_ptr<const shards::ShardSet> shards_;
+  Options options_;
+};
+
+}  // namespace dali_dr::samples
+
+#endif  // DALI_DR_CSRC_SAMPLES_SAMPLES_H_

@@ -1,0 +1,376 @@
+// Tests of csrc/samples on shards and records made here: what is filled in, and every way in which it cannot
+// be.
+#include "samples/samples.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "make_record.h"
+#include "make_shards.h"
+
+namespace dali_dr::samples {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace dali_dr::testing;
+
+int failures = 0;
+
+void Check(bool good, const std::string& what) {
+  if (good) return;
+  ++failures;
+  std::printf("FAILED: %s\n", what.c_str());
+}
+
+/// A PNG's first bytes, of 300 x 200 pixels, which is all that is read of an image; `mark` tells images
+/// apart.
+Text Png(char mark) {
+  return Text("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\xc8\0\0\x01\x2c\x08\x02", 26) + Text(600, mark);
+}
+
+struct Content {
+  Text key, image;
+  std::optional<MadeRecord> record;
+  int32_t label = 0;
+  bool own_shard = false;  // in y.tar instead of x.tar
+};
+
+/// A folder of shards x.tar and y.tar with an index.
+class Folder {
+ public:
+  explicit Folder(const std::vector<Content>& contents)
+      : path(fs::temp_directory_path() / ("dali_dr_samples_test_" + std::to_string(getpid()))) {
+    fs::create_directories(path);
+    std::vector<Item> items[2];
+    for (const Content& content : contents) {
+      auto& shard = items[content.own_shard];
+      shard.push_back({content.key + ".png", content.image});
+      if (!content.record) continue;
+      const Bytes member = CompressFrames(*content.record);
+      shard.push_back({content.key + ".dr.zst", Text(member.begin(), member.end())});
+    }
+    std::vector<std::pair<Text, uint64_t>> files;
+    for (int shard : {0, 1}) {
+      const Text tar = Tar(&items[shard]), name = shard ? "y.tar" : "x.tar";
+      Write(path / name, tar);
+      files.emplace_back(name, tar.size());
+    }
+    size_t next[2] = {};
+    std::vector<Row> rows;
+    for (const Content& content : contents) {
+      const uint32_t file = content.own_shard;
+      const auto place = [&] {
+        const Item& item = items[file][next[file]++];
+        return std::pair(static_cast<uint32_t>(item.block), static_cast<uint32_t>(item.data.size()));
+      };
+      const auto [block, bytes] = place();
+      const auto [record_block, record_bytes] = content.record ? place() : std::pair(0u, 0u);
+      rows.push_back({content.key, {file, block, bytes, file, record_block, record_bytes, content.label}});
+    }
+    Write(path / "index.bin", Index(rows, files));
+  }
+  ~Folder() { fs::remove_all(path); }
+
+  Source Open(const Options& options) const {
+    return {opened_.emplace_back(std::make_shared<const shards::ShardSet>((path / "index.bin").string())),
+            options};
+  }
+
+  const fs::path path;
+
+ private:
+  // What is filled lies in their mappings.
+  mutable std::vector<std::shared_ptr<const shards::ShardSet>> opened_;
+};
+
+/// All three passes over one sample.
+Filled Fill(const Source& source, int64_t number, const std::vector<int32_t>& views) {
+  Filled filled;
+  record::Reader reader;
+  source.Find(number, views, &filled);
+  source.Fill(views, &reader, &filled);
+  source.LoadPartner(filled);
+  return filled;
+}
+
+Fault Refusal(const std::function<void()>& body, const std::string& word) {
+  try {
+    body();
+  } catch (const FaultError& error) {
+    Check(std::string(error.what()).find(word) != std::string::npos,
+          "want an error about \"" + word + "\", got \"" + error.what() + "\"");
+    Check(error.what() == error.fault().message, "what() of an error is its fault's message");
+    return error.fault();
+  }
+  Check(false, "no error about \"" + word + "\"");
+  return {};
+}
+
+/// A fault in a member of sample `number` in x.tar.
+void CheckRefused(const Folder& folder, const Options& options, int64_t number,
+                  const std::vector<int32_t>& views, Fault::Kind kind, const std::string& word) {
+  const Source source = folder.Open(options);
+  const Fault fault = Refusal([&] { Fill(source, number, views); }, word);
+  Check(fault.kind == kind && fault.sample == number && !fault.key.empty() &&
+            fault.shard == (folder.path / "x.tar").string() && fault.offset > 0 &&
+            fault.message.find("(key " + fault.key + ") in " + fault.shard + " at offset " +
+                               std::to_string(fault.offset)) != std::string::npos,
+        "the fields of the fault: " + fault.message);
+}
+
+std::vector<int32_t> Words(const Filled& filled, size_t view) {
+  const auto begin = filled.params.begin() + static_cast<ptrdiff_t>(view * filled.words);
+  return {begin, begin + static_cast<ptrdiff_t>(filled.words)};
+}
+
+bool SameTargets(const Filled& filled, size_t view, const ExpectedView& want) {
+  return std::equal(want.ids.begin(), want.ids.end(), filled.ids.begin() + ptrdiff_t(view * filled.topk)) &&
+         std::equal(want.probs.begin(), want.probs.end(),
+                    filled.probs.begin() + ptrdiff_t(view * filled.topk)) &&
+         filled.topk == want.ids.size();
+}
+
+/// Whether the region is the smallest that holds these boxes (top, left, height, width).
+bool IsUnion(const Region& region, const std::vector<const int32_t*>& boxes) {
+  for (int axis : {0, 1}) {
+    int32_t low = INT32_MAX, high = 0;
+    for (const int32_t* box : boxes) {
+      low = std::min(low, box[axis]);
+      high = std::max(high, box[axis] + box[2 + axis]);
+    }
+    if (region.start[axis] != low || region.shape[axis] != high - low) return false;
+  }
+  return true;
+}
+
+draw::Spec DrawSpec(int num_ops) {
+  draw::Spec spec;
+  spec.seed = 7;
+  spec.size = 64;
+  spec.crop = draw::RandomBox({0.1, 1.0}, {0.75, 4.0 / 3});
+  spec.flip = 0.5;
+  spec.num_ops = num_ops;
+  spec.magnitudes.fill(0.25f);
+  return spec;
+}
+
+std::vector<int32_t> Drawn(const draw::Spec& spec, const Text& key, int64_t number) {
+  std::vector<int32_t> words(draw::Drawer::words(spec));
+  draw::Drawer(spec, key, {300, 200}).Draw(number, words);
+  return words;
+}
+
+MadeRecord Plain(uint32_t num_ops = 2, uint32_t topk = 10) {
+  RecordShape shape;
+  shape.views = 12, shape.num_ops = num_ops, shape.group_rows = 5, shape.topk = topk;
+  if (num_ops == 0) shape.op_entries = 0;
+  if (topk == 0) shape.class_entries = 0, shape.encoding = 0;
+  return MakeRecord(shape, 1);
+}
+
+/// Views mixed with these samples; none: with the image itself.
+MadeRecord Mixed(const std::vector<uint32_t>& partners, bool pairs = false, uint32_t seed = 2) {
+  RecordShape shape;
+  shape.views = 40, shape.pairs = pairs, shape.partners = static_cast<int>(partners.size());
+  shape.partner_numbers = partners;
+  return MakeRecord(shape, seed);
+}
+
+void TestStoredViews() {
+  const MadeRecord made = Plain();
+  const Folder folder({{"a", Png('a'), made, 7}, {"b", Png('b'), {}, 8}});
+  const Source source = folder.Open({});
+  for (int32_t v = 0; v < 12; ++v) {
+    const Filled filled = Fill(source, 0, {v});
+    const auto& want = made.views[static_cast<size_t>(v)];
+    Check(Words(filled, 0) == want.words && SameTargets(filled, 0, want), "a stored view");
+    Check(IsUnion(filled.region, {want.words.data()}), "the region of a stored view");
+    Check(String(filled.sample.image.bytes) == Png('a') && filled.sample.label == 7, "the sample itself");
+    Check(filled.partner.image.bytes.empty() && filled.PartnerRegion().shape[0] == 1 &&
+              filled.PartnerImage().size() < 200,
+          "one pixel in place of a partner");
+  }
+  const Filled filled = Fill(source, 0, {11, 3, 3});
+  std::vector<const int32_t*> crops;
+  for (size_t i = 0; i < 3; ++i) {
+    const auto& want = made.views[i == 0 ? 11 : 3];
+    Check(Words(filled, i) == want.words && SameTargets(filled, i, want), "one of several views");
+    crops.push_back(want.words.data());
+  }
+  Check(IsUnion(filled.region, crops), "the region of several views");
+  Check(folder.Open({.topk = 10}).options().topk == 10 && Fill(folder.Open({.topk = 10}), 0, {0}).topk == 10,
+        "the K of the record, asked for");
+
+  Filled plain = Fill(folder.Open({.views = false}), 1, {});
+  Check(String(plain.sample.image.bytes) == Png('b') && plain.sample.label == 8 && plain.params.empty(),
+        "without views");
+}
+
+void TestFreshViews() {
+  const MadeRecord made = Plain();
+  const draw::Spec spec = DrawSpec(3);
+  const Folder folder(
+      {{"dir/a", Png('a'), made, 7}, {"b", Png('b'), {}, 2}, {"c", Png('c'), Plain(0, 0), 5}});
+  const auto hard = [](const Filled& filled, size_t view, std::vector<int32_t> ids) {
+    std::vector<float> probs(ids.size());
+    if (!probs.empty()) probs[0] = 1;
+    return SameTargets(filled, view, {{}, std::move(ids), probs});
+  };
+  Filled filled = Fill(folder.Open({.draw = spec}), 1, {-1, -100, INT32_MIN});
+  const int64_t numbers[] = {0, 99, INT32_MAX};
+  for (size_t i = 0; i < 3; ++i)
+    Check(Words(filled, i) == Drawn(spec, "b", numbers[i]) && hard(filled, i, {2}), "a fresh view");
+  Check(filled.sample.record.bytes.empty(), "no record");
+  filled = Fill(folder.Open({.draw = spec, .topk = 4}), 1, {-1});
+  Check(hard(filled, 0, {2, 0, 1, 3}), "the lowest other classes");
+  filled = Fill(folder.Open({.draw = spec, .topk = 4}), 0, {-1});
+  Check(hard(filled, 0, {7, 0, 1, 2}) && filled.sample.record.bytes.empty(),
+        "K is known, so the record is not read");
+  filled = Fill(folder.Open({.draw = spec}), 0, {-1});
+  Check(hard(filled, 0, {7, 0, 1, 2, 3, 4, 5, 6, 8, 9}), "K of the record");
+  filled = Fill(folder.Open({.draw = spec}), 2, {-1, 0});
+  Check(filled.topk == 0 && filled.ids.empty() && Words(filled, 0) == Drawn(spec, "c", 0),
+        "a fresh view beside a record without classes");
+
+  filled = Fill(folder.Open({.draw = spec}), 0, {4, -3});  // 14 words and 16
+  std::vector<int32_t> want = made.views[4].words;
+  want.resize(16);
+  Check(filled.words == 16 && Words(filled, 0) == want && Words(filled, 1) == Drawn(spec, "dir/a", 2),
+        "a stored and a fresh view");
+  Check(IsUnion(filled.region, {want.data(), Drawn(spec, "dir/a", 2).data()}), "their region");
+  draw::Spec whole;
+  whole.whole = true;
+  filled = Fill(folder.Open({.draw = whole}), 1, {-1});
+  Check(Words(filled, 0) == std::vector<int32_t>{0, 0, 300, 200, 0, 0, 0, 0, 0, 0}, "the whole image");
+}
+
+void TestMixing() {
+  const MadeRecord mixed = Mixed({1, 2, 3}), self = Mixed({}), plain = Plain();
+  const Folder folder({{"a", Png('a'), mixed, 0},
+                       {"b", Png('b'), self, 1},
+                       {"c", Png('c'), plain, 2},
+                       {"d", Png('d'), {}, 3, true}});
+  const Source source = folder.Open({.mixing = true, .draw = DrawSpec(2)});
+  int seen[5] = {};
+  for (int32_t v = 0; v < 40; ++v) {
+    const auto& want = mixed.views[static_cast<size_t>(v)];
+    Filled filled = Fill(source, 0, {v});
+    const int32_t partner = want.words[14];
+    ++seen[partner + 1];
+    Check(Words(filled, 0) == want.words && SameTargets(filled, 0, want), "a mixed view");
+    Check(IsUnion(filled.region, {want.words.data()}), "its region");
+    if (partner < 0) {
+      Check(filled.partner.image.bytes.empty() && filled.PartnerImage()[0] == 0xff, "no partner");
+      continue;
+    }
+    Check(filled.partner.number == partner && String(filled.PartnerImage()) == Png("abcd"[partner]),
+          "the partner's image");
+    Check(IsUnion(filled.PartnerRegion(), {want.words.data() + 21}), "the partner's region");
+  }
+  Check(seen[0] && seen[2] && seen[3] && seen[4], "every partner was seen, and none");
+  for (int32_t v = 0; v < 40; ++v) {
+    const auto& want = self.views[static_cast<size_t>(v)];
+    Filled filled = Fill(source, 1, {v});
+    Check(Words(filled, 0) == want.words && filled.partner.image.bytes.empty(), "a view mixed with itself");
+    std::vector<const int32_t*> crops{want.words.data()};
+    if (want.words[14] == -2) crops.push_back(want.words.data() + 21);
+    Check(IsUnion(filled.region, crops), "the region of both crops");
+  }
+  const std::vector<int32_t> nobody{
+      -1, 0, std::bit_cast<int32_t>(1.0f), 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0};
+  const Filled filled = Fill(source, 2, {3, -1});
+  for (size_t i : {0, 1}) {
+    std::vector<int32_t> want = i == 0 ? plain.views[3].words : Drawn(DrawSpec(2), "c", 0);
+    want.insert(want.end(), nobody.begin(), nobody.end());
+    Check(Words(filled, i) == want, "a view that is not mixed among mixed ones");
+  }
+}
+
+void TestPairs() {
+  const MadeRecord made = Mixed({1, 2}, true);
+  const Folder folder({{"a", Png('a'), made}, {"b", Png('b'), {}}, {"c", Png('c'), {}}});
+  const Source source = folder.Open({.mixing = true});
+  std::optional<int32_t> other[3];  // a pair with that partner
+  for (int32_t v = 0; v < 40; v += 2) {
+    const auto& want = made.views[static_cast<size_t>(v)];
+    const Filled filled = Fill(source, 0, {v, v + 1});
+    Check(filled.partner.number == want.words[14] && IsUnion(filled.region, {want.words.data()}) &&
+              IsUnion(filled.partner_region, {want.words.data() + 21}),
+          "a double-mix pair has one partner");
+    Check(Words(filled, 0)[15] == 0 && Words(filled, 1)[15] == 1, "in either role");
+    other[want.words[14]] = v;
+  }
+  CheckRefused(folder, {.mixing = true}, 0, {*other[1], *other[2]}, Fault::Kind::kRecord,
+               "different partners (2, 1)");
+}
+
+void TestFaults() {
+  using enum Fault::Kind;
+  const MadeRecord mixed = Mixed({1, 900}), plain = Plain(0);
+  MadeRecord damaged = Plain();
+  damaged.bytes[4] = 9;  // its version
+  const Folder folder({{"a", Png('a'), mixed},
+                       {"b", Png('b'), {}, 1, true},
+                       {"c", Png('c'), plain},
+                       {"d", "no image", plain},
+                       {"e", Png('e'), damaged},
+                       {"f", Png('f'), {}}});
+  const Options drawing{.draw = DrawSpec(4)};
+  CheckRefused(folder, {}, 5, {0}, kRecord, "has no reinforcement record");
+  CheckRefused(folder, {.topk = 3}, 2, {0}, kRecord, "have 10 classes, but `topk` is 3");
+  CheckRefused(folder, {}, 2, {0, 12}, kRecord, "view 12 does not exist, the record holds views 0 to 11");
+  CheckRefused(folder, {}, 2, {-1}, kArgument, "none of the arguments `draw_...` is given");
+  CheckRefused(folder, {}, 4, {0}, kRecord, "version");
+  CheckRefused(folder, drawing, 3, {-1}, kImage, "the image");
+  CheckRefused(folder, {}, 0, {0}, kRecord, "read them with mixing=True");
+  CheckRefused(folder, {.mixing = true, .draw = DrawSpec(4)}, 0, {0, -1}, kRecord, "have more operations");
+  Check(Refusal([&] { Fill(folder.Open({}), 6, {0}); }, "sample 6 does not exist").kind == kArgument,
+        "the kind of a number that does not exist");
+  Check(Refusal([&] { folder.Open({.topk = 1001}); }, "`topk` is 1001: pass 1 to 1000").kind == kArgument,
+        "the kind of a K that does not fit");
+  Refusal([&] { folder.Open({.views = false, .mixing = true}); }, "`mixing` needs `views`");
+
+  int32_t with[2] = {}, without = 0;  // a view with partner 1, one with 900, one without
+  for (int32_t v = 0; v < 40; ++v) {
+    const int32_t partner = mixed.views[static_cast<size_t>(v)].words[14];
+    (partner < 0 ? without : with[partner == 900]) = v;
+  }
+  const Options mixing{.mixing = true};
+  CheckRefused(folder, mixing, 0, {with[1]}, kRecord,
+               "the partner of one of its views cannot be had: sample 900 does not exist");
+  CheckRefused(folder, mixing, 0, {without, with[0]}, kRecord, "have different partners; ask for one view");
+  {
+    const Source source = folder.Open(mixing);
+    Text tar(fs::file_size(folder.path / "y.tar"), '\0');
+    Write(folder.path / "y.tar", tar);
+    const Fault fault = Refusal([&] { Fill(source, 0, {with[0]}); }, "no tar member of that key");
+    Check(fault.kind == kShard && fault.sample == 1 && fault.key == "b" &&
+              fault.shard == (folder.path / "y.tar").string() && fault.offset == 512,
+          "the fault of a partner whose bytes are not its own");
+  }
+  fs::remove(folder.path / "y.tar");
+  CheckRefused(folder, mixing, 0, {with[0]}, kShard, "the partner of one of its views cannot be had: shard");
+  Fill(folder.Open(mixing), 0, {without});
+}
+
+}  // namespace
+}  // namespace dali_dr::samples
+
+int main() {
+  using namespace dali_dr::samples;
+  TestStoredViews();
+  TestFreshViews();
+  TestMixing();
+  TestPairs();
+  TestFaults();
+  std::printf("%s\n", failures ? "FAILED" : "all good");
+  return failures != 0;
+}

@@ -1,0 +1,1 @@
+"""Loading: from a data set and options to batches."""

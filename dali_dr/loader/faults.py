@@ -1,0 +1,91 @@
+"""Faults that stopped a pipeline, as data: which sample of which shard, and what is wrong with it."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from dali_dr import _plugin
+
+Kind = Literal["internal", "argument", "shard", "record", "image", "view"]
+KINDS: Final[tuple[Kind, ...]] = ("internal", "argument", "shard", "record", "image", "view")
+"""In the order of Fault::Kind in csrc/fault.h."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What one of our operators found wrong; None where it is unknown.
+
+    Attributes:
+      kind: "shard": a file of the data set is missing, replaced, damaged or not to be read. "record": a reinforcement
+        record is damaged, or does not hold what was asked for. "image": an image file's header. "view": packed words, or
+        what they say of their image. "argument": what was asked for does not exist or fit, whatever the data set holds.
+        "internal": anything else, out of memory for instance.
+      message: what, where, and what to do.
+      sample: number of the sample at fault; that of the partner, where the partner's image cannot be read.
+      key: of that sample.
+      shard: path of the tar.
+      offset: of the member's data in the tar, in bytes.
+      place: place in the batch, from 0, of the (first) sample that cannot be had.
+      failed: numbers of all samples of the batch that cannot be had, in its order; empty where they are not known, as with
+        kind "view".
+    """
+
+    kind: Kind
+    message: str
+    sample: int | None = None
+    key: str | None = None
+    shard: str | None = None
+    offset: int | None = None
+    place: int | None = None
+    failed: tuple[int, ...] = ()
+
+
+class _Struct(ctypes.Structure):
+    """DaliDrFault of csrc/operators/monitor.h."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("place", ctypes.c_int32),
+        ("sample", ctypes.c_int64),
+        ("offset", ctypes.c_int64),
+        ("key", ctypes.c_char_p),
+        ("shard", ctypes.c_char_p),
+        ("message", ctypes.c_char_p),
+        ("failed", ctypes.POINTER(ctypes.c_int64)),
+        ("num_failed", ctypes.c_int64),
+    )
+
+
+def take_fault(number: int) -> Fault | None:
+    """Takes the fault of the pipeline whose operators have ``monitor=number``.
+
+    Args:
+      number: of the monitor.
+
+    Returns:
+      The first fault since one was taken, or None. A pipeline runs ahead of its consumer, and a fault stays until it is
+      taken: take what is left once a pipeline has been given up, before another one gets its monitor.
+    """
+    raw = _Struct()
+    if not _plugin.library().dali_dr_monitor_fault(number, ctypes.byref(raw)):
+        return None
+    return Fault(
+        kind=KINDS[raw.kind],
+        message=_text(raw.message),
+        sample=_known(raw.sample),
+        key=_text(raw.key) or None,
+        shard=_text(raw.shard) or None,
+        offset=_known(raw.offset),
+        place=_known(raw.place),
+        failed=tuple(raw.failed[: raw.num_failed]),
+    )
+
+
+def _known(number: int) -> int | None:
+    return None if number < 0 else number
+
+
+def _text(encoded: bytes) -> str:
+    return encoded.decode(errors="backslashreplace")

@@ -14,25 +14,25 @@
 
 namespace dali_dr::image {
 
-// One worker's buffers and the view that it works on. Grows to the largest view seen and then allocates no
-// more.
+/// One worker's buffers and the view that it works on. Grows to the largest view seen and then allocates no
+/// more.
 class Scratch {
  public:
   explicit Scratch(const Kernels& kernels = BestKernels()) : kernels_(&kernels), resizer_(kernels) {}
 
-  // The three stages, in order.
+  /// The three stages, in order.
   void CropResizeFlip(const Plan& plan, const Image& image, Filter filter);
   void ApplySteps(const Plan& plan);
-  // Erases and writes out.height * out.width * 3 values to `out`, which needs no alignment beyond that of a
-  // value.
+  /// Erases and writes out.height * out.width * 3 values to `out`, which needs no alignment beyond that of a
+  /// value.
   void Write(const Plan& plan, const Finish& finish, void* out);
 
-  // In place of Write, of a view and its partner's, both after Erase: mixes them into `out` (not of type
-  // uint8).
+  /// In place of Write, of a view and its partner's, both after Erase: mixes them into `out` (not of type
+  /// uint8).
   void Erase(const Plan& plan);
   void WriteMixed(const Scratch& partner, const MixPlan& mix, Size size, const Finish& finish, void* out);
 
-  // The view: plane c, row after row without padding.
+  /// The view: plane c, row after row without padding.
   const uint8_t* plane(int c) const { return planes_[c]; }
 
  private:
@@ -50,12 +50,12 @@ class Scratch {
   Resizer resizer_;
   std::vector<uint8_t> pixels_;
   std::vector<float> floats_;
-  size_t count_ = 0;  // pixels per plane
+  size_t count_ = 0;  ///< pixels per plane
   uint8_t* planes_[3] = {};
   uint8_t* spare_[3] = {};
 };
 
-// All stages.
+/// All stages.
 inline void Replay(const Plan& plan, const Image& image, Filter filter, const Finish& finish,
                    Scratch* scratch, void* out) {
   scratch->CropResizeFlip(plan, image, filter);

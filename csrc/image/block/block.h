@@ -217,9 +217,9 @@ class BlockReplay {
   uint8_t* const taps_;
   uint8_t* const parked_;
   const int32_t height_, width_, count_, quads_;
-  uint32_t* const merged_;  // histogram of the levels; at the end, bits of the output values
-  int32_t plane_[4];        // offsets in pixels_: red, green, blue, spare
-  bool pending_ = false;    // whether lut is still to be applied
+  uint32_t* const merged_;  ///< histogram of the levels; at the end, bits of the output values
+  int32_t plane_[4];        ///< offsets in pixels_: red, green, blue, spare
+  bool pending_ = false;    ///< whether lut is still to be applied
 };
 
 }  // namespace dali_dr::image

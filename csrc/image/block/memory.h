@@ -35,7 +35,7 @@ DR_BLOCK void StoreWord(uint8_t* p, uint32_t v) {
 #endif
 }
 
-// Tells the compiler that a pointer read from memory leads to global memory.
+/// Tells the compiler that a pointer read from memory leads to global memory.
 template <typename T>
 DR_BLOCK T* InGlobal(T* p) {
 #ifdef __CUDA_ARCH__
@@ -46,7 +46,7 @@ DR_BLOCK T* InGlobal(T* p) {
 
 DR_BLOCK int32_t ByteOf(uint32_t word, int32_t k) { return int32_t((word >> (8 * k)) & 0xff); }
 
-// Four consecutive values as one store; `to` is aligned to four values.
+/// Four consecutive values as one store; `to` is aligned to four values.
 template <typename T>
 DR_BLOCK void StoreFour(T* to, const uint32_t v[4]) {
 #ifdef __CUDA_ARCH__

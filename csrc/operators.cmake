@@ -1,4 +1,4 @@
-# The DALI plugin: operators/read.{h,cc}, operators/replay.{h,cc} and, where nvcc is found, the kernels of image/device.cu,
+# The DALI plugin: operators/ and, where nvcc is found, the kernels of image/device.cu,
 # the only file that nvcc sees (DALI's headers would take it half a minute per chip).
 # A plugin is bound to the exact DALI version it was built against; dali_dr/_plugin.py checks that at import.
 set(plugin_sources operators/draw_arguments.cc operators/monitor.cc operators/read.cc

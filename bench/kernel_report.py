@@ -12,7 +12,7 @@ instructions of the loop touch local memory. A row counts a loop's body without 
 count, whether or not they exclude each other (16-byte stores and single ones, the erase box), so the numbers of a column
 compare; those of different columns do not add up to a time. Fewer are better, and 0 local ones in the loops.
 
-Loops are found in the SASS by the line info of statements of block.h, which are looked up by their text. "-": not in this
+Loops are found in the SASS by the line info of statements of image/block, which are looked up by their text. "-": not in this
 kernel, because the variant calls a function that was inlined, or because the source has changed and HOT below has not.
 
 nvcc is needed, and for all but the registers nvdisasm: on the PATH, in $CUDA_HOME/bin or in the folder --tools.
@@ -52,8 +52,8 @@ class Variant:
     threads: int = THREADS
 
 
-def block(old: str, new: str) -> Variant:
-    return Variant(edits=(("block.h", old, new),))
+def block(name: str, old: str, new: str) -> Variant:
+    return Variant(edits=((f"block/{name}.h", old, new),))
 
 
 def device(old: str, new: str) -> Variant:
@@ -65,8 +65,10 @@ def threads(count: int, *edits: tuple[str, str, str]) -> Variant:
     return Variant(edits=(default, *edits), threads=count)
 
 
-def called(function: str) -> Variant:
-    return block(f"DR_BLOCK void {function}(", f"__device__ __noinline__ void {function}(")
+def called(name: str, function: str) -> Variant:
+    """Of a function that is declared in block.h and defined in another file."""
+    places = (("block/block.h", f"void {function}("), (f"block/{name}.h", f"void BlockReplay<Block>::{function}("))
+    return Variant(edits=tuple((f, f"DR_BLOCK {text}", f"__device__ __noinline__ {text}") for f, text in places))
 
 
 VARIANTS = {
@@ -77,24 +79,24 @@ VARIANTS = {
     "512 threads": threads(512),
     "512 threads x 2 blocks": threads(512, ("device.cu", "(kThreads, 1)", "(kThreads, 2)")),
     "-maxrregcount 80": Variant(("-maxrregcount=80",)),
-    "2 rows a thread": block("kResizeRows = 4;", "kResizeRows = 2;"),
-    "3 rows a thread": block("kResizeRows = 4;", "kResizeRows = 3;"),
-    "6 rows a thread": block("kResizeRows = 4;", "kResizeRows = 6;"),
-    "taps unrolled by 4": block('"unroll 2"', '"unroll 4"'),
-    "taps not unrolled": block('"unroll 2"', '"unroll 1"'),
+    "2 rows a thread": block("layout", "kResizeRows = 4;", "kResizeRows = 2;"),
+    "3 rows a thread": block("layout", "kResizeRows = 4;", "kResizeRows = 3;"),
+    "6 rows a thread": block("layout", "kResizeRows = 4;", "kResizeRows = 6;"),
+    "taps unrolled by 4": block("memory", '"unroll 2"', '"unroll 4"'),
+    "taps not unrolled": block("memory", '"unroll 2"', '"unroll 1"'),
     "ForEach unrolled": device("#pragma unroll 1", ""),
     "address made anew": device('asm volatile("" : "+r"(address));', ""),
-    "job in registers": block("Show(const Job& job) {", "Show(const Job& given) { const Job job = given;"),
-    "division": block("__umulhi(2 * uint32_t(n), factor) >> shift", "uint32_t(n) / by"),
-    "FillTable called": called("FillTable"),
-    "Histogram called": called("Histogram"),
-    "VerticalOfImage called": called("VerticalOfImage"),
+    "job in registers": block("block", "Show(const Job& job) {", "Show(const Job& given) { const Job job = given;"),
+    "division": block("layout", "__umulhi(2 * uint32_t(n), factor) >> shift", "uint32_t(n) / by"),
+    "FillTable called": called("resize", "FillTable"),
+    "Histogram called": called("histogram", "Histogram"),
+    "VerticalOfImage called": called("resize", "VerticalOfImage"),
 }
 
 
 @dataclass(frozen=True)
 class Hot:
-    """The loop of block.h that has the most instructions of `statement` in `function`; patterns match within lines."""
+    """The loop of image/block that has the most instructions of `statement` in `function`; patterns match within lines."""
 
     name: str
     function: str
@@ -109,7 +111,7 @@ class Hot:
 ROWS = 0
 LOADS, LOAD, STORE = ("LD", "LDG", "LDS", "LDL"), r"LD[GS]?", r"ST[GS]?"
 SUM, WEIGHT, QUAD = r"\+= w \*", (LOAD, r"w = weight\[t\]"), (LOAD, r"word = LoadWord")
-RING, BAND, IMAGE = r"Horizontal\(crop \+", r"Horizontal\($", r"VerticalOfImage\(job, down, y"
+RING, BAND, IMAGE = r"Horizontal\(crop \+", r"Horizontal\(band", r"VerticalOfImage\(job, down, y"
 HOT = (
     Hot("hor tap", "Horizontal", SUM, ROWS, WEIGHT, (RING,)),
     Hot("hor rest", "Horizontal", r"range = table\.range\[x\]", ROWS, calls=(RING,)),
@@ -161,7 +163,7 @@ def parse(sass: str) -> dict[str, Code]:
         elif found := re.match(r'\t//## File "([^"]*)", line (\d+)', text):
             if not new:
                 lines, new = set(), True
-            lines.add((Path(found[1]).name, int(found[2])))
+            lines.add((Path(found[1]).stem, int(found[2])))
         elif text.startswith(".L"):
             code.labels[text.split(":")[0]] = len(code.instructions)
         elif found := instruction.match(text):
@@ -251,25 +253,27 @@ def count(code: list[Instruction], *ops: str) -> int:
     return sum(x.op in ops for x in code)
 
 
-def measure(hot: Hot, source: list[str], found: list[Loop]) -> dict[str, float] | None:
-    """Counts of a hot loop per pixel; `source` is block.h."""
+Lines = list[tuple[str, int, str]]  # file without suffix, number, text
 
-    def places(pattern: str, lines: range) -> set[tuple[str, int]]:
-        return {("block.h", n) for n in lines if re.search(pattern, source[n - 1])}
 
-    everywhere = range(1, len(source) + 1)
-    first = next(n for n in everywhere if re.search(rf"(DR_BLOCK|__noinline__) .*\b{hot.function}\(", source[n - 1]))
-    last = next(n for n in range(first, len(source)) if source[n - 1] == "  }")
-    wanted = [places(hot.statement, range(first, last)), *(places(call, everywhere) for call in hot.calls)]
+def measure(hot: Hot, source: Lines, found: list[Loop]) -> dict[str, float] | None:
+    """Counts of a hot loop per pixel; `source` is image/block, one file after another."""
+
+    def places(pattern: str, lines: Lines) -> set[tuple[str, int]]:
+        return {(name, number) for name, number, text in lines if re.search(pattern, text)}
+
+    first = next(i for i, line in enumerate(source) if f"BlockReplay<Block>::{hot.function}(" in line[2])
+    last = next(i for i in range(first, len(source)) if source[i][2] == "}")
+    wanted = [places(hot.statement, source[first:last]), *(places(call, source) for call in hot.calls)]
     hits = [sum(all(w & x.lines for w in wanted) for x in a.own) * (a.innermost or not hot.unit) for a in found]
     if max(hits) == 0:
         return None
     own = found[hits.index(max(hits))].own
     units = 1
     if hot.unit:
-        where = places(hot.unit[1], everywhere)
+        where = places(hot.unit[1], source)
         units = max(1, sum(bool(re.fullmatch(hot.unit[0], x.op) and where & x.lines) for x in own))
-    rows = next(int(m[1]) for text in source if (m := re.search(r"kResizeRows = (\d+)", text)))
+    rows = next(int(m[1]) for *_, text in source if (m := re.search(r"kResizeRows = (\d+)", text)))
     pixels = units * (hot.pixels or rows)
     loads = count(own, *LOADS) / pixels
     return {"instructions": len(own) / pixels, "loads": loads, "local": count(own, "LDL", "STL")}
@@ -291,7 +295,8 @@ def report(variant: Variant, arch: str, nvcc: str, nvdisasm: str | None, sources
     """One row per kernel, or why there are none."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        shutil.copytree(sources / "image", copy / "image")
+        for room in ("image", "view"):
+            shutil.copytree(sources / room, copy / room)
         for name, old, new in variant.edits:
             text = (copy / "image" / name).read_text()
             if old not in text:
@@ -305,7 +310,8 @@ def report(variant: Variant, arch: str, nvcc: str, nvdisasm: str | None, sources
         if nvdisasm:
             command = [nvdisasm, "-c", "-gi", "kernels"]
             listing = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=True).stdout
-        source = (copy / "image" / "block.h").read_text().splitlines()
+        files = sorted((copy / "image" / "block").glob("*.h"))
+        source = [(f.stem, n, line) for f in files for n, line in enumerate(f.read_text().splitlines(), 1)]
     rows, codes = [], parse(listing)
     for kernel in KERNELS:
         told = next(t for t in (built.stdout + built.stderr).split("Compiling entry")[1:] if kernel in t)

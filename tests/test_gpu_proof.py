@@ -231,24 +231,25 @@ def test_unknown_stage_is_refused(tmp_path: Path) -> None:
 
 def test_loops_of_a_listing_are_found_by_their_source() -> None:
     """A loop within a loop, as nvdisasm prints them: the inner one's instructions are its own."""
-    source = ["  DR_BLOCK void GreySum() {", "    outer;", "    sum += w;", "  }"]
+    text = ["DR_BLOCK void BlockReplay<Block>::GreySum() {", "  outer;", "  sum += w;", "}"]
     listing = """
 	.section	.text.ReplayInShared,"ax",@progbits
-	//## File "/x/block.h", line 2
+	//## File "/x/block/histogram.h", line 2
         /*0000*/                   MOV R1, R2 ;
 .L_outer:
         /*0010*/                   LDG.E.U8 R3, desc[UR4][R2.64] ;
 .L_inner:
-	//## File "/x/block.h", line 3
+	//## File "/x/block/histogram.h", line 3
         /*0020*/                   LDS R5, [R6] ;
         /*0030*/                   IADD3 R3, R3, R5, RZ ;
         /*0040*/              @!P0 BRA `(.L_inner) ;
-	//## File "/x/block.h", line 2
+	//## File "/x/block/histogram.h", line 2
         /*0050*/               @P1 BRA `(.L_outer) ;
         /*0060*/                   EXIT ;
 """
     found = kernel_report.loops(kernel_report.parse(listing)["ReplayInShared"])
     assert sorted((len(loop.own), loop.innermost) for loop in found) == [(2, False), (3, True)]
-    source.append("constexpr int32_t kResizeRows = 4;")
+    source = [("histogram", number, line) for number, line in enumerate(text, 1)]
+    source.append(("layout", 1, "constexpr int32_t kResizeRows = 4;"))
     hot = kernel_report.Hot("contrast", "GreySum", r"sum \+= ", 1.0)
     assert kernel_report.measure(hot, source, found) == {"instructions": 3.0, "loads": 1.0, "local": 0}

@@ -9,8 +9,8 @@
 #include <iterator>
 #include <vector>
 
-#include "record/record.h"
-#include "tests/make_record.h"
+#include "record/reader.h"
+#include "tests/record_shapes.h"
 
 using dali_dr::record::Reader;
 using dali_dr::record::Record;

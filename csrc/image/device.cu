@@ -1,9 +1,9 @@
-// See device.h: the threads of a CUDA block for block.h, and the launches.
+// See device.h: the threads of a CUDA block for block/block.h, and the launches.
 #include <cuda_runtime.h>
 
 #include <algorithm>
 
-#include "image/block.h"
+#include "image/block/block.h"
 #include "image/device.h"
 
 namespace dali_dr::image {
@@ -25,7 +25,7 @@ class DeviceBlock {
  public:
   template <typename F>
   __device__ __forceinline__ void ForEach(int32_t n, F f) {
-    // Unrolled, the loops outgrow the registers; what is worth unrolling is unrolled in block.h.
+    // Unrolled, the loops outgrow the registers; what is worth unrolling is unrolled in block/.
 #pragma unroll 1
     for (int32_t i = int32_t(threadIdx.x); i < n; i += kThreads) f(i);
   }

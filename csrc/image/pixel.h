@@ -18,7 +18,8 @@
 
 namespace dali_dr::image {
 
-constexpr int32_t kMaxViewSize = 8192;  // per side; far below the 32768 pixels of Pillow's 16.16 coordinates
+constexpr int32_t kMaxViewSize =
+    8192;  ///< per side; far below the 32768 pixels of Pillow's 16.16 coordinates
 
 // Products and sums that must never become a fused multiply-add. On the host -ffp-contract=off forbids the
 // fusion.
@@ -39,13 +40,13 @@ DR_HD double Add(double a, double b) { return a + b; }
 
 enum class Filter : int32_t { kBilinear, kBicubic };
 
-constexpr int kWeightBits = 22;  // PRECISION_BITS: fixed-point bits of a weight
+constexpr int kWeightBits = 22;  ///< PRECISION_BITS: fixed-point bits of a weight
 
-// One axis of a resize: `in` pixels become `out`.
+/// One axis of a resize: `in` pixels become `out`.
 struct Axis {
-  double scale;          // in / out
-  double support;        // half width of the filter in input pixels
-  double inverse_scale;  // 1 / max(scale, 1)
+  double scale;          ///< in / out
+  double support;        ///< half width of the filter in input pixels
+  double inverse_scale;  ///< 1 / max(scale, 1)
   int32_t in, out;
   Filter filter;
 };
@@ -57,7 +58,7 @@ DR_HD Axis MakeAxis(int32_t in, int32_t out, Filter filter) {
   return {scale, support, 1.0 / filter_scale, in, out, filter};
 }
 
-// Upper bound of the number of taps of any output coordinate.
+/// Upper bound of the number of taps of any output coordinate.
 DR_HD int32_t MaxTaps(const Axis& axis) {
   const int32_t taps = int32_t(ceil(axis.support)) * 2 + 1;
   return taps < axis.in ? taps : axis.in;
@@ -65,7 +66,7 @@ DR_HD int32_t MaxTaps(const Axis& axis) {
 
 DR_HD double Center(const Axis& axis, int32_t x) { return Mul(x + 0.5, axis.scale); }
 
-// First input pixel and number of input pixels that output coordinate `x` reads.
+/// First input pixel and number of input pixels that output coordinate `x` reads.
 DR_HD void Window(const Axis& axis, int32_t x, int32_t* begin, int32_t* count) {
   const double center = Center(axis, x);
   int32_t first = int32_t(Add(Add(center, -axis.support), 0.5));
@@ -76,8 +77,8 @@ DR_HD void Window(const Axis& axis, int32_t x, int32_t* begin, int32_t* count) {
   *count = last - first;
 }
 
-// Weight of input pixel `i` for the output coordinate with this center, before the weights are normalised to
-// sum 1.
+/// Weight of input pixel `i` for the output coordinate with this center, before the weights are normalised to
+/// sum 1.
 DR_HD double RawWeight(const Axis& axis, double center, int32_t i) {
   double x = Mul(Add(Add(double(i), -center), 0.5), axis.inverse_scale);
   if (x < 0.0) x = -x;
@@ -90,13 +91,14 @@ DR_HD double RawWeight(const Axis& axis, double center, int32_t i) {
 
 DR_HD double ShareOfSum(double raw, double sum) { return sum != 0.0 ? raw / sum : raw; }
 
-// Fixed-point form of a normalised weight.
+/// Fixed-point form of a normalised weight.
 DR_HD int32_t FixedWeight(double weight) {
   const double scaled = Mul(weight, double(1 << kWeightBits));
   return int32_t(Add(scaled, weight < 0 ? -0.5 : 0.5));
 }
 
-// All weights of output coordinate `x`; `raw` holds MaxTaps() doubles of scratch. Returns the number of taps.
+/// All weights of output coordinate `x`; `raw` holds MaxTaps() doubles of scratch. Returns the number of
+/// taps.
 DR_HD int32_t FixedWeights(const Axis& axis, int32_t x, double* raw, int32_t* begin, int32_t* weights) {
   int32_t count;
   Window(axis, x, begin, &count);
@@ -110,14 +112,14 @@ DR_HD int32_t FixedWeights(const Axis& axis, int32_t x, double* raw, int32_t* be
   return count;
 }
 
-// Whether the vertical pass comes first, which changes roundings: since Pillow 13 it does where it takes away
-// more than twice as many rows as the horizontal pass takes away columns. Earlier versions always began
-// horizontally.
+/// Whether the vertical pass comes first, which changes roundings: since Pillow 13 it does where it takes
+/// away more than twice as many rows as the horizontal pass takes away columns. Earlier versions always began
+/// horizontally.
 DR_HD bool VerticalFirst(int32_t in_height, int32_t in_width, int32_t out_height, int32_t out_width) {
   return out_height < in_height && in_height - out_height > 2 * (in_width - out_width);
 }
 
-// `sum` is the weighted sum of the pixels; this adds the rounding term.
+/// `sum` is the weighted sum of the pixels; this adds the rounding term.
 DR_HD uint8_t RoundWeighted(int32_t sum) {
   const int32_t v = (sum + (1 << (kWeightBits - 1))) >> kWeightBits;
   return uint8_t(v < 0 ? 0 : v > 255 ? 255 : v);
@@ -126,13 +128,13 @@ DR_HD uint8_t RoundWeighted(int32_t sum) {
 // ---- Affine, nearest neighbour (Pillow, Geometry.c)
 // ------------------------------------------------------------
 
-// 16.16 fixed-point inverse map: output pixel (x, y) shows input pixel ((x0 + x*xx + y*xy) >> 16, (y0 + x*yx
-// + y*yy) >> 16).
+/// 16.16 fixed-point inverse map: output pixel (x, y) shows input pixel ((x0 + x*xx + y*xy) >> 16, (y0 + x*yx
+/// + y*yy) >> 16).
 struct Affine {
   int32_t x0, xx, xy, y0, yx, yy;
 };
 
-// Unsigned arithmetic, because the coordinates of pixels outside may wrap.
+/// Unsigned arithmetic, because the coordinates of pixels outside may wrap.
 DR_HD int32_t FixedX(const Affine& a, int32_t x, int32_t y) {
   return int32_t(uint32_t(a.x0) + uint32_t(x) * uint32_t(a.xx) + uint32_t(y) * uint32_t(a.xy));
 }
@@ -143,28 +145,28 @@ DR_HD int32_t FixedY(const Affine& a, int32_t x, int32_t y) {
 // ---- Colour (Pillow: Blend.c, Convert.c, Filter.c, ImageOps.py)
 // ------------------------------------------------
 
-// PIL.Image.blend(degenerate, value, factor).
+/// PIL.Image.blend(degenerate, value, factor).
 DR_HD uint8_t Blend(int32_t degenerate, int32_t value, float factor) {
   const float v = Add(float(degenerate), Mul(factor, float(value - degenerate)));
   return v <= 0.0f ? 0 : v >= 255.0f ? 255 : uint8_t(v);
 }
 
-// convert("L")
+/// convert("L")
 DR_HD int32_t Grey(int32_t r, int32_t g, int32_t b) {
   return (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16;
 }
 
-// The degenerate image of ImageEnhance.Contrast: the rounded mean of the grey image.
+/// The degenerate image of ImageEnhance.Contrast: the rounded mean of the grey image.
 DR_HD int32_t ContrastMean(uint64_t grey_sum, uint64_t pixels) {
   return int32_t(Add(double(grey_sum) / double(pixels), 0.5));
 }
 
-// ImageFilter.SMOOTH; `sum` is the sum of the eight neighbours plus five times the pixel. Pillow's float32
-// sum lies within 1e-4 of sum/13 + 0.5, which is at least 1/26 away from any integer, so this integer form is
-// exact.
+/// ImageFilter.SMOOTH; `sum` is the sum of the eight neighbours plus five times the pixel. Pillow's float32
+/// sum lies within 1e-4 of sum/13 + 0.5, which is at least 1/26 away from any integer, so this integer form
+/// is exact.
 DR_HD int32_t Smooth(int32_t sum) { return (sum + 6) / 13; }
 
-// ImageOps.autocontrast: the new value of `v` in a channel with extremes lo and hi.
+/// ImageOps.autocontrast: the new value of `v` in a channel with extremes lo and hi.
 DR_HD uint8_t AutoContrast(int32_t v, int32_t lo, int32_t hi) {
   if (hi <= lo) return uint8_t(v);
   const double scale = 255.0 / (hi - lo);
@@ -172,11 +174,12 @@ DR_HD uint8_t AutoContrast(int32_t v, int32_t lo, int32_t hi) {
   return uint8_t(out < 0 ? 0 : out > 255 ? 255 : out);
 }
 
-// ImageOps.equalize: the step of a channel with `pixels` pixels of which `last` have the highest value that
-// occurs; 0 means that the channel stays as it is. (A channel of one value has last == pixels, hence step 0.)
+/// ImageOps.equalize: the step of a channel with `pixels` pixels of which `last` have the highest value that
+/// occurs; 0 means that the channel stays as it is. (A channel of one value has last == pixels, hence step
+/// 0.)
 DR_HD uint32_t EqualizeStep(uint32_t pixels, uint32_t last) { return (pixels - last) / 255; }
 
-// The new value of a level with `below` pixels of lower levels.
+/// The new value of a level with `below` pixels of lower levels.
 DR_HD uint8_t Equalize(uint32_t below, uint32_t step) {
   const uint32_t out = (step / 2 + below) / step;
   return uint8_t(out > 255 ? 255 : out);
@@ -189,10 +192,10 @@ enum class OutputType : int32_t { kUint8, kFloat16, kBfloat16, kFloat32 };
 
 DR_HD float Normalise(int32_t v, float mean, float std) { return Add(float(v) / 255.0f, -mean) / std; }
 
-// MixUp of two finished values (torchvision.transforms.v2.MixUp): lam * a + rest * b, rest being 1 - lam.
+/// MixUp of two finished values (torchvision.transforms.v2.MixUp): lam * a + rest * b, rest being 1 - lam.
 DR_HD float MixUp(float lam, float a, float rest, float b) { return Add(Mul(lam, a), Mul(rest, b)); }
 
-// IEEE binary16 bits of a float, rounded to nearest even.
+/// IEEE binary16 bits of a float, rounded to nearest even.
 DR_HD uint16_t HalfBits(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -213,7 +216,7 @@ DR_HD uint16_t HalfBits(float value) {
   return uint16_t(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
 }
 
-// bfloat16 bits of a float, rounded to nearest even.
+/// bfloat16 bits of a float, rounded to nearest even.
 DR_HD uint16_t BfloatBits(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -221,7 +224,7 @@ DR_HD uint16_t BfloatBits(float value) {
   return uint16_t((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-// Bits of a value in the 16-bit type.
+/// Bits of a value in the 16-bit type.
 DR_HD uint16_t ShortBits(OutputType type, float value) {
   return type == OutputType::kFloat16 ? HalfBits(value) : BfloatBits(value);
 }

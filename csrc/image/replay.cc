@@ -2,117 +2,18 @@
 #include "image/replay.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
 namespace dali_dr::image {
 namespace {
 
-constexpr int32_t kRowGroup = 4;  // rows per call of Kernels::resize_rows
-
 template <typename T>
 void Grow(std::vector<T>* v, size_t n) {
   if (v->size() < n) v->resize(n);
 }
 
-int32_t RoundUp(int32_t v, int32_t multiple) { return (v + multiple - 1) / multiple * multiple; }
-
-// Looks for a scale and a bias whose fused multiply-add gives all 256 wanted values, near the straight line
-// through them. The reference rounds three times, so the line alone often misses a few entries by one unit.
-template <typename Equal>
-bool FindLine(const float value[256], float* scale, float* bias, Equal equal) {
-  const float slope = float((double(value[255]) - value[0]) / 255.0);
-  for (int step = 0; step < 81; ++step) {
-    float s = slope, b = value[0];
-    const int ds = step % 9 - 4, db = step / 9 - 4;
-    for (int i = 0; i < std::abs(ds); ++i) s = std::nextafter(s, ds < 0 ? -INFINITY : INFINITY);
-    for (int i = 0; i < std::abs(db); ++i) b = std::nextafter(b, db < 0 ? -INFINITY : INFINITY);
-    bool all = true;
-    for (int v = 0; v < 256 && all; ++v) all = equal(v, std::fma(float(v), s, b));
-    if (all) {
-      *scale = s;
-      *bias = b;
-      return true;
-    }
-  }
-  return false;
-}
-
-bool SameBits(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0; }
-
-// a / b for b's rounded reciprocal: one product and one fused correction (Markstein). Right for nearly all
-// operands; the caller checks the ones that it uses.
-float Divide(float a, float b, float reciprocal) {
-  const float q = a * reciprocal;
-  return std::fma(std::fma(-b, q, a), reciprocal, q);
-}
-
-Channel MakeChannel(OutputType type, bool normalise, float mean, float std) {
-  const auto bits = [&](float x) {
-    return ShortBits(type == OutputType::kBfloat16 ? type : OutputType::kFloat16, x);
-  };
-  Channel c{};
-  c.mean = mean;
-  c.std = std;
-  c.inverse_std = 1.0f / std;
-  for (int v = 0; v < 256; ++v) {
-    c.value[v] = normalise ? Normalise(v, mean, std) : float(v);
-    c.half[v] = bits(c.value[v]);
-  }
-  bool divide = normalise;
-  for (int v = 0; v < 256 && divide; ++v) {
-    divide = SameBits(Divide(Divide(float(v), 255.0f, 1.0f / 255.0f) - mean, std, c.inverse_std), c.value[v]);
-  }
-  const bool line =
-      FindLine(c.value, &c.scale, &c.bias, [&](int v, float x) { return SameBits(x, c.value[v]); });
-  c.rule = line ? Rule::kScale : divide ? Rule::kDivide : Rule::kTable;
-  const bool half_line =
-      FindLine(c.value, &c.half_scale, &c.half_bias, [&](int v, float x) { return bits(x) == c.half[v]; });
-  c.half_rule = half_line ? Rule::kScale : divide ? Rule::kDivide : Rule::kTable;
-  return c;
-}
-
 }  // namespace
-
-Finish::Finish(OutputType type, bool channels_last, std::span<const float> mean, std::span<const float> std)
-    : type_(type), channels_last_(channels_last) {
-  for (int c = 0; c < 3; ++c) {
-    channels_[c] =
-        mean.empty() ? MakeChannel(type, false, 0.0f, 1.0f) : MakeChannel(type, true, mean[c], std[c]);
-  }
-}
-
-void Scratch::SetTaps(const Axis& axis, int32_t first, int32_t count, TapTable* table) {
-  const int32_t max_taps = MaxTaps(axis), out = RoundUp(count, 4);
-  Grow(&raw_, max_taps);
-  Grow(&fixed_, size_t(out) * max_taps);
-  Grow(&table->start, out);
-  int32_t longest = 1;
-  for (int32_t x = 0; x < count; ++x) {
-    int32_t* fixed = fixed_.data() + size_t(x) * max_taps;
-    const int32_t used = FixedWeights(axis, first + x, raw_.data(), &table->start[x], fixed);
-    std::fill(fixed + used, fixed + max_taps, 0);
-    longest = std::max(longest, used);
-  }
-  table->pairs = (longest + 1) / 2;
-  const int32_t taps = 2 * table->pairs;
-  table->weight.assign(size_t(out) * table->pairs, TapPair{});
-  for (int32_t x = count; x < out; ++x) table->start[x] = 0;
-  for (int32_t x = 0; x < count; ++x) {
-    // Move windows at the far edge inwards (leading weights 0), so that taps past the edge occur only in tiny
-    // inputs.
-    const int32_t begin = table->start[x], start = std::max(0, std::min(begin, axis.in - taps));
-    table->start[x] = start;
-    TapPair* pair = table->weight.data() + size_t(x) * table->pairs;
-    const int32_t* fixed = fixed_.data() + size_t(x) * max_taps;
-    for (int32_t i = 0; i < std::min(max_taps, taps - (begin - start)); ++i) {
-      const int32_t tap = begin - start + i, low = fixed[i] & ((1 << kLowBits) - 1);
-      pair[tap / 2].low[tap % 2] = int16_t(low);
-      pair[tap / 2].high[tap % 2] = int16_t((fixed[i] - low) >> kLowBits);
-    }
-  }
-}
 
 // Points planes_ and spare_ at buffers for a view of this size.
 void Scratch::UseView(Size size) {
@@ -128,92 +29,8 @@ void Scratch::UseView(Size size) {
 void Scratch::SwapPlanes() { std::swap(planes_, spare_); }
 
 void Scratch::CropResizeFlip(const Plan& plan, const Image& image, Filter filter) {
-  const Box& crop = plan.crop;
-  const Size out = plan.out;
-  UseView(out);
-  const Size resized = plan.resized;
-  const bool horizontal = crop.width != resized.width, vertical = crop.height != resized.height;
-  if (horizontal) {
-    SetTaps(MakeAxis(crop.width, resized.width, filter), plan.window_left, out.width, &columns_);
-  }
-  if (vertical) {
-    SetTaps(MakeAxis(crop.height, resized.height, filter), plan.window_top, out.height, &rows_);
-  }
-  // Bytes that kernels may read from the start of a row of the crop.
-  const size_t read = 3 * size_t(horizontal ? std::max(crop.width, 2 * columns_.pairs) : crop.width) + kPad;
-  const int32_t taps = vertical ? 2 * rows_.pairs : 1;
-  Grow(&sources_, taps);
-  const uint8_t* const end = image.data + size_t(image.size.height) * image.size.width * 3;
-  const auto source = [&](int32_t y) {
-    return image.data + (size_t(crop.top + y) * image.size.width + crop.left) * 3;
-  };
-  const auto write = [&](int32_t y, const uint8_t* row) {
-    const size_t at = size_t(y) * out.width;
-    uint8_t* const to[3] = {planes_[0] + at, planes_[1] + at, planes_[2] + at};
-    kernels_->split_row(row, out.width, plan.flip, to);
-  };
-
-  if (horizontal && vertical && !VerticalFirst(crop.height, crop.width, resized.height, resized.width)) {
-    // The ring holds the horizontally resized rows that the vertical window of one output row needs.
-    const int32_t ring_rows = RoundUp(taps + 2 * kRowGroup, kRowGroup);
-    const size_t stride = size_t(RoundUp(3 * out.width, 32)) + kPad;
-    Grow(&ring_, ring_rows * stride);
-    Grow(&padded_, kRowGroup * read);
-    Grow(&line_, kPad + stride);
-    const auto ring = [&](int32_t y) { return ring_.data() + y % ring_rows * stride; };
-    int32_t done = 0;  // rows resized horizontally so far
-    for (int32_t y = 0; y < out.height; ++y) {
-      const int32_t first = rows_.start[y], last = std::min(first + taps, crop.height);
-      done = std::max(done, first / kRowGroup * kRowGroup);
-      for (; done < last; done += kRowGroup) {
-        const uint8_t* in[kRowGroup];
-        uint8_t* to[kRowGroup];
-        for (int32_t i = 0; i < kRowGroup; ++i) {
-          in[i] = done + i < crop.height ? source(done + i) : in[0];
-          to[i] = ring(done + i);
-          if (size_t(end - in[i]) < read) {  // reading past the row would leave the image
-            uint8_t* copy = padded_.data() + i * read;
-            std::memcpy(copy, in[i], 3 * size_t(crop.width));
-            in[i] = copy;
-          }
-        }
-        kernels_->resize_rows(in, columns_.view(), out.width, to);
-      }
-      for (int32_t i = 0; i < taps; ++i) sources_[i] = ring(std::min(first + i, crop.height - 1));
-      kernels_->resize_column(sources_.data(), rows_.weight.data() + size_t(y) * rows_.pairs, rows_.pairs,
-                              3 * out.width, line_.data() + kPad);
-      write(y, line_.data() + kPad);
-    }
-    return;
-  }
-
-  // Vertical first, one pass only, or none: rows need no ring.
-  const size_t in_stride = kPad + read + kPad, out_stride = kPad + size_t(RoundUp(3 * out.width, 32)) + kPad;
-  Grow(&padded_, kRowGroup * in_stride);
-  Grow(&line_, kRowGroup * out_stride);
-  for (int32_t y = 0; y < out.height; y += kRowGroup) {
-    const uint8_t* in[kRowGroup];
-    uint8_t* to[kRowGroup];
-    const int32_t group = std::min(kRowGroup, out.height - y);
-    for (int32_t i = 0; i < kRowGroup; ++i) {
-      uint8_t* const row = padded_.data() + i * in_stride + kPad;
-      to[i] = line_.data() + i * out_stride + kPad;
-      in[i] = row;
-      if (i >= group) continue;  // leftovers of the group before, whose result is not used
-      if (!vertical) {
-        std::memcpy(row, source(y + i), 3 * size_t(crop.width));
-        continue;
-      }
-      for (int32_t k = 0; k < taps; ++k)
-        sources_[k] = source(std::min(rows_.start[y + i] + k, crop.height - 1));
-      // The last rows of the image: past them nothing may be read.
-      const Kernels& kernels = size_t(end - sources_[taps - 1]) < read ? kPortableKernels : *kernels_;
-      kernels.resize_column(sources_.data(), rows_.weight.data() + size_t(y + i) * rows_.pairs, rows_.pairs,
-                            3 * crop.width, row);
-    }
-    if (horizontal) kernels_->resize_rows(in, columns_.view(), out.width, to);
-    for (int32_t i = 0; i < group; ++i) write(y + i, horizontal ? to[i] : in[i]);
-  }
+  UseView(plan.out);
+  resizer_.Run(plan, image, filter, planes_);
 }
 
 void Scratch::ApplyLut(const uint8_t table[256], int c) { kernels_->lut(table, planes_[c], count_); }
@@ -259,64 +76,67 @@ void Scratch::ApplyAffine(const Affine& map, Size size) {
   SwapPlanes();
 }
 
-void Scratch::ApplySteps(const Plan& plan) {
-  for (int32_t i = 0; i < plan.num_steps; ++i) {
-    const Step& step = plan.steps[i];
-    uint8_t table[256];
-    switch (step.kind) {
-      case StepKind::kAffine:
-        ApplyAffine(step.affine, plan.out);
-        break;
-      case StepKind::kBrightness:
-      case StepKind::kContrast: {
-        const int32_t degenerate = step.kind == StepKind::kBrightness
-                                       ? 0
-                                       : ContrastMean(kernels_->grey_sum(planes_, count_), count_);
-        for (int v = 0; v < 256; ++v) table[v] = Blend(degenerate, v, step.factor);
-        for (int c = 0; c < 3; ++c) ApplyLut(table, c);
-        break;
-      }
-      case StepKind::kColor:
-        kernels_->color(step.factor, planes_, count_);
-        break;
-      case StepKind::kSharpness:
-        for (int c = 0; c < 3; ++c) {
-          kernels_->sharpness(step.factor, planes_[c], plan.out.height, plan.out.width, spare_[c]);
-        }
-        SwapPlanes();
-        break;
-      case StepKind::kPosterize:
-        for (int c = 0; c < 3; ++c) kernels_->mask(uint8_t(step.value), planes_[c], count_);
-        break;
-      case StepKind::kSolarize:
-        for (int c = 0; c < 3; ++c) kernels_->solarize(uint8_t(step.value), planes_[c], count_);
-        break;
-      case StepKind::kAutoContrast:
-        for (int c = 0; c < 3; ++c) {
-          uint8_t lo, hi;
-          kernels_->min_max(planes_[c], count_, &lo, &hi);
-          if (hi <= lo || (lo == 0 && hi == 255)) continue;  // unchanged: 255 / 255 = 1 and offset 0
-          for (int v = 0; v < 256; ++v) table[v] = AutoContrast(v, lo, hi);
-          ApplyLut(table, c);
-        }
-        break;
-      case StepKind::kEqualize:
-        for (int c = 0; c < 3; ++c) {
-          uint32_t counts[256], below = 0;
-          Histogram(c, counts);
-          int last = 255;
-          while (counts[last] == 0) --last;
-          const uint32_t size = EqualizeStep(uint32_t(count_), counts[last]);
-          if (size == 0) continue;
-          for (int v = 0; v < 256; ++v) {
-            table[v] = Equalize(below, size);
-            below += counts[v];
-          }
-          ApplyLut(table, c);
-        }
-        break;
-    }
+// Blends every level with one other.
+void Scratch::BlendLevels(int32_t degenerate, float factor) {
+  uint8_t table[256];
+  for (int v = 0; v < 256; ++v) table[v] = Blend(degenerate, v, factor);
+  for (int c = 0; c < 3; ++c) ApplyLut(table, c);
+}
+
+void Scratch::ApplyAutoContrast(int c) {
+  uint8_t lo, hi, table[256];
+  kernels_->min_max(planes_[c], count_, &lo, &hi);
+  if (hi <= lo || (lo == 0 && hi == 255)) return;  // unchanged: 255 / 255 = 1 and offset 0
+  for (int v = 0; v < 256; ++v) table[v] = AutoContrast(v, lo, hi);
+  ApplyLut(table, c);
+}
+
+void Scratch::ApplyEqualize(int c) {
+  uint32_t counts[256], below = 0;
+  uint8_t table[256];
+  Histogram(c, counts);
+  int last = 255;
+  while (counts[last] == 0) --last;
+  const uint32_t size = EqualizeStep(uint32_t(count_), counts[last]);
+  if (size == 0) return;
+  for (int v = 0; v < 256; ++v) {
+    table[v] = Equalize(below, size);
+    below += counts[v];
   }
+  ApplyLut(table, c);
+}
+
+void Scratch::ApplyStep(const Step& step, Size size) {
+  switch (step.kind) {
+    case StepKind::kAffine:
+      return ApplyAffine(step.affine, size);
+    case StepKind::kBrightness:
+      return BlendLevels(0, step.factor);
+    case StepKind::kContrast:
+      return BlendLevels(ContrastMean(kernels_->grey_sum(planes_, count_), count_), step.factor);
+    case StepKind::kColor:
+      return kernels_->color(step.factor, planes_, count_);
+    case StepKind::kSharpness:
+      for (int c = 0; c < 3; ++c)
+        kernels_->sharpness(step.factor, planes_[c], size.height, size.width, spare_[c]);
+      return SwapPlanes();
+    case StepKind::kPosterize:
+      for (int c = 0; c < 3; ++c) kernels_->mask(uint8_t(step.value), planes_[c], count_);
+      return;
+    case StepKind::kSolarize:
+      for (int c = 0; c < 3; ++c) kernels_->solarize(uint8_t(step.value), planes_[c], count_);
+      return;
+    case StepKind::kAutoContrast:
+      for (int c = 0; c < 3; ++c) ApplyAutoContrast(c);
+      return;
+    case StepKind::kEqualize:
+      for (int c = 0; c < 3; ++c) ApplyEqualize(c);
+      return;
+  }
+}
+
+void Scratch::ApplySteps(const Plan& plan) {
+  for (int32_t i = 0; i < plan.num_steps; ++i) ApplyStep(plan.steps[i], plan.out);
 }
 
 void Scratch::Erase(const Plan& plan) {

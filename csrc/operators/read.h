@@ -12,7 +12,7 @@
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
 #include "fault.h"
 #include "operators/monitor.h"
-#include "record/record.h"
+#include "record/reader.h"
 #include "samples/samples.h"
 #include "shards/shards.h"
 

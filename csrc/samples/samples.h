@@ -15,7 +15,7 @@
 
 #include "draw/draw.h"
 #include "fault.h"
-#include "record/record.h"
+#include "record/reader.h"
 #include "shards/shards.h"
 #include "view/layout.h"
 

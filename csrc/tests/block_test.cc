@@ -1,9 +1,9 @@
-// The GPU's algorithm (image/block.h) without a GPU: host threads stand for the threads of a block, and every
+// The GPU's algorithm (image/block/) without a GPU: host threads stand for the threads of a block, and every
 // view must equal the CPU path in every byte. test_block runs it under AddressSanitizer with memory of the
 // exact size, test_block_threads under ThreadSanitizer, which sees a missing barrier as compute-sanitizer's
 // racecheck would. device/device_test runs the same cases on a GPU.
 //   test_block [ROUNDS]
-#include "image/block.h"
+#include "image/block/block.h"
 
 #include <cstdint>
 #include <cstdio>

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <thread>
 
-#include "image/block.h"
+#include "image/block/block.h"
 
 namespace dali_dr::image {
 namespace {

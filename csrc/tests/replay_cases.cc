@@ -5,7 +5,7 @@
 #include <cmath>
 #include <utility>
 
-#include "image/block.h"
+#include "image/block/block.h"
 
 namespace dali_dr::image {
 

@@ -122,6 +122,18 @@ void TestReading(const Fixture& f) {
     CheckRefused([&] { shards.Find(number, false); }, "does not exist", "sample " + std::to_string(number));
 }
 
+void TestMappedFile(const Fixture& f) {
+  MappedFile first((f.folder / "x.tar").string()), second((f.folder / "sub/y.tar").string());
+  MappedFile moved(std::move(first));
+  Check(first.bytes().empty() && String(moved.bytes()) == f.first_tar,
+        "a mapping moves");  // NOLINT: on purpose
+  second = std::move(moved);
+  Check(String(second.bytes()) == f.first_tar, "a mapping is replaced");
+  const ShardSet shards(f.index().string());
+  Check(shards.HasRecord(0) && shards.HasRecord(1) && !shards.HasRecord(2), "which samples have a record");
+  Check(shards.num_classes() == 1000 && shards.index_path() == f.index().string(), "of the index");
+}
+
 void TestThreads(const Fixture& f) {
   for (int repeat = 0; repeat < 50; ++repeat) {
     const ShardSet shards(f.index().string());
@@ -268,6 +280,7 @@ int main() {
   using namespace dali_dr::shards;
   const Fixture fixture;
   TestReading(fixture);
+  TestMappedFile(fixture);
   TestThreads(fixture);
   TestDamagedShards(fixture);
   TestDamagedIndex(fixture);

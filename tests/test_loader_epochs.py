@@ -319,6 +319,22 @@ def test_an_error_comes_again_until_it_is_mended(tmp_path: Path) -> None:
     assert taken(it.__next__() for _ in range(3)) == [[4, 5, 6, 7], [8, 9, 10, 11], [12, 13]]
 
 
+def test_a_data_set_that_is_away_for_a_while(tmp_path: Path) -> None:
+    images = [encode_jpeg(picture(40 + 3 * i, 70 - 2 * i, i)) for i in range(COUNT)]
+    dataset = make_dataset(tmp_path / "set", images)
+    it = make(dataset)
+    assert indices(next(it)) == written(0)[0]
+    with pytest.raises(KeyboardInterrupt), Struck("loader/feed.py", 1):  # so that the pipeline is built anew
+        next(it)
+    dataset.path.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(dali_dr.ShardError, match=r"index\.bin cannot be opened") as caught:
+            next(it)
+        assert caught.value.kind == "shard"
+    (tmp_path / "elsewhere").rename(dataset.path)
+    assert taken(it.__next__() for _ in range(3)) == written(0)[1:]
+
+
 def test_a_batch_of_one_keeps_its_shape(dataset: dali_dr.Dataset) -> None:
     (batch,) = next(make(dataset, batch_size=1))
     assert {name: value.ndim for name, value in batch.items()} == {

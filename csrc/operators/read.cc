@@ -55,6 +55,20 @@ samples::Options ReadOptions(const dali::OpSpec& spec) {
           .topk = static_cast<size_t>(topk)};
 }
 
+// The data set. What is wrong with it is told to the monitor: a pipeline may be built anew in mid-epoch,
+// after its files were moved.
+std::shared_ptr<const shards::ShardSet> OpenShards(const dali::OpSpec& spec) {
+  std::shared_ptr<const shards::ShardSet> shards;
+  Reporting(Monitor::Get(spec.GetArgument<int>("monitor")), [&] {
+    try {
+      shards = std::make_shared<shards::ShardSet>(spec.GetArgument<std::string>("index"));
+    } catch (const FaultError& error) {
+      throw BatchError({.fault = error.fault()});
+    }
+  });
+  return shards;
+}
+
 }  // namespace
 
 DALI_SCHEMA(dr__Read)
@@ -118,7 +132,7 @@ which names its number, key, shard and offset.)")
 
 Read::Read(const dali::OpSpec& spec)
     : StatelessOperator(spec),
-      shards_(std::make_shared<shards::ShardSet>(spec.GetArgument<std::string>("index"))),
+      shards_(OpenShards(spec)),
       source_(shards_, ReadOptions(spec)),
       with_views_(source_.options().views),
       mixing_(source_.options().mixing),

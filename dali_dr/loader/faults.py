@@ -86,20 +86,20 @@ def take_fault(number: int) -> Fault | None:
     )
 
 
-def explained(error: RuntimeError, fault: Fault | None, share: Share, dataset: Dataset) -> Exception:
+def explained(error: RuntimeError, fault: Fault | None, share: Share | None, dataset: Dataset) -> Exception:
     """One clear error for what DALI reports amid its own context.
 
     Args:
       error: DALI's.
       fault: taken from the pipeline's monitor; it may be of a later batch, which was read ahead.
-      share: of the batch that was due.
+      share: of the batch that was due; None while the pipeline is built.
       dataset: that was read.
 
     Returns:
       A ShardError; or `error` where it is none of ours and no decoder's. A decoder does not say which sample it was.
     """
     text = str(error)
-    if "decoders" in text and not (fault and fault.message in text):
+    if share and "decoders" in text and not (fault and fault.message in text):
         keys = ", ".join(dataset.keys[int(n)] for n in share.samples[:4])
         return ShardError(
             f"an image of the batch with samples {share.samples.tolist()} ({keys}, …) of {dataset.path} cannot be decoded; "

@@ -182,7 +182,10 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         pipeline = replay_pipeline(
             self._feed, batch_size=self._plan.largest_batch, monitor=self._stopwatch.number, **self._plan.graph
         )
-        self._stream = DALIGenericIterator([pipeline], list(OUTPUTS), size=-1, prepare_first_batch=False)
+        try:
+            self._stream = DALIGenericIterator([pipeline], list(OUTPUTS), size=-1, prepare_first_batch=False)
+        except RuntimeError as error:
+            raise explained(error, take_fault(self._stopwatch.number), None, self._dataset) from error
 
     def _fetch(self, place: Place) -> tuple[Share, dict[str, torch.Tensor]]:
         """The share at a place and its batch, whatever the pipeline was at before."""

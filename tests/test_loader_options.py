@@ -258,3 +258,11 @@ def test_rank_comes_from_torch_distributed_where_it_runs(dataset: dali_dr.Datase
 def test_samples_and_classes_with_an_order_given(dataset: dali_dr.Dataset) -> None:
     with pytest.raises(ValueError, match="`samples` and `classes`"):
         make(dataset, order=Global(COUNT, 0), samples=[1])
+
+
+def test_batches_that_some_epoch_could_not_share_out_are_refused_at_once(dataset: dali_dr.Dataset) -> None:
+    shapes = [(96, 1), (64, 4)]
+    with pytest.raises(ValueError, match=r"last_batch is 'partial'; pass \"drop\" or \"fill\""):
+        make(dataset, size=shapes, rank=0, world_size=2)
+    assert len(list(make(dataset, size=shapes, rank=0, world_size=2, last_batch="drop"))) > 0
+    assert sum(len(b["label"]) for (b,) in make(dataset, size=shapes)) == COUNT

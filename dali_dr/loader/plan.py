@@ -80,7 +80,12 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
         )
     order, kind = _order(dataset, schedule, "sequential" if isinstance(spec, Evaluation) else "global")
     choice = Choice(num_views, schedule.seed, schedule.views_per_image, schedule.curriculum, schedule.p_reinforced)
-    sampler = Sampler(order, choice, shapes, *machine.place, schedule.last_batch)
+    rank, world_size = machine.place
+    least = min(shape.batch_size for shape in shapes.shapes) if isinstance(shapes, RandomShapes) else None
+    if least == order.group and schedule.last_batch == "partial" and world_size > 1:
+        # Some later epoch could not be shared out evenly, and would end the run.
+        refuse("last_batch", "partial", '"drop" or "fill" where some batches hold one group of samples per rank')
+    sampler = Sampler(order, choice, shapes, rank, world_size, schedule.last_batch)
     return Plan(
         sampler=sampler,
         largest_batch=largest,

@@ -18,7 +18,7 @@ from dali_dr.loader.checks import MAX_VIEW_SIZE, refuse
 from dali_dr.loader.options import Machine, Schedule, Show, Sizes, default_threads
 from dali_dr.loader.state import Meaning, digest, name_of
 from dali_dr.sampling.choice import Choice
-from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed
+from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed, check_order
 from dali_dr.sampling.sampler import Progressive, RandomShapes, Sampler, Shape, Shapes
 from dali_dr.shards.dataset import Dataset
 
@@ -211,6 +211,7 @@ def _order(dataset: Dataset, schedule: Schedule, default: str) -> tuple[Order, s
     elif schedule.samples is not None or schedule.classes is not None:
         raise ValueError("`samples` and `classes` go with an order by name; put them into the Order given (see Subset)")
     else:
+        check_order(name)
         order, name = name, "given"
     if schedule.repeats > 1:
         order = Repeated(order, schedule.repeats)

@@ -1,0 +1,94 @@
+"""Two checkouts against each other: throughput and records of this one and of another, in turn, as ratios pair by pair.
+
+    git worktree add ../before COMMIT && (cd ../before && PATH=.../.venv/bin:$PATH python setup.py build_ext --inplace)
+    python bench/against.py ../before --data PHOTOS [--rounds 7] [--json FILE]
+
+Every figure is taken in a fresh process of the checkout that it is of, whose plugin must be built; both read the same
+files. Figures alternate, and which of the two comes first does so too, since drift of the machine would pass for a gain.
+A ratio above 1 says that this checkout is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loaders import prepare
+from throughput import machine
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent.parent
+LOADERS = ("ours_rrc", "ours_rrc_ra_re", "ours_rrc_mixing_ra_re", "ours_plain")
+
+
+def run(checkout: Path, *arguments: str) -> Any:
+    """What a script of a checkout prints last, as JSON."""
+    command = [sys.executable, "-W", "ignore", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"in {checkout}: {' '.join(command)}\n{done.stderr}")
+    return json.loads(done.stdout if done.stdout.startswith("{") else done.stdout.splitlines()[-1])
+
+
+def figures(checkout: Path, folder: str, seconds: float) -> dict[str, float]:
+    """Rates of one round."""
+    found = {}
+    for name in LOADERS:
+        script = ("bench/throughput.py", "--seconds", str(seconds), "--measure", name, folder)
+        found[f"{name} (img/s)"] = run(checkout, *script)
+    records = run(checkout, "bench/records.py", "--json", "--seconds", str(seconds), "--samples", "20000")
+    found["read with one view (records/CPU s)"] = records["read_with_one_view"]["samples_per_cpu_s"]
+    found["read without views (samples/CPU s)"] = records["read_without_views"]["samples_per_cpu_s"]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("other", type=Path, help="the other checkout, with its plugin built")
+    parser.add_argument("--data", type=Path, help="folder of images; default: the demo's photos")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3.0, help="per figure")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    rounds: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory(prefix="dali-dr-against-") as scratch:
+        facts = prepare(options.data, Path(scratch), list(LOADERS))
+        for number in tqdm(range(options.rounds), unit="round"):
+            pair = [HERE, options.other.resolve()]
+            found = {c: figures(c, scratch, options.seconds) for c in (pair if number % 2 else pair[::-1])}
+            for name, own in found[pair[0]].items():
+                rounds.setdefault(name, []).append((own, found[pair[1]][name]))
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "commits": [
+            subprocess.run(
+                ["git", "rev-parse", "--short", "HEAD"], cwd=c, capture_output=True, text=True
+            ).stdout.strip()
+            for c in (HERE, options.other)
+        ],
+        "settings": {**facts, "rounds": options.rounds, "seconds": options.seconds},
+        "figures": {},
+    }
+    print(f"{report['machine']['cpu']}, {report['machine']['cores']} cores; {' against '.join(report['commits'])}")
+    for name, pairs in rounds.items():
+        ratios = sorted(own / other for own, other in pairs)
+        own, other = (statistics.median(values) for values in zip(*pairs, strict=True))
+        facts = {"this": round(own, 1), "other": round(other, 1), "ratio": round(statistics.median(ratios), 3)}
+        report["figures"][name] = {**facts, "ratios": [round(ratio, 3) for ratio in ratios]}
+        spread = f"{ratios[0]:.3f} … {ratios[-1]:.3f}"
+        print(f"{name:38} {own:10,.0f} {other:10,.0f}   ratio {facts['ratio']:.3f} ({spread})")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -146,11 +146,34 @@ def test_set_epoch(dataset: dali_dr.Dataset) -> None:
     it.set_epoch(4)
     it.set_epoch(6)
     assert it.epoch == 6 and taken(it, 1) == written(6)[:1]
-    for bad in (-1, 1.5, "1", True):
+    for bad in (-1, 1.5, "1", True, 2**31):
         with pytest.raises(ValueError, match="epoch is"):
             it.set_epoch(bad)  # type: ignore[arg-type]
     it.set_epoch(np.int64(1))  # type: ignore[arg-type]
     assert taken(it) == written(1)
+
+
+def test_set_epoch_is_in_the_state_at_once(dataset: dali_dr.Dataset) -> None:
+    it, other = make(dataset), make(dataset)
+    taken(it, 2)
+    it.set_epoch(5)
+    other.load_state_dict(it.state_dict())
+    assert taken(other) == written(5)
+    assert indices(next(it)) == written(0)[2]  # it goes on until then
+    other.load_state_dict(it.state_dict())
+    assert taken(other) == written(0)[3:]
+    assert taken(it) == written(5)
+
+
+def test_set_epoch_back_and_forth_keeps_a_loaded_place(dataset: dali_dr.Dataset) -> None:
+    it, other = make(dataset), make(dataset)
+    taken(it, 2)
+    for begin in (iter, lambda it: it):
+        other.load_state_dict(it.state_dict())
+        other.set_epoch(2)
+        assert other.epoch == 2 and other.state_dict()["epoch"] == 2
+        other.set_epoch(0)
+        assert taken(begin(other)) == written(0)[2:]
 
 
 def test_samplers_say_set_epoch_too(dataset: dali_dr.Dataset) -> None:

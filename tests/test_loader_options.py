@@ -32,7 +32,7 @@ def make(dataset: dali_dr.Dataset, **options: Any) -> dali_dr.ReinforcedIterator
 
 
 REFUSED: dict[str, list[Any]] = {
-    "batch_size": [0, -1, 2.0, "2", True, None],
+    "batch_size": [0, -1, 2.0, "2", True, None, 10**9],
     "size": [
         0,
         -2,
@@ -40,7 +40,7 @@ REFUSED: dict[str, list[Any]] = {
         b"96",
         96.0,
         True,
-        8193,
+        4097,
         (96, 0),
         (96,),
         (96, 96, 96),
@@ -62,8 +62,8 @@ REFUSED: dict[str, list[Any]] = {
     "seed": [1.5, "7", None, True],
     "order": ["random", "shuffle", 3, object()],
     "window": [0, -1, 2.5, "8"],
-    "samples": [[0, 0], [9], [-1], []],
-    "classes": [[CLASSES], [-1], []],
+    "samples": [[0, 0], [9], [-1], [], [1.5], 3, "image000", [True] * 9],
+    "classes": [[CLASSES], [-1], [], 0, "c0", ["c0"], [0.5]],
     "repeats": [0, -1, 1.5, "3", VIEWS + 1],
     "class_mates": [-1, 0.5, "1"],
     "views_per_image": [0, 1.5, VIEWS + 1],
@@ -266,3 +266,11 @@ def test_batches_that_some_epoch_could_not_share_out_are_refused_at_once(dataset
         make(dataset, size=shapes, rank=0, world_size=2)
     assert len(list(make(dataset, size=shapes, rank=0, world_size=2, last_batch="drop"))) > 0
     assert sum(len(b["label"]) for (b,) in make(dataset, size=shapes)) == COUNT
+
+
+@pytest.mark.parametrize("window", [None, 0.5, (0.5,), ("a", "b"), (0.5, 0.2), (0, math.nan), (0, 0.2, 0.4)])
+def test_windows_of_a_curriculum_are_refused_when_they_come(dataset: dali_dr.Dataset, window: Any) -> None:
+    it = make(dataset, curriculum=lambda epoch: (0, 1) if epoch == 0 else window)
+    with pytest.raises(ValueError, match="window of epoch 1 is"):
+        for _ in range(2):
+            list(it)

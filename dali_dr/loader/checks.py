@@ -12,8 +12,12 @@ from typing import Any, Final, NoReturn, cast
 import numpy as np
 import torch
 
-MAX_VIEW_SIZE: Final = 8192
-"""Pixels per side of a view (csrc/image/pixel.h)."""
+from dali_dr.augment.spec import MAX_SIZE
+
+MAX_VIEW_SIZE: Final = MAX_SIZE
+"""Pixels per side of a view."""
+MAX_BATCH: Final = 1 << 20
+"""Images of a batch: above, a batch of views of the usual size takes more memory than a machine has."""
 TINY: Final = float(np.finfo(np.float32).tiny)
 """The smallest standard deviation that float32 divides by without loss."""
 
@@ -74,6 +78,16 @@ def channels(name: str, value: object, lowest: float) -> tuple[float, ...]:
     return found
 
 
+def list_of(name: str, value: object, want: str) -> list[Any]:
+    """The items of a sequence or array that is no text."""
+    if isinstance(value, (str, bytes)):
+        refuse(name, value, want)
+    try:
+        return list(cast(Sequence[Any], value))
+    except TypeError:
+        refuse(name, value, want)
+
+
 def sizes(size: object) -> Any:
     """The size in plain integers: one, a pair, pairs of (size, batch_size), or a function."""
     if size is None or callable(size):
@@ -81,19 +95,14 @@ def sizes(size: object) -> Any:
     if isinstance(size, numbers.Integral):
         return whole("size", size, 1, MAX_VIEW_SIZE)
     want = "an int, (height, width), a list of (size, batch_size) pairs, or a function epoch -> size"
-    if isinstance(size, (str, bytes)):
-        refuse("size", size, want)
-    try:
-        items = list(cast(Sequence[Any], size))
-    except TypeError:
-        refuse("size", size, want)
+    items = list_of("size", size, want)
     if len(items) == 2 and all(isinstance(item, numbers.Integral) for item in items):
         return whole("size", items[0], 1, MAX_VIEW_SIZE), whole("size", items[1], 1, MAX_VIEW_SIZE)
     pairs = []
     for item in items:
         if isinstance(item, (numbers.Integral, str, bytes)) or len(item) != 2:
             refuse("size", size, want)
-        pairs.append((whole("size", item[0], 1, MAX_VIEW_SIZE), whole("batch size in size", item[1], 1)))
+        pairs.append((whole("size", item[0], 1, MAX_VIEW_SIZE), whole("batch size in size", item[1], 1, MAX_BATCH)))
     if not pairs:
         refuse("size", size, want)
     return tuple(pairs)

@@ -18,7 +18,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 from dali_dr.encoded import image_info
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.loader import state
-from dali_dr.loader.checks import whole
+from dali_dr.loader.checks import MAX_BATCH, whole
 from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSampler, ShownDataset, Ticket
 from dali_dr.loader.faults import explained, take_fault
 from dali_dr.loader.feed import Feed
@@ -44,7 +44,8 @@ class _Standing:
       touched: a batch of this epoch was given out, so `iter()` begins another.
       over: the epoch has ended, and `next()` says so until `iter()` or `reset()`.
       sound: the pipeline is known to be in order.
-      said: the epoch that `set_epoch` said while another was under way.
+      said: the epoch that `set_epoch` said.
+      anew: it was said after the last batch was given out.
     """
 
     place: Place
@@ -52,10 +53,20 @@ class _Standing:
     over: bool = False
     sound: bool = True
     said: int | None = None
+    anew: bool = False
 
-    def following(self) -> _Standing:
-        """At the beginning of the next epoch."""
-        return _Standing(Place(self.place.epoch + 1 if self.said is None else self.said), sound=self.sound)
+    def begun(self) -> _Standing:
+        """Where `iter` begins an epoch: the one that was said, or the next, unless it stands at the beginning of one, or at a
+        place that was loaded."""
+        if self.touched:
+            return _Standing(Place(self.place.epoch + 1 if self.said is None else self.said), sound=self.sound)
+        return self.settled()
+
+    def settled(self) -> _Standing:
+        """The same, with the epoch that was said, where no other is under way."""
+        if self.said is None or self.touched:
+            return self
+        return _Standing(self.place if self.said == self.place.epoch else Place(self.said), sound=self.sound)
 
 
 class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[misc]
@@ -156,7 +167,9 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     ) -> None:
         self._dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
         self.show, self.schedule, self.machine = gather(options, show, schedule, machine, len(self._dataset))
-        plan = make_plan(self._dataset, whole("batch_size", batch_size, 1), self.show, self.schedule, self.machine)
+        plan = make_plan(
+            self._dataset, whole("batch_size", batch_size, 1, MAX_BATCH), self.show, self.schedule, self.machine
+        )
         self._plan, self._sampler = plan, plan.sampler
         self._presented = Presentation(self.show, plan.views_per_image, self._dataset.num_outputs)
         self.skipped: dict[str, str] = {}
@@ -227,7 +240,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     @property
     def epoch(self) -> int:
         """The epoch of the next batch; until the loop over an epoch has ended, that epoch."""
-        return self._standing.place.epoch
+        return self._standing.settled().place.epoch
 
     def __len__(self) -> int:
         """Batches of this rank in the current epoch (every epoch has as many, unless `size` makes batches vary)."""
@@ -236,8 +249,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     def __iter__(self) -> ReinforcedIterator:
         """Begins an epoch; see the class."""
         self._check_process()
-        if self._standing.touched:
-            self._standing = self._standing.following()
+        self._settle(self._standing.begun())
         self._owner = []
         self._redeemed = False
         return self
@@ -254,21 +266,22 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         Raises:
           ValueError: the epoch is no whole number from 0.
         """
-        epoch = whole("epoch", epoch, 0)
-        standing = self._standing
-        if standing.touched:
-            self._standing = dataclasses.replace(standing, said=epoch)
-        elif epoch != standing.place.epoch:
-            if standing.place.consumed:
-                _log.warning(
-                    "set_epoch(%d) leaves the place that was loaded: epoch %d after %d samples",
-                    epoch, standing.place.epoch, standing.place.consumed,
-                )  # fmt: skip
-            self._standing = dataclasses.replace(standing, place=Place(epoch))
+        self._standing = dataclasses.replace(self._standing, said=whole("epoch", epoch, 0, state.MAX_EPOCH), anew=True)
+
+    def _settle(self, standing: _Standing) -> _Standing:
+        """Takes a standing on, with a warning where a place that was loaded is left by it."""
+        left = self._standing.place
+        if left.consumed and not self._standing.touched and standing.place != left:
+            _log.warning(
+                "set_epoch(%d) leaves the place that was loaded: epoch %d after %d samples",
+                standing.place.epoch, left.epoch, left.consumed,
+            )  # fmt: skip
+        self._standing = standing
+        return standing
 
     def __next__(self) -> Any:
         self._check_use()
-        standing = self._standing
+        standing = self._settle(self._standing.settled())
         place = standing.place
         if standing.over or next(self._sampler.epoch(place.epoch, place.consumed), None) is None:
             self._end_epoch(standing)
@@ -288,7 +301,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
 
     def _end_epoch(self, standing: _Standing) -> NoReturn:
         if self.schedule.auto_reset:
-            self._standing = standing.following()
+            self._standing = standing.begun()
             self._owner = []
         else:
             self._standing = dataclasses.replace(standing, touched=True, over=True)
@@ -321,7 +334,8 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands after the last batch that was given out, and a digest of what that means: JSON-able, less than a
         kilobyte, the same on every rank."""
-        place = self._standing.place
+        standing = self._standing.begun() if self._standing.anew else self._standing
+        place = standing.place
         if self._sampler.done(place.epoch, place.consumed):
             place = Place(place.epoch + 1)
         return state.save(place, self._plan.meaning)

@@ -132,6 +132,16 @@ class Schedule:
             checks.one_of("order", self.order, get_args(OrderName), "or an Order of dali_dr.sampling.order")
         for name, lowest in (("window", 1), ("repeats", 1), ("class_mates", 0), ("views_per_image", 1)):
             _set(self, name, checks.whole(name, getattr(self, name), lowest))
+        if self.classes is not None:
+            classes = checks.list_of("classes", self.classes, "a list of class ids")
+            _set(self, "classes", tuple(checks.whole("a class in classes", c, 0) for c in classes))
+        if self.samples is not None:
+            samples = checks.list_of("samples", self.samples, "a list of sample numbers or keys")
+            _set(
+                self,
+                "samples",
+                tuple(s if isinstance(s, str) else checks.whole("a sample in samples", s, 0) for s in samples),
+            )
         _set(self, "seed", checks.whole("seed", self.seed, None))
         if self.curriculum is not None and not callable(self.curriculum):
             checks.refuse(

@@ -157,7 +157,7 @@ def _meaning(
         "order": kind if order is None or isinstance(order, str) else f"{type(order).__qualname__} {digest(order)}",
         "window": schedule.window if kind == "windowed" else 0,
         "samples": "all" if schedule.samples is None else digest(list(schedule.samples)),
-        "classes": "all" if schedule.classes is None else digest(sorted(int(c) for c in schedule.classes)),
+        "classes": "all" if schedule.classes is None else digest(sorted(schedule.classes)),
         "repeats": schedule.repeats,
         "class_mates": schedule.class_mates,
         "views_per_image": schedule.views_per_image,
@@ -248,8 +248,8 @@ def _numbers(dataset: Dataset, schedule: Schedule) -> _Numbers | None:
         found = dict(zip(keys, dataset.find_all(keys).tolist(), strict=True))
         if absent := [key for key, number in found.items() if number < 0]:
             raise ShardError(f"{dataset.path}: no sample has the key {absent[0]!r}")
-        numbers = np.array([found[s] if isinstance(s, str) else int(s) for s in samples], np.int64)
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(dataset)):
+        numbers = np.array([found[s] if isinstance(s, str) else s for s in samples], np.int64)
+        if numbers.size and numbers.max() >= len(dataset):
             raise ValueError(f"`samples` runs from {numbers.min()} to {numbers.max()}, but there are {len(dataset)}")
         if len(np.unique(numbers)) != len(numbers):
             raise ValueError("`samples` names a sample twice")

@@ -14,6 +14,9 @@ import numpy as np
 VERSION: Final = 2
 """Of the state. 2: the views of one visit are distinct, wrapped orders count visits, and the meaning is in the state."""
 
+MAX_EPOCH: Final = 2**31 - 1
+"""The last epoch: view numbers, of which every epoch has some, count in 53 bits."""
+
 Meaning = dict[str, int | float | str]
 """All that decides what comes at a place: names of arguments (and "data", "length") -> their values, or digests of them."""
 
@@ -52,12 +55,12 @@ def restore(state: Mapping[str, Any], meaning: Meaning, group: int) -> Place:
     if missing := [name for name in ("epoch", "consumed", *meaning) if name not in state]:
         raise ValueError(f"loader state has no {missing[0]!r}: it was cut off or is of something else")
     for name, own in meaning.items():
-        if state[name] != own:
+        if state[name] != own or isinstance(state[name], bool):
             raise ValueError(
                 f"loader state was saved with {name}={state[name]!r:.100}, but this iterator has {name}={own!r:.100}: "
                 f"restore it with the {_WORDS.get(name, 'arguments')} that it was saved with"
             )
-    epoch = _within(state, "epoch", 2**53)
+    epoch = _within(state, "epoch", MAX_EPOCH)
     consumed = _within(state, "consumed", int(meaning["length"]))
     if consumed % group:
         raise ValueError(f"loader state has consumed={consumed}, want a multiple of {group}, which stay together")

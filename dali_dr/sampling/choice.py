@@ -119,9 +119,15 @@ class Choice:
         """
         if self.window is None:
             return 0, self.num_views
-        a, b = self.window(epoch)
+        window = self.window(epoch)
+        try:
+            a, b = (float(edge) for edge in window)
+        except (TypeError, ValueError):
+            a, b = math.nan, math.nan
         if not 0 <= a < b <= 1:
-            raise ValueError(f"the curriculum's window of epoch {epoch} is ({a}, {b}), want 0 <= a < b <= 1")
+            raise ValueError(
+                f"the curriculum's window of epoch {epoch} is {window!r:.100}, want (a, b), 0 <= a < b <= 1"
+            )
         least = min(of * self.views_per_image, self.num_views)
         low = min(math.floor(a * self.num_views), self.num_views - least)
         return low, max(math.ceil(b * self.num_views), low + least)

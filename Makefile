@@ -54,6 +54,7 @@ coverage: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S csrc -B build/coverage -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS="--coverage -O0" \
 	  -DDALI_DR_BLOCK_ROUNDS=60 >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/coverage
+	$(BIN)/ninja -C build/coverage -t cleandead >/dev/null
 	find build/coverage -name '*.gcda' -delete
 	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/coverage -j 2 --output-on-failure -E '^fuzz'
 	$(BIN)/python csrc/tests/coverage.py build/coverage $(notdir $(wildcard csrc/view csrc/samples csrc/image csrc/record csrc/shards))

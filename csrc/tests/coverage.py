@@ -57,6 +57,8 @@ def run_counts(build: Path) -> dict[Path, dict[int, int]]:
     """How often each line of each file of csrc was run, over all objects of the build."""
     counts: dict[Path, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for notes in sorted(build.rglob("*.gcno")):  # also of what was never run
+        if not notes.with_suffix(".o").exists():  # of a source that is there no more
+            continue
         command = ["gcov", "--json-format", "--stdout", notes.name]
         text = subprocess.run(command, cwd=notes.parent, capture_output=True, text=True, check=True).stdout
         for document in text.splitlines():

@@ -52,8 +52,7 @@ def replay_pipeline(
 
     Args:
       source: called with DALI's BatchInfo before each batch; returns (samples int64 (B,), views int32 (B,) or (B, m),
-        which with mixing are the pairs of a double-mix),
-        and, if size is None, sizes int32 (B, 2), the same in all rows.
+        which with mixing are the pairs of a double-mix), and, if size is None, sizes int32 (B, 2), the same in all rows.
       index: the data set's index.bin.
       mixing: views are mixed with those of partner images, whose stored crops are decoded too.
       roi_decode: decode only the stored crop ("on"), or the whole image and crop in the replay operator ("off").

@@ -258,6 +258,10 @@ void ReportRates(Stopwatch& stopwatch, double copy_bandwidth, bool small, const 
   if (!found) throw std::runtime_error("no row's name contains \"" + only + "\"");
 }
 
+constexpr const char* kOperationNames[kNumOpIds] = {
+    "Identity", "ShearX",   "ShearY",    "TranslateX", "TranslateY", "Rotate",       "Brightness",
+    "Color",    "Contrast", "Sharpness", "Posterize",  "Solarize",   "AutoContrast", "Equalize"};
+
 void ReportParts(Stopwatch& stopwatch, int multiprocessors, bool small, const TimeLeft& time_left,
                  Report* report) {
   // As many views for every block, so that the time of a batch is that of four views in one block.
@@ -302,16 +306,13 @@ void ReportParts(Stopwatch& stopwatch, int multiprocessors, bool small, const Ti
   Workload w = workload(crop(290, 290));
   w.filter = Filter::kBicubic;
   add("resize bicubic, 290x290", w);
-  const char* const names[kNumOpIds] = {"Identity",  "ShearX",     "ShearY",       "TranslateX", "TranslateY",
-                                        "Rotate",    "Brightness", "Color",        "Contrast",   "Sharpness",
-                                        "Posterize", "Solarize",   "AutoContrast", "Equalize"};
   for (int32_t op = 0; op < kNumOpIds; ++op) {
     std::vector<Op> ops;  // of both signs in turn, so that the view does not move out of sight
     for (int k = 0; k < kRepeats; ++k) {
       const float sign = op >= kShearX && op <= kSharpness && k % 2 ? -1.0f : 1.0f;
       ops.push_back({op, sign * Magnitude(op, 0.3f, {224, 224})});
     }
-    add(names[op], workload(crop(224, 224, ops)), kRepeats);
+    add(kOperationNames[op], workload(crop(224, 224, ops)), kRepeats);
   }
   // Several operations whose tables a later one must apply.
   add("Sharpness after a table", workload(crop(224, 224, {{kSolarize, 178.5f}, {kSharpness, 0.27f}})));

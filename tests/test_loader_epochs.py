@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 import logging
@@ -296,7 +297,7 @@ class Struck:
 )  # DALI's pipelines, interrupted when made
 @pytest.mark.parametrize(
     ("within", "step", "prepare"),
-    [("dali_dr/loader", 1, False), ("dali_dr/loader", 3, True), ("/", 7, False), ("/", 37, True)],
+    [("dali_dr/loader", 1, False), ("dali_dr/loader", 3, True), ("/", 7, False), ("/", 13, True)],
 )
 def test_interrupted_before_any_line(dataset: dali_dr.Dataset, within: str, step: int, prepare: bool) -> None:
     """Before each line of the loader's own files within `next`, and before some of all files: while an epoch runs, and
@@ -397,6 +398,28 @@ def test_state_of_other_settings_is_refused_by_name(dataset: dali_dr.Dataset, tm
         make(make_dataset(tmp_path / "other", images)).load_state_dict(state)
     for options in ({"batch_size": 3}, {"rank": 1, "world_size": 2}, {"dtype": "uint8"}, {"size": 48}, {"prefetch": 1}):
         make(dataset, **options).load_state_dict(state)  # these may change
+
+
+class Window:
+    """A curriculum that is an object with attributes."""
+
+    def __init__(self, part: float) -> None:
+        self.part = part
+
+    def __call__(self, epoch: int) -> tuple[float, float]:
+        return 0.0, self.part
+
+
+def part_of(part: float, epoch: int) -> tuple[float, float]:
+    return 0.0, part
+
+
+@pytest.mark.parametrize("kind", [Window, lambda part: functools.partial(part_of, part)])
+def test_curricula_that_are_objects_are_told_apart(dataset: dali_dr.Dataset, kind: Callable[[float], Any]) -> None:
+    state = make(dataset, curriculum=kind(0.4)).state_dict()
+    make(dataset, curriculum=kind(0.4)).load_state_dict(state)
+    with pytest.raises(ValueError, match="curriculum"):
+        make(dataset, curriculum=kind(0.6)).load_state_dict(state)
 
 
 def test_curricula_are_told_apart_by_their_names(dataset: dali_dr.Dataset) -> None:
@@ -541,6 +564,34 @@ def test_many_threads_at_once_never_tear_a_batch(dataset: dali_dr.Dataset) -> No
     for thread in threads:
         thread.join()
     assert found == written(0)[:1] and len(refused) == 3
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_threads_that_all_begin_an_epoch_are_refused_and_nothing_breaks(dataset: dali_dr.Dataset, attempt: int) -> None:
+    it = make(dataset)
+    known = {tuple(batch) for epoch in range(8) for batch in written(epoch)}
+    found: list[tuple[int, ...]] = []
+    other: list[BaseException] = []
+    gate = threading.Barrier(4)
+
+    def worker() -> None:
+        gate.wait(20)
+        try:
+            for batch in it:
+                found.append(tuple(indices(batch)))
+        except dali_dr.DaliDrError:
+            pass
+        except BaseException as error:
+            other.append(error)
+
+    threads = [threading.Thread(target=worker) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not other and found and set(found) <= known
+    it.set_epoch(9)
+    assert taken(it) == written(9)
 
 
 # ---- what it looks like from outside

@@ -195,6 +195,11 @@ def test_dalis_size_is_told_from_pixels(dataset: dali_dr.Dataset, monkeypatch: p
     for size in (10_000, np.int64(10_000)):
         with pytest.raises(ValueError, match=r"size is .*10000.*samples of an epoch, is known here"):
             make(dataset, size=size)
+    with pytest.raises(
+        ValueError, match=r"size is 9; pass nothing, or \(9, 9\) if pixels are meant: beside reader_name"
+    ):
+        make(dataset, size=COUNT, reader_name="Reader")
+    assert next(make(dataset, size=COUNT))[0]["data"].shape[-1] == COUNT
     monkeypatch.setattr("dali_dr.loader.checks.MAX_VIEW_SIZE", 3)  # so that nine samples are no pixels
     for size in (COUNT, 5, 4):
         monkeypatch.setenv("WORLD_SIZE", "1" if size == COUNT else "2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -177,6 +178,9 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         self._stopwatch = Stopwatch()
         self._process = os.getpid()
         self._owner: list[threading.Thread] = []  # the thread that takes this epoch's batches; empty: none yet
+        self._lock = (
+            threading.RLock()
+        )  # of one thread at work; reentrant, so that an interruption cannot lock its own thread out
         self._redeemed = False  # a ticket of this epoch's was
         self._standing = _Standing(Place())
         self._rebuild(Place())
@@ -248,10 +252,10 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
 
     def __iter__(self) -> ReinforcedIterator:
         """Begins an epoch; see the class."""
-        self._check_process()
-        self._settle(self._standing.begun())
-        self._owner = []
-        self._redeemed = False
+        with self._alone():
+            self._settle(self._standing.begun())
+            self._owner = []
+            self._redeemed = False
         return self
 
     def reset(self) -> None:
@@ -280,54 +284,66 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         return standing
 
     def __next__(self) -> Any:
-        self._check_use()
+        with self._alone():
+            self._own()
+            result, after = self._next()
+        # The one place where an iterator moves on: whatever was raised before, a KeyboardInterrupt between any two lines
+        # included, has left the old place; nothing can be raised between this assignment and the return.
+        self._standing = after
+        return result
+
+    next = __next__
+
+    def _next(self) -> tuple[Any, _Standing]:
+        """The next batch, and where the iterator stands once it is given out."""
         standing = self._settle(self._standing.settled())
         place = standing.place
         if standing.over or next(self._sampler.epoch(place.epoch, place.consumed), None) is None:
             self._end_epoch(standing)
-        # Whatever is raised from here on, a KeyboardInterrupt between any two lines included, leaves the old place and a pipeline
-        # that is not to be trusted; the new place is one assignment, after which nothing can be raised before the return.
+        # Until the batch is given out, the pipeline is not to be trusted.
         self._standing = dataclasses.replace(standing, sound=False)
         if not standing.sound:
             self._rebuild(place)
         share, batch = self._fetch(place)
         result = self._presented(batch)
         self._feed.pop()
-        after = _Standing(Place(share.epoch, share.consumed), touched=True, said=standing.said)
-        self._standing = after
-        return result
-
-    next = __next__
+        return result, _Standing(Place(share.epoch, share.consumed), touched=True, said=standing.said)
 
     def _end_epoch(self, standing: _Standing) -> NoReturn:
         if self.schedule.auto_reset:
-            self._standing = standing.begun()
+            self._standing = dataclasses.replace(standing, touched=True).begun()
             self._owner = []
         else:
             self._standing = dataclasses.replace(standing, touched=True, over=True)
         raise StopIteration
 
-    def _check_process(self) -> None:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuses other processes, and other threads while one is at work."""
         if os.getpid() != self._process:
             raise DaliDrError(
                 f"this ReinforcedIterator was made in process {self._process} and is used in {os.getpid()}, a fork of it, in "
                 "which its threads do not exist: make it in the process that uses it (for a DataLoader around it: num_workers=0)"
             )
+        if not self._lock.acquire(blocking=False):
+            raise DaliDrError(
+                "this ReinforcedIterator is used by two threads at once: give each an iterator of its own"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
-    def _check_use(self) -> None:
-        """Refuses other processes, and a second thread beside the one that takes this epoch's batches."""
-        self._check_process()
+    def _own(self) -> None:
+        """Refuses a second thread beside the one that takes this epoch's batches."""
         thread = threading.current_thread()
-        if not self._owner:
-            self._owner.append(thread)  # atomic, so of two threads both see the first
-        owner = self._owner[0]
-        if owner is not thread:
-            if owner.is_alive():
-                raise DaliDrError(
-                    f"this ReinforcedIterator is used by two threads, {owner.name} and {thread.name}, within one epoch: "
-                    "give each an iterator of its own (iter() in another thread begins an epoch there)"
-                )
-            self._owner = [thread]
+        owner = self._owner[0] if self._owner else thread
+        if owner is not thread and owner.is_alive():
+            raise DaliDrError(
+                f"this ReinforcedIterator is used by two threads, {owner.name} and {thread.name}, within one epoch: "
+                "give each an iterator of its own (iter() in another thread begins an epoch there)"
+            )
+        self._owner = [thread]
 
     # ---- the state
 
@@ -347,12 +363,12 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
           ValueError: naming what differs: the state is of another data set, seed, order or choice of views, of another format
             version, or out of range.
         """
-        self._check_process()
-        place = state.restore(state_dict, self._plan.meaning, self._sampler.order.group)
-        if self._sampler.done(place.epoch, place.consumed):
-            place = Place(place.epoch + 1)
-        self._standing = _Standing(place, sound=self._standing.sound)
-        self._owner = []
+        with self._alone():
+            place = state.restore(state_dict, self._plan.meaning, self._sampler.order.group)
+            if self._sampler.done(place.epoch, place.consumed):
+                place = Place(place.epoch + 1)
+            self._standing = _Standing(place, sound=self._standing.sound)
+            self._owner = []
 
     def stats(self) -> dict[str, float | int | bool]:
         """Where the time went since the iterator was made or `stats` was last called.
@@ -413,7 +429,8 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     _enable_checkpointing = False  # DALI's; state_dict does it here
 
     def epoch_size(self, name: str | None = None) -> int:
-        """Images that all ranks together get in an epoch, as `nvidia.dali.Pipeline.epoch_size` says it of a reader."""
+        """Positions of an epoch, for all ranks and before the last batch is dropped or filled: what
+        `nvidia.dali.Pipeline.epoch_size` says of a reader."""
         return self._sampler.order.length
 
     @property

@@ -37,6 +37,7 @@ Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
 Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
 
 _TARGETS: Final = ("sparse", "dense", "top1", *FORMS)
+_DALI_WORDS: Final = ("reader_name", "last_batch_policy", "dynamic_shape")
 _POLICIES: Final[dict[str, LastBatch]] = {"FILL": "fill", "DROP": "drop", "PARTIAL": "partial"}
 
 
@@ -255,6 +256,7 @@ def gather(
 
 def _translate(given: dict[str, Any], count: int) -> None:
     """Puts what DALI's scripts say into our words, in place."""
+    foreign = [name for name in _DALI_WORDS if given.get(name) is not None]
     given.pop("dynamic_shape", None)  # shapes may always change here
     reader = given.pop("reader_name", None)
     if reader is not None and not isinstance(reader, str):
@@ -264,8 +266,12 @@ def _translate(given: dict[str, Any], count: int) -> None:
         # DALI's `size` is the samples of an epoch, -1 for "the reader knows"; neither can be pixels of a view.
         world = given.get("world_size") or checks.environment("WORLD_SIZE", 1, 1)
         size = int(size)
-        if size == -1 or (size > checks.MAX_VIEW_SIZE and size in (count, count // world, -(-count // world))):
+        of_epoch = size in (count, count // world, -(-count // world))
+        if size == -1 or (size > checks.MAX_VIEW_SIZE and of_epoch):
             del given["size"]
+        elif of_epoch and foreign:
+            want = f"nothing, or ({size}, {size}) if pixels are meant: beside {foreign[0]} it may be DALI's samples of an epoch"
+            checks.refuse("size", size, want)
         elif size > checks.MAX_VIEW_SIZE:
             want = f"1 to {checks.MAX_VIEW_SIZE}, the edge of the views in pixels"
             checks.refuse("size", size, f"{want} (DALI's size, samples of an epoch, is known here: leave it out)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import operator
@@ -87,13 +88,16 @@ def digest(value: Any) -> str:
 
 
 def name_of(function: Any) -> str:
-    """What a function calls itself: its attribute `name`, a dataclass's fields, or where it is defined."""
+    """What a function calls itself: its attribute `name`, its fields, or where it is defined."""
     if isinstance(name := getattr(function, "name", None), str):
         return name
     if dataclasses.is_dataclass(function):
         return repr(function)
-    kind = function if hasattr(function, "__qualname__") else type(function)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(function, functools.partial):
+        return f"{name_of(function.func)} {digest([function.args, function.keywords])}"
+    if hasattr(function, "__qualname__"):
+        return f"{function.__module__}.{function.__qualname__}"
+    return f"{type(function).__module__}.{type(function).__qualname__} {digest(vars(function))}"
 
 
 def _plain(value: Any) -> Any:
@@ -111,4 +115,4 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return name_of(value)
+    return name_of(value) if callable(value) else f"{type(value).__module__}.{type(value).__qualname__}"

@@ -558,3 +558,23 @@ def test_lengths_are_counted_by_batches() -> None:
     calls.clear()
     assert (sampler.batches(0), sampler.images(0)) == (626, 160_146)
     assert len(calls) == 2 * 626
+
+
+def test_lists_will_do_for_arrays() -> None:
+    positions = np.arange(6)
+    pairs = [
+        (Windowed([2, 4], 1, 3), Windowed((2, 4), 1, 3)),  # type: ignore[arg-type]
+        (Subset(Global(6, 1), [5, 3, 1, 0, 2, 4]), Subset(Global(6, 1), np.array([5, 3, 1, 0, 2, 4]))),  # type: ignore[arg-type]
+        (ClassPaired(Global(6, 1), [0, 1, 0, 1, 0, 1], 2), ClassPaired(Global(6, 1), np.array([0, 1] * 3), 2)),  # type: ignore[arg-type]
+    ]
+    for listed, arrayed in pairs:
+        assert np.array_equal(listed.at(1, positions).samples, arrayed.at(1, positions).samples)
+
+
+def test_an_order_that_gives_no_showings_is_named() -> None:
+    class Wrong(Sequential):
+        def at(self, epoch: int, positions: Any) -> Any:
+            return positions
+
+    with pytest.raises(TypeError, match=r"Wrong\.at gave a ndarray, want a .*Showings"):
+        next(Sampler(Wrong(6), Choice(2), lambda epoch, begin: Shape(2, (8, 8))).run())

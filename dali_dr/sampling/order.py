@@ -129,6 +129,9 @@ class Windowed(_Single):
     window: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "shards", tuple(int(size) for size in self.shards)
+        )  # hashable, also where it was a list
         if self.window < 1:
             raise ValueError(f"window is {self.window}, want at least 1")
 
@@ -217,6 +220,7 @@ class ClassPaired:
 
     def __post_init__(self) -> None:
         check_order(self.base)
+        object.__setattr__(self, "labels", np.asarray(self.labels))
         if self.mates < 1:
             raise ValueError(f"mates are {self.mates}, want at least 1")
 
@@ -336,6 +340,7 @@ class Subset:
 
     def __post_init__(self) -> None:
         check_order(self.base)
+        object.__setattr__(self, "numbers", np.asarray(self.numbers, np.int64))
         if len(np.unique(self.numbers)) != len(self.numbers):
             raise ValueError("the numbers of a subset name a sample twice")
         members = self.base.members()

@@ -237,6 +237,10 @@ class Sampler:
     def _good(self, epoch: int, positions: Int64) -> Showings:
         """What stands at positions, with good samples in place of bad."""
         shown = self.order.at(epoch, positions)
+        if not isinstance(shown, Showings):
+            raise TypeError(
+                f"{type(self.order).__name__}.at gave a {type(shown).__name__}, want a dali_dr.sampling.order.Showings"
+            )
         bad = np.array(sorted(self.bad), np.int64)
         moved, ahead = positions.copy(), 0
         while bad.size and (which := np.nonzero(np.isin(shown.samples, bad))[0]).size:

@@ -322,6 +322,31 @@ def test_interrupted_before_any_line(dataset: dali_dr.Dataset, within: str, step
     assert strikes > 15
 
 
+@pytest.mark.parametrize("prefetch", [1, 2, 5])
+@pytest.mark.parametrize("name", ["curriculum", "size"])
+def test_functions_of_the_epoch_are_asked_for_no_epoch_that_is_not_due(
+    dataset: dali_dr.Dataset, name: str, prefetch: int
+) -> None:
+    """Tables of exactly as many epochs as a run has: what they raise for the one after it comes when that begins."""
+    table: dict[str, list[Any]] = {"curriculum": [(0, 1), (0, 0.5), (0.5, 1)], "size": [32, 48, 64]}
+    function: Callable[[int], Any] = table[name].__getitem__
+    it = make(dataset, prefetch=prefetch, **{name: function})
+    for epoch in range(3):
+        assert taken(it) == written(epoch)
+    state = it.state_dict()
+    for _ in range(2):
+        with pytest.raises(IndexError):
+            next(it)
+    assert it.state_dict() == state
+    it.set_epoch(1)
+    assert taken(it) == written(1)
+    it.set_epoch(3)
+    with pytest.raises(IndexError):
+        next(iter(it))
+    table[name].append(table[name][0])
+    assert [indices(next(it)) for _ in range(4)] == written(3)
+
+
 def test_an_error_comes_again_until_it_is_mended(tmp_path: Path) -> None:
     images = [encode_jpeg(picture(40 + 3 * i, 70 - 2 * i, i)) for i in range(COUNT)]
     dataset = make_dataset(tmp_path / "set", images)

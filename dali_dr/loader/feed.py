@@ -15,7 +15,9 @@ from dali_dr.sampling.sampler import Sampler, Share
 class Feed:
     """Hands shares to the pipeline, which runs ahead of the consumer, and keeps them until the consumer has got them.
 
-    The run has no end: after an epoch's last share comes the next epoch's first, so that prefetching does not drain.
+    The run has no end: after an epoch's last share comes the next epoch's first, so that prefetching does not drain. What
+    the user's functions (a curriculum, sizes) raise for an epoch ahead is raised when that epoch is due, perhaps never:
+    until then the pipeline is given fillers, which become stale.
 
     Args:
       sampler: of the run.
@@ -30,6 +32,7 @@ class Feed:
         self._pairs = pairs
         self.stale = 0
         """Batches that the pipeline was given for a place that was left since: to be thrown away before any other."""
+        self._given: tuple[Any, ...] = ()
         self._begin(place)
 
     def _begin(self, place: Place) -> None:
@@ -37,10 +40,15 @@ class Feed:
         self._last = place  # of the run so far: where the next share begins, unless an epoch ends there
         self._shares: deque[tuple[Place, Share]] = deque()
         self._fed = 0  # of the shares kept, those that the pipeline has been given
+        self._fillers = 0  # batches that the pipeline was given after these, for want of shares
 
     def _at(self, number: int) -> tuple[Place, Share]:
         while len(self._shares) <= number:
-            share = next(self._run)
+            try:
+                share = next(self._run)
+            except Exception:
+                self._run = self._sampler.run(self._last.epoch, self._last.consumed)  # a generator that raised is done
+                raise
             begin = self._last if share.epoch == self._last.epoch else Place(share.epoch)
             self._shares.append((begin, share))
             self._last = Place(share.epoch, share.consumed)
@@ -48,12 +56,11 @@ class Feed:
 
     def seek(self, place: Place) -> Share:
         """The share at a place, which the consumer gets next; what was prepared for another place becomes stale."""
-        begin, share = self._at(0)
-        if begin != place:
-            self.stale += self._fed
+        spent = self._fillers > 0 and not self._shares
+        if spent or self._at(0)[0] != place:
+            self.stale += self._fed + self._fillers
             self._begin(place)
-            _, share = self._at(0)
-        return share
+        return self._at(0)[1]
 
     def in_work(self) -> set[int]:
         """Samples that the pipeline has been given and the consumer has not."""
@@ -69,10 +76,18 @@ class Feed:
 
     def __call__(self, info: Any) -> tuple[Any, ...]:
         """The next input of the pipeline, as `dali_dr.loader.graph.replay_pipeline` takes it."""
-        _, share = self._at(self._fed)
+        try:
+            if self._fillers:
+                raise LookupError
+            _, share = self._at(self._fed)
+        except Exception:
+            if not self._fed and not self._fillers:
+                raise  # it is due
+            self._fillers += 1
+            return self._given
         self._fed += 1
         views = share.views.astype(np.int32)
-        inputs = share.samples, np.stack([2 * views, 2 * views + 1], axis=1) if self._pairs else views
-        if not self._with_size:
-            return inputs
-        return *inputs, np.tile(np.array(share.size, np.int32), (len(share.samples), 1))
+        self._given = share.samples, np.stack([2 * views, 2 * views + 1], axis=1) if self._pairs else views
+        if self._with_size:
+            self._given = *self._given, np.tile(np.array(share.size, np.int32), (len(share.samples), 1))
+        return self._given

@@ -340,7 +340,10 @@ class Subset:
 
     def __post_init__(self) -> None:
         check_order(self.base)
-        object.__setattr__(self, "numbers", np.asarray(self.numbers, np.int64))
+        numbers = np.asarray(self.numbers)
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+            raise ValueError(f"the numbers of a subset are {numbers.dtype} {numbers.shape}, want whole numbers (n,)")
+        object.__setattr__(self, "numbers", numbers.astype(np.int64))
         if len(np.unique(self.numbers)) != len(self.numbers):
             raise ValueError("the numbers of a subset name a sample twice")
         members = self.base.members()

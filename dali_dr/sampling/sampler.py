@@ -223,8 +223,9 @@ class Sampler:
     def done(self, epoch: int, consumed: int) -> bool:
         """Whether no rank has a batch of the epoch left after position `consumed`."""
         left = self.order.length - consumed
-        whole = self.shapes(epoch, consumed).batch_size * self.world_size
-        return left <= 0 or (self.last_batch == "drop" and left < whole)
+        if left <= 0 or self.last_batch != "drop" or consumed == 0:
+            return left <= 0  # without asking for the shape of a batch that may never be due
+        return left < self.shapes(epoch, consumed).batch_size * self.world_size
 
     def _shares(self, epoch: int, places: list[_Place]) -> Iterator[Share]:
         positions = np.concatenate([np.arange(p.own.start, p.own.stop) for p in places]) % self.order.length

@@ -4,19 +4,21 @@
     python bench/against.py ../before --data PHOTOS [--rounds 7] [--json FILE]
 
 Every figure is taken in a fresh process of the checkout that it is of, whose plugin must be built; both read the same
-files. Figures alternate, and which of the two comes first does so too, since drift of the machine would pass for a gain.
+files. The two take turns figure by figure, and in coming first, since drift of the machine would pass for a gain.
 A ratio above 1 says that this checkout is faster.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from throughput import machine
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent.parent
+Figure = Callable[[Path], dict[str, float]]
+"""Of a checkout: names of figures -> their values; more is better."""
 LOADERS = ("ours_rrc", "ours_rrc_ra_re", "ours_rrc_mixing_ra_re", "ours_plain")
 
 
@@ -38,16 +42,23 @@ def run(checkout: Path, *arguments: str) -> Any:
     return json.loads(done.stdout if done.stdout.startswith("{") else done.stdout.splitlines()[-1])
 
 
-def figures(checkout: Path, folder: str, seconds: float) -> dict[str, float]:
-    """Rates of one round."""
-    found = {}
-    for name in LOADERS:
-        script = ("bench/throughput.py", "--seconds", str(seconds), "--measure", name, folder)
-        found[f"{name} (img/s)"] = run(checkout, *script)
-    records = run(checkout, "bench/records.py", "--json", "--seconds", str(seconds), "--samples", "20000")
-    found["read with one view (records/CPU s)"] = records["read_with_one_view"]["samples_per_cpu_s"]
-    found["read without views (samples/CPU s)"] = records["read_without_views"]["samples_per_cpu_s"]
-    return found
+def rate(name: str, folder: str, seconds: float) -> Figure:
+    """Of a loader of bench/loaders.py."""
+    script = ("bench/throughput.py", "--seconds", str(seconds), "--measure", name, folder)
+    return lambda checkout: {f"{name} (img/s)": run(checkout, *script)}
+
+
+def records(seconds: float) -> Figure:
+    """Of bench/records.py."""
+
+    def measure(checkout: Path) -> dict[str, float]:
+        found = run(checkout, "bench/records.py", "--json", "--seconds", str(seconds), "--samples", "20000")
+        return {
+            "read with one view (records/CPU s)": found["read_with_one_view"]["samples_per_cpu_s"],
+            "read without views (samples/CPU s)": found["read_without_views"]["samples_per_cpu_s"],
+        }
+
+    return measure
 
 
 def main() -> int:
@@ -61,9 +72,10 @@ def main() -> int:
     rounds: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="dali-dr-against-") as scratch:
         facts = prepare(options.data, Path(scratch), list(LOADERS))
-        for number in tqdm(range(options.rounds), unit="round"):
-            pair = [HERE, options.other.resolve()]
-            found = {c: figures(c, scratch, options.seconds) for c in (pair if number % 2 else pair[::-1])}
+        measures = [rate(name, scratch, options.seconds) for name in LOADERS] + [records(options.seconds)]
+        pair = [HERE, options.other.resolve()]
+        for number, measure in tqdm(list(itertools.product(range(options.rounds), measures)), unit="pair"):
+            found = {checkout: measure(checkout) for checkout in (pair if number % 2 else pair[::-1])}
             for name, own in found[pair[0]].items():
                 rounds.setdefault(name, []).append((own, found[pair[1]][name]))
     report: dict[str, Any] = {

@@ -16,7 +16,7 @@ from test_iterator import CLASSES, VIEWS, make_dataset
 
 import dali_dr
 from dali_dr.loader.options import GROUPS, Machine, Options, Schedule, Show
-from dali_dr.sampling.order import Global
+from dali_dr.sampling.order import Global, Repeated
 
 COUNT = 9
 
@@ -103,8 +103,12 @@ def test_out_of_range_is_refused_by_name(dataset: dali_dr.Dataset, name: str, va
 
 
 def test_unknown_arguments_are_named(dataset: dali_dr.Dataset) -> None:
-    with pytest.raises(TypeError, match=r"no argument 'shufle'; it has .*seed"):
-        make(dataset, shufle=True)
+    for name, hint in (
+        ("shuffle", "order="), ("num_workers", "num_threads"), ("drop_last", "last_batch"), ("output_map", "output_map"),
+        ("num_thread", "you may mean num_threads"), ("qqq", "it has .*seed"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=rf"no argument '{name}'; .*{hint}"):
+            make(dataset, **{name: True})
     with pytest.raises(TypeError, match="batch_size"):
         dali_dr.ReinforcedIterator(dataset, device="cpu")  # type: ignore[call-arg]
 
@@ -279,3 +283,39 @@ def test_windows_of_a_curriculum_are_refused_when_they_come(dataset: dali_dr.Dat
     with pytest.raises(ValueError, match="window of epoch 1 is"):
         for _ in range(2):
             list(it)
+
+
+def test_what_would_do_nothing_is_refused(dataset: dali_dr.Dataset) -> None:
+    with pytest.raises(dali_dr.SpecError, match="BatchMixing"):
+        make(dataset, augment="rrc+mixing")
+    with pytest.raises(ValueError, match=r"p_reinforced is 0\.5; pass nothing beside augment"):
+        make(dataset, augment="rrc", p_reinforced=0.5)
+    with pytest.raises(ValueError, match=r"curriculum is .*beside augment"):
+        make(dataset, augment="rrc", curriculum=lambda epoch: (0, 1))
+
+
+@pytest.mark.parametrize("times", [(VIEWS + 1,), (2, 3)])
+def test_an_order_that_shows_more_than_is_stored_is_refused(dataset: dali_dr.Dataset, times: tuple[int, ...]) -> None:
+    order: Any = Global(COUNT, 0)
+    for number in times:
+        order = Repeated(order, number)
+    with pytest.raises(ValueError, match=r"order is Repeated.*5 times.*this one shows 6"):
+        make(dataset, order=order, batch_size=6)
+
+
+def test_a_world_without_a_rank_is_named(dataset: dali_dr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ValueError, match="WORLD_SIZE=2 but no RANK"):
+        make(dataset)
+    assert len(make(dataset, rank=1)) > 0 and len(make(dataset, rank=0, world_size=1)) > 0
+
+
+def test_a_state_that_cannot_be_shared_out_is_refused_when_it_is_loaded(dataset: dali_dr.Dataset) -> None:
+    whole, part = make(dataset), make(dataset, rank=0, world_size=2)
+    for _ in range(4):
+        next(whole)
+    before = part.state_dict()
+    with pytest.raises(ValueError, match=r"1 samples are left.*set_epoch"):
+        part.load_state_dict(whole.state_dict())
+    assert part.state_dict() == before

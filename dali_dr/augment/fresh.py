@@ -61,7 +61,9 @@ def resolve_augment(
     """
     if isinstance(augment, str):
         size = size or (stored.size if stored else DEFAULT_SIZE)
-        return Evaluation(size) if augment == "eval" else AugmentationSpec.preset(augment, size)
+        if augment == "eval":
+            return Evaluation(size)
+        augment = AugmentationSpec.preset(augment, size)
     if not isinstance(augment, (AugmentationSpec, Evaluation)):
         raise SpecError(f"augment: want an AugmentationSpec, an Evaluation, or a name, got {augment!r}")
     if isinstance(augment, Evaluation) and size is not None and size != augment.size:

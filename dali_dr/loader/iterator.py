@@ -367,6 +367,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             place = state.restore(state_dict, self._plan.meaning, self._sampler.order.group)
             if self._sampler.done(place.epoch, place.consumed):
                 place = Place(place.epoch + 1)
+            self._sampler.run(place.epoch, place.consumed)  # refuses a rest that cannot be shared out among these ranks
             self._standing = _Standing(place, sound=self._standing.sound)
             self._owner = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import numbers
 import os
 from collections.abc import Callable, Sequence
@@ -38,6 +39,17 @@ Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
 
 _TARGETS: Final = ("sparse", "dense", "top1", *FORMS)
 _DALI_WORDS: Final = ("reader_name", "last_batch_policy", "dynamic_shape")
+_ELSEWHERE: Final = {  # what arguments of DataLoader and of DALI's iterators are called here
+    "shuffle": 'order="global" shuffles and is the default, order="sequential" does not',
+    "num_workers": "num_threads sets the pipeline's threads",
+    "drop_last": 'pass last_batch="drop"',
+    "fill_last_batch": 'pass last_batch="fill" or "partial"',
+    "last_batch_padded": 'last_batch="fill" fills up from the beginning of the epoch',
+    "pin_memory": 'device="gpu" gives batches on the GPU',
+    "prefetch_factor": "prefetch sets the batches prepared ahead",
+    "output_map": "batches hold what the attribute output_map says; as_tuples and targets change it",
+    "pipelines": "the data set comes first, and the pipeline is built from it",
+}
 _POLICIES: Final[dict[str, LastBatch]] = {"FILL": "fill", "DROP": "drop", "PARTIAL": "partial"}
 
 
@@ -198,6 +210,12 @@ class Machine:
         group = torch.distributed.is_available() and torch.distributed.is_initialized()
         world = torch.distributed.get_world_size() if group else checks.environment("WORLD_SIZE", 1, 1)
         world = world if self.world_size is None else self.world_size
+        launched = "WORLD_SIZE" in os.environ and "RANK" not in os.environ
+        if launched and not group and world > 1 and self.rank is None:
+            raise ValueError(
+                f"the environment says WORLD_SIZE={world} but no RANK, so that every process would be rank 0: set RANK, or pass "
+                "rank and world_size"
+            )
         own = torch.distributed.get_rank() if group else checks.environment("RANK", 0, 0)
         own = own if self.rank is None else self.rank
         if own >= world:
@@ -249,8 +267,10 @@ def gather(
             raise TypeError(f"{next(iter(own))} is given beside {said}, which says it: put it in there")
         parts.append(part)
     if given:
-        known = sorted(Options.__annotations__)
-        raise TypeError(f"ReinforcedIterator has no argument {next(iter(given))!r}; it has {', '.join(known)}")
+        known, name = sorted(Options.__annotations__), next(iter(given))
+        near = difflib.get_close_matches(name, known, 1)
+        hint = _ELSEWHERE.get(name) or (f"you may mean {near[0]}" if near else f"it has {', '.join(known)}")
+        raise TypeError(f"ReinforcedIterator has no argument {name!r}; {hint}")
     return cast(tuple[Show, Schedule, Machine], tuple(parts))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequent
 from dali_dr.sampling.sampler import Progressive, RandomShapes, Sampler, Shape, Shapes
 from dali_dr.shards.dataset import Dataset
 
+_LOOKED_AT: Final = 64  # groups, to tell how often an order shows every sample in a turn
 _Numbers = npt.NDArray[np.int64]
 
 
@@ -70,6 +71,9 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
         _check_mixing(show, schedule, pairs)
     shapes, largest = _shapes(spec.size if show.size is None else show.size, batch_size, schedule.seed)
     fixed = isinstance(shapes, Fixed)
+    for name, idle in (("curriculum", None), ("p_reinforced", 1.0)):
+        if augment is not None and getattr(schedule, name) != idle:
+            refuse(name, getattr(schedule, name), "nothing beside augment, with which no stored view is shown")
     if isinstance(spec, Evaluation) and not fixed:
         raise ValueError("evaluation shows one size: pass `size` as an int or as (height, width)")
     num_views = dataset.num_views // (2 if pairs else 1) if augment is None else 0
@@ -79,6 +83,11 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
             what, getattr(schedule, what), f"less: {num_views} views are stored, and those of one visit are distinct"
         )
     order, kind = _order(dataset, schedule, "sequential" if isinstance(spec, Evaluation) else "global")
+    first = np.arange(min(order.length, _LOOKED_AT * order.group))
+    showings = int(order.at(0, first).of.min()) * schedule.views_per_image
+    if num_views and showings > num_views:
+        what = f"one that shows a sample at most {num_views} times side by side, since so many views are stored"
+        refuse("order", order, f"{what}; this one shows {showings}")
     choice = Choice(num_views, schedule.seed, schedule.views_per_image, schedule.curriculum, schedule.p_reinforced)
     rank, world_size = machine.place
     least = min(shape.batch_size for shape in shapes.shapes) if isinstance(shapes, RandomShapes) else None

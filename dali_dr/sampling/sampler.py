@@ -206,7 +206,7 @@ class Sampler:
             remedy = f"larger batches, fewer ranks ({self.world_size} do not divide {left})"
         return ValueError(
             f"epoch {epoch}, position {consumed}: {why}, and some of the {self.world_size} ranks would get no batch and wait "
-            f'for ever. Use {remedy}, or last_batch="fill" or "drop"'
+            f'for ever. Use {remedy}, or last_batch="fill" or "drop", or begin another epoch (set_epoch)'
         )
 
     def _check(self, epoch: int, consumed: int) -> None:

@@ -15,16 +15,12 @@
 #include <vector>
 
 #include "image/header.h"
+#include "tests/check.h"
 
 namespace dali_dr::draw {
 namespace {
 
-int failures = 0;
-
-void Check(bool good, const std::string& what) {
-  if (good) return;
-  if (++failures <= 20) std::printf("FAILED: %s\n", what.c_str());
-}
+using dali_dr::testing::Check;
 
 std::string Hex(std::span<const uint8_t> bytes) {
   std::string text;
@@ -246,6 +242,5 @@ int main() {
   TestViewsAreValid();
   TestHeaders();
   Measure();
-  std::printf("%s\n", failures ? "FAILED" : "all good");
-  return failures != 0;
+  return dali_dr::testing::Verdict("draw");
 }

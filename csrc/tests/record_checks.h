@@ -8,26 +8,20 @@
 #include <string>
 
 #include "record/reader.h"
+#include "tests/check.h"
 #include "tests/record_shapes.h"
 
 namespace dali_dr::record {
 
 using dali_dr::testing::AllShapes;
 using dali_dr::testing::Bytes;
+using dali_dr::testing::Check;
 using dali_dr::testing::Compress;
 using dali_dr::testing::CompressFrames;
 using dali_dr::testing::ExpectedView;
 using dali_dr::testing::MadeRecord;
 using dali_dr::testing::MakeRecord;
 using dali_dr::testing::RecordShape;
-
-inline int failures = 0;
-
-inline void Check(bool good, const std::string& what) {
-  if (good) return;
-  ++failures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
 
 /// View `row` of `from`, a Record or a Reader that has `record` open.
 template <typename From>

@@ -208,6 +208,5 @@ int main(int argc, char** argv) {
   TestFrameCuts();
   TestMisuse();
   TestMutations(argc > 1 ? std::atoi(argv[1]) : 200000);
-  std::printf(failures ? "%d checks failed\n" : "record members: all checks passed\n", failures);
-  return failures != 0;
+  return dali_dr::testing::Verdict("record members");
 }

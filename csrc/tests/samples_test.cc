@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "make_record.h"
 #include "make_shards.h"
 
@@ -21,14 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace dali_dr::testing;
-
-int failures = 0;
-
-void Check(bool good, const std::string& what) {
-  if (good) return;
-  ++failures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
 
 /// A PNG's first bytes, of 300 x 200 pixels, which is all that is read of an image; `mark` tells images
 /// apart.
@@ -371,6 +364,5 @@ int main() {
   TestMixing();
   TestPairs();
   TestFaults();
-  std::printf("%s\n", failures ? "FAILED" : "all good");
-  return failures != 0;
+  return dali_dr::testing::Verdict("samples");
 }

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "make_shards.h"
 
 namespace dali_dr::shards {
@@ -24,14 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace dali_dr::testing;
-
-int failures = 0;
-
-void Check(bool good, const std::string& what) {
-  if (good) return;
-  ++failures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
 
 /// The message of the ShardError that `body` throws; empty if it throws none.
 std::string Refusal(const std::function<void()>& body) {
@@ -285,6 +278,5 @@ int main() {
   TestDamagedShards(fixture);
   TestDamagedIndex(fixture);
   TestLargeIndex(fixture);
-  std::printf(failures ? "%d checks failed\n" : "shards: all checks passed\n", failures);
-  return failures != 0;
+  return dali_dr::testing::Verdict("shards");
 }

@@ -10,21 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "tests/check.h"
 #include "view/layout.h"
 #include "view/parse.h"
 
 namespace dali_dr::image {
 namespace {
 
+using dali_dr::testing::Check;
+
 using Words = std::vector<int32_t>;
-
-int failures = 0;
-
-void Check(bool good, const std::string& what) {
-  if (good) return;
-  ++failures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
 
 void CheckSays(const std::string& problem, const std::string& word) {
   Check(word.empty() ? problem.empty() : problem.find(word) != std::string::npos,
@@ -208,6 +203,5 @@ int main() {
   TestMixPlan();
   TestPlainViews();
   TestMixedViews();
-  std::printf("%s\n", failures ? "FAILED" : "all good");
-  return failures != 0;
+  return dali_dr::testing::Verdict("view_plans");
 }

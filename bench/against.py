@@ -1,7 +1,7 @@
 """Two checkouts against each other: throughput and records of this one and of another, in turn, as ratios pair by pair.
 
     git worktree add ../before COMMIT && (cd ../before && PATH=.../.venv/bin:$PATH python setup.py build_ext --inplace)
-    python bench/against.py ../before --data PHOTOS [--rounds 7] [--json FILE]
+    python bench/against.py ../before --data PHOTOS [--rounds 7] [--only NAME …] [--json FILE]
 
 Every figure is taken in a fresh process of the checkout that it is of, whose plugin must be built; both read the same
 files. The two take turns figure by figure, and in coming first, since drift of the machine would pass for a gain.
@@ -30,6 +30,8 @@ HERE = Path(__file__).resolve().parent.parent
 Figure = Callable[[Path], dict[str, float]]
 """Of a checkout: names of figures -> their values; more is better."""
 LOADERS = ("ours_rrc", "ours_rrc_ra_re", "ours_rrc_mixing_ra_re", "ours_plain")
+
+RECORDS = "records"  # both figures of bench/records.py
 
 
 def run(checkout: Path, *arguments: str) -> Any:
@@ -67,12 +69,16 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of images; default: the demo's photos")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="per figure")
+    parser.add_argument("--only", nargs="+", choices=(*LOADERS, RECORDS), default=[*LOADERS, RECORDS], metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     rounds: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="dali-dr-against-") as scratch:
         facts = prepare(options.data, Path(scratch), list(LOADERS))
-        measures = [rate(name, scratch, options.seconds) for name in LOADERS] + [records(options.seconds)]
+        measures = [
+            records(options.seconds) if name == RECORDS else rate(name, scratch, options.seconds)
+            for name in options.only
+        ]
         pair = [HERE, options.other.resolve()]
         for number, measure in tqdm(list(itertools.product(range(options.rounds), measures)), unit="pair"):
             found = {checkout: measure(checkout) for checkout in (pair if number % 2 else pair[::-1])}

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import encode_jpeg, picture
 from test_iterator import loader, make_dataset
+from test_loader_epochs import BATCH, COUNT, SEED, Batches, taken, written
 
 import dali_dr
 from dali_dr._torchvision import load_torchvision
-from dali_dr.sampling.order import Global
 
-COUNT, BATCH, SEED, CLASSES = 14, 4, 7, 20
-Batches = list[list[int]]
+CLASSES = 20
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +29,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> dali_dr.Dataset:
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
-
-
-def written(epoch: int) -> Batches:
-    """The batches of an epoch, by the sampler's arithmetic alone: four, the last of two."""
-    order = Global(COUNT, SEED).at(epoch, np.arange(COUNT)).samples.tolist()
-    return [order[begin : begin + BATCH] for begin in range(0, COUNT, BATCH)]
 
 
 def make(dataset: dali_dr.Dataset, **options: Any) -> dali_dr.ReinforcedIterator:
@@ -162,10 +153,6 @@ def test_lightning_goes_on_after_an_epoch(lightning: Any, dataset: dali_dr.Datas
 def accelerator() -> Any:
     accelerate = pytest.importorskip("accelerate")
     return accelerate.Accelerator(cpu=True)
-
-
-def taken(batches: Any, limit: int | None = None) -> Batches:
-    return [batch[0]["index"].tolist() for batch in itertools.islice(batches, limit)]
 
 
 def test_accelerate_prepares_it(accelerator: Any, dataset: dali_dr.Dataset) -> None:

@@ -627,7 +627,7 @@ def test_what_other_code_looks_for(dataset: dali_dr.Dataset) -> None:
     assert (it.batch_size, it.drop_last, it.num_workers, len(it)) == (BATCH, False, 0, 4)
     assert isinstance(it.dataset, dali_dr.Dataset) and len(it.dataset) == COUNT
     assert list(it.batch_sampler) == written(0) and len(it.batch_sampler) == 4
-    assert list(it.sampler) == [n for batch in written(0) for n in batch]
+    assert list(it.sampler) == [n for batch in written(0) for n in batch] and len(it.sampler) == COUNT
     assert taken(it) == written(0)
     assert it.drop_last is False and make(dataset, last_batch="drop").drop_last is True
     with pytest.raises(dali_dr.DaliDrError, match="collate_fn"):

@@ -23,6 +23,8 @@ class Loader(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
+    def size(self) -> int: ...
+    @property
     def drop_last(self) -> bool: ...
     def __len__(self) -> int: ...
     def set_epoch(self, epoch: int) -> None: ...
@@ -54,7 +56,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
             yield from ticket
 
     def __len__(self) -> int:
-        return len(self._loader) * self._loader.batch_size
+        return self._loader.size
 
     def set_epoch(self, epoch: int) -> None:
         """See `dali_dr.ReinforcedIterator.set_epoch`."""

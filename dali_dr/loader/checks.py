@@ -21,8 +21,6 @@ MAX_BATCH: Final = 1 << 20
 TINY: Final = float(np.finfo(np.float32).tiny)
 """The smallest standard deviation that float32 divides by without loss."""
 
-_DTYPES: Final = ("float32", "float16", "bfloat16", "uint8")
-
 
 def refuse(name: str, value: object, want: str) -> NoReturn:
     """Raises ValueError for an argument, by its name."""
@@ -108,13 +106,13 @@ def sizes(size: object) -> Any:
     return tuple(pairs)
 
 
-def dtype(value: object) -> Any:
-    """Of a name, or of torch's or NumPy's type."""
+def dtype(value: object, allowed: Sequence[str]) -> Any:
+    """The name of a type, which may be torch's or NumPy's."""
     name = str(value).removeprefix("torch.")
     if isinstance(value, type):  # np.float32
         name = value.__name__
-    if name not in _DTYPES:
-        refuse("dtype", value, f"one of {', '.join(_DTYPES)}, or torch's type of that name")
+    if name not in allowed:
+        refuse("dtype", value, f"one of {', '.join(allowed)}, or torch's type of that name")
     return name
 
 

@@ -74,15 +74,21 @@ class Feed:
         self._shares.popleft()
         self._fed -= 1
 
+    def _next(self) -> Share | None:
+        """The next share for the pipeline, or None where it cannot be had but is not due yet."""
+        if self._fillers:
+            return None  # what was missing for these comes first
+        try:
+            return self._at(self._fed)[1]
+        except Exception:
+            if self._fed:
+                return None
+            raise
+
     def __call__(self, info: Any) -> tuple[Any, ...]:
         """The next input of the pipeline, as `dali_dr.loader.graph.replay_pipeline` takes it."""
-        try:
-            if self._fillers:
-                raise LookupError
-            _, share = self._at(self._fed)
-        except Exception:
-            if not self._fed and not self._fillers:
-                raise  # it is due
+        share = self._next()
+        if share is None:
             self._fillers += 1
             return self._given
         self._fed += 1

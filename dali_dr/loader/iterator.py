@@ -33,7 +33,6 @@ from dali_dr.sampling.sampler import Share
 from dali_dr.shards.dataset import Dataset
 
 _log = logging.getLogger(__name__)
-_POLICIES = {"fill": LastBatchPolicy.FILL, "drop": LastBatchPolicy.DROP, "partial": LastBatchPolicy.PARTIAL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +176,10 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         """Keys of the samples that were found bad (with on_error="skip"), and what is wrong with them."""
         self._stopwatch = Stopwatch()
         self._process = os.getpid()
-        self._owner: list[threading.Thread] = []  # the thread that takes this epoch's batches; empty: none yet
-        self._lock = (
-            threading.RLock()
-        )  # of one thread at work; reentrant, so that an interruption cannot lock its own thread out
+        self._owner: threading.Thread | None = None  # the thread that takes this epoch's batches, once one does
+        # Of the thread at work. Reentrant, so that an interruption cannot lock its own thread out.
+        self._lock = threading.RLock()
+        self._counted: tuple[int, int, int] | None = None
         self._redeemed = False  # a ticket of this epoch's was
         self._standing = _Standing(Place())
         self._rebuild(Place())
@@ -248,13 +247,20 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
 
     def __len__(self) -> int:
         """Batches of this rank in the current epoch (every epoch has as many, unless `size` makes batches vary)."""
-        return self._sampler.batches(self.epoch)
+        return self._counts()[0]
+
+    def _counts(self) -> tuple[int, int]:
+        """Batches and images of this rank in the current epoch, counted once, since loops ask for them at every step."""
+        epoch = self.epoch
+        if self._counted is None or (self._counted[0] != epoch and not self._plan.fixed):
+            self._counted = epoch, self._sampler.batches(epoch), self._sampler.images(epoch)
+        return self._counted[1:]
 
     def __iter__(self) -> ReinforcedIterator:
         """Begins an epoch; see the class."""
         with self._alone():
             self._settle(self._standing.begun())
-            self._owner = []
+            self._owner = None
             self._redeemed = False
         return self
 
@@ -312,7 +318,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     def _end_epoch(self, standing: _Standing) -> NoReturn:
         if self.schedule.auto_reset:
             self._standing = dataclasses.replace(standing, touched=True).begun()
-            self._owner = []
+            self._owner = None
         else:
             self._standing = dataclasses.replace(standing, touched=True, over=True)
         raise StopIteration
@@ -337,13 +343,13 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     def _own(self) -> None:
         """Refuses a second thread beside the one that takes this epoch's batches."""
         thread = threading.current_thread()
-        owner = self._owner[0] if self._owner else thread
+        owner = self._owner or thread
         if owner is not thread and owner.is_alive():
             raise DaliDrError(
                 f"this ReinforcedIterator is used by two threads, {owner.name} and {thread.name}, within one epoch: "
                 "give each an iterator of its own (iter() in another thread begins an epoch there)"
             )
-        self._owner = [thread]
+        self._owner = thread
 
     # ---- the state
 
@@ -351,10 +357,11 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         """Where the run stands after the last batch that was given out, and a digest of what that means: JSON-able, less than a
         kilobyte, the same on every rank."""
         standing = self._standing.begun() if self._standing.anew else self._standing
-        place = standing.place
-        if self._sampler.done(place.epoch, place.consumed):
-            place = Place(place.epoch + 1)
-        return state.save(place, self._plan.meaning)
+        return state.save(self._due(standing.place), self._plan.meaning)
+
+    def _due(self, place: Place) -> Place:
+        """The place, or where an epoch is done, the beginning of the next."""
+        return Place(place.epoch + 1) if self._sampler.done(place.epoch, place.consumed) else place
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on with exactly the batches that would have come, also in a new process or with another world size.
@@ -364,12 +371,10 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             version, or out of range.
         """
         with self._alone():
-            place = state.restore(state_dict, self._plan.meaning, self._sampler.order.group)
-            if self._sampler.done(place.epoch, place.consumed):
-                place = Place(place.epoch + 1)
+            place = self._due(state.restore(state_dict, self._plan.meaning, self._sampler.order.group))
             self._sampler.run(place.epoch, place.consumed)  # refuses a rest that cannot be shared out among these ranks
             self._standing = _Standing(place, sound=self._standing.sound)
-            self._owner = []
+            self._owner = None
 
     def stats(self) -> dict[str, float | int | bool]:
         """Where the time went since the iterator was made or `stats` was last called.
@@ -423,7 +428,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     @property
     def size(self) -> int:
         """Images that this rank gets in the current epoch."""
-        return self._sampler.images(self.epoch)
+        return self._counts()[1]
 
     _size = size
     _num_gpus = 1
@@ -440,7 +445,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
 
     @property
     def _last_batch_policy(self) -> LastBatchPolicy:
-        return _POLICIES[self.schedule.last_batch]
+        return LastBatchPolicy[self.schedule.last_batch.upper()]
 
     @property
     def _auto_reset(self) -> str:

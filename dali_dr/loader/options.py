@@ -7,7 +7,7 @@ import difflib
 import numbers
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypedDict, TypeVar, cast, get_args
+from typing import Any, Final, Literal, TypedDict, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,6 @@ _ELSEWHERE: Final = {  # what arguments of DataLoader and of DALI's iterators ar
     "output_map": "batches hold what the attribute output_map says; as_tuples and targets change it",
     "pipelines": "the data set comes first, and the pipeline is built from it",
 }
-_POLICIES: Final[dict[str, LastBatch]] = {"FILL": "fill", "DROP": "drop", "PARTIAL": "partial"}
 
 
 class Options(TypedDict, total=False):
@@ -111,7 +110,7 @@ class Show:
 
     def __post_init__(self) -> None:
         _set(self, "size", checks.sizes(self.size))
-        _set(self, "dtype", checks.dtype(self.dtype))
+        _set(self, "dtype", checks.dtype(self.dtype, get_args(DType)))
         _set(self, "mean", checks.channels("mean", self.mean, lowest=0.0))
         _set(self, "std", checks.channels("std", self.std, lowest=checks.TINY))
         if self.augment is not None and not isinstance(self.augment, (str, AugmentationSpec, Evaluation)):
@@ -231,7 +230,6 @@ class Machine:
 
 
 GROUPS: Final = (Show, Schedule, Machine)
-_Group = TypeVar("_Group", Show, Schedule, Machine)
 
 
 def _set(group: object, name: str, value: object) -> None:
@@ -296,10 +294,10 @@ def _translate(given: dict[str, Any], count: int) -> None:
             want = f"1 to {checks.MAX_VIEW_SIZE}, the edge of the views in pixels"
             checks.refuse("size", size, f"{want} (DALI's size, samples of an epoch, is known here: leave it out)")
     if (policy := given.pop("last_batch_policy", None)) is not None:
-        name = policy.name if isinstance(policy, LastBatchPolicy) else str(policy).rpartition(".")[2].upper()
-        if name not in _POLICIES:
+        name = str(policy).rpartition(".")[2].lower()  # LastBatchPolicy.FILL, or its name
+        if name not in get_args(LastBatch):
             checks.refuse("last_batch_policy", policy, "DALI's LastBatchPolicy.FILL, DROP or PARTIAL")
-        if given.setdefault("last_batch", _POLICIES[name]) != _POLICIES[name]:
+        if given.setdefault("last_batch", name) != name:
             checks.refuse(
                 "last_batch_policy", policy, f"what last_batch={given['last_batch']!r} says, or only one of the two"
             )

@@ -77,17 +77,9 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
     if isinstance(spec, Evaluation) and not fixed:
         raise ValueError("evaluation shows one size: pass `size` as an int or as (height, width)")
     num_views = dataset.num_views // (2 if pairs else 1) if augment is None else 0
-    if num_views and schedule.repeats * schedule.views_per_image > num_views:
-        what = "repeats" if schedule.repeats > 1 else "views_per_image"
-        refuse(
-            what, getattr(schedule, what), f"less: {num_views} views are stored, and those of one visit are distinct"
-        )
     order, kind = _order(dataset, schedule, "sequential" if isinstance(spec, Evaluation) else "global")
-    first = np.arange(min(order.length, _LOOKED_AT * order.group))
-    showings = int(order.at(0, first).of.min()) * schedule.views_per_image
-    if num_views and showings > num_views:
-        what = f"one that shows a sample at most {num_views} times side by side, since so many views are stored"
-        refuse("order", order, f"{what}; this one shows {showings}")
+    if num_views:
+        _check_showings(order, schedule, num_views)
     choice = Choice(num_views, schedule.seed, schedule.views_per_image, schedule.curriculum, schedule.p_reinforced)
     rank, world_size = machine.place
     least = min(shape.batch_size for shape in shapes.shapes) if isinstance(shapes, RandomShapes) else None
@@ -117,6 +109,17 @@ def _check_mixing(show: Show, schedule: Schedule, pairs: bool) -> None:
         raise ValueError(
             f"p_reinforced is {schedule.p_reinforced}, but the views of a double-mix come in pairs: leave it at 1"
         )
+
+
+def _check_showings(order: Order, schedule: Schedule, num_views: int) -> None:
+    """Refuses what shows every sample more often in a turn than it has stored views, which could not all differ."""
+    first = np.arange(min(order.length, _LOOKED_AT * order.group))
+    showings = int(order.at(0, first).of.min()) * schedule.views_per_image
+    if showings > num_views:
+        said = {"repeats": schedule.repeats > 1, "views_per_image": schedule.views_per_image > 1}
+        name, value = next(((name, getattr(schedule, name)) for name, given in said.items() if given), ("order", order))
+        what = f"one that shows a sample at most {num_views} times side by side, since so many views are stored"
+        refuse(name, value, f"{what}; this one shows {showings}")
 
 
 def _graph(

@@ -26,6 +26,8 @@ struct Fault {
   std::string key{};      // of the sample; empty: unknown
   std::string shard{};    // path of the file; empty: unknown
   int64_t offset = -1;    // of the member's data in the shard, in bytes; -1: unknown
+  bool whole_file =
+      false;  // nothing in the shard can be had: it is missing, or not the file that the index means
 };
 
 /// An error that knows its Fault; what() is the fault's message.

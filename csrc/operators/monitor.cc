@@ -87,6 +87,7 @@ __attribute__((visibility("default"))) int dali_dr_monitor_fault(int number, Dal
   const auto& [fault, place, failed] = monitor.given_out;
   *out = {static_cast<int32_t>(fault.kind),
           place,
+          fault.whole_file,
           fault.sample,
           fault.offset,
           fault.key.c_str(),

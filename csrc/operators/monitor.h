@@ -69,6 +69,7 @@ class Monitor {
 struct DaliDrFault {
   int32_t kind;  // Fault::Kind
   int32_t place;
+  int32_t whole_file;
   int64_t sample, offset;
   const char *key, *shard, *message;
   const int64_t* failed;

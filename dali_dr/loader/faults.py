@@ -33,6 +33,7 @@ class Fault:
       place: place in the batch, from 0, of the (first) sample that cannot be had.
       failed: numbers of all samples of the batch that cannot be had, in its order; empty where they are not known, as with
         kind "view".
+      whole_file: nothing in the shard can be had: it is missing, or not the file that the index means.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Fault:
     offset: int | None = None
     place: int | None = None
     failed: tuple[int, ...] = ()
+    whole_file: bool = False
 
 
 class _Struct(ctypes.Structure):
@@ -51,6 +53,7 @@ class _Struct(ctypes.Structure):
     _fields_ = (
         ("kind", ctypes.c_int32),
         ("place", ctypes.c_int32),
+        ("whole_file", ctypes.c_int32),
         ("sample", ctypes.c_int64),
         ("offset", ctypes.c_int64),
         ("key", ctypes.c_char_p),
@@ -83,6 +86,7 @@ def take_fault(number: int) -> Fault | None:
         offset=_known(raw.offset),
         place=_known(raw.place),
         failed=tuple(raw.failed[: raw.num_failed]),
+        whole_file=bool(raw.whole_file),
     )
 
 

@@ -3,8 +3,9 @@
     git worktree add ../before COMMIT && (cd ../before && PATH=.../.venv/bin:$PATH python setup.py build_ext --inplace)
     python bench/against.py ../before --data PHOTOS [--rounds 7] [--only NAME …] [--json FILE]
 
-Every figure is taken in a fresh process of the checkout that it is of, whose plugin must be built; both read the same
-files. The two take turns figure by figure, and in coming first, since drift of the machine would pass for a gain.
+Every figure is taken in a fresh process of the checkout that it is of, whose plugin must be built; each reads files that
+it wrote itself, of the same photos and views, since they may differ in the version of their format. The two take turns
+figure by figure, and in coming first, since drift of the machine would pass for a gain.
 A ratio above 1 says that this checkout is faster.
 """
 
@@ -22,7 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loaders import prepare
 from throughput import machine
 from tqdm import tqdm
 
@@ -44,10 +44,21 @@ def run(checkout: Path, *arguments: str) -> Any:
     return json.loads(done.stdout if done.stdout.startswith("{") else done.stdout.splitlines()[-1])
 
 
-def rate(name: str, folder: str, seconds: float) -> Figure:
+def write_data(checkout: Path, data: Path | None, scratch: Path) -> dict[str, Any]:
+    """Has a checkout write its data sets, and returns what they are made of."""
+    scratch.mkdir()
+    code = (
+        "import json, sys; from pathlib import Path; sys.path.insert(0, 'bench'); from loaders import prepare; "
+        "data, scratch, *names = sys.argv[1:]; print(json.dumps(prepare(Path(data) if data else None, Path(scratch), names)))"
+    )
+    facts: dict[str, Any] = run(checkout, "-c", code, str(data.absolute()) if data else "", str(scratch), *LOADERS)
+    return facts
+
+
+def rate(name: str, folders: dict[Path, str], seconds: float) -> Figure:
     """Of a loader of bench/loaders.py."""
-    script = ("bench/throughput.py", "--seconds", str(seconds), "--measure", name, folder)
-    return lambda checkout: {f"{name} (img/s)": run(checkout, *script)}
+    script = ("bench/throughput.py", "--seconds", str(seconds), "--measure", name)
+    return lambda checkout: {f"{name} (img/s)": run(checkout, *script, folders[checkout])}
 
 
 def records(seconds: float) -> Figure:
@@ -74,12 +85,13 @@ def main() -> int:
     options = parser.parse_args()
     rounds: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="dali-dr-against-") as scratch:
-        facts = prepare(options.data, Path(scratch), list(LOADERS))
+        pair = [HERE, options.other.resolve()]
+        folders = {checkout: str(Path(scratch, str(number))) for number, checkout in enumerate(pair)}
+        facts, _ = (write_data(checkout, options.data, Path(folder)) for checkout, folder in folders.items())
         measures = [
-            records(options.seconds) if name == RECORDS else rate(name, scratch, options.seconds)
+            records(options.seconds) if name == RECORDS else rate(name, folders, options.seconds)
             for name in options.only
         ]
-        pair = [HERE, options.other.resolve()]
         for number, measure in tqdm(list(itertools.product(range(options.rounds), measures)), unit="pair"):
             found = {checkout: measure(checkout) for checkout in (pair if number % 2 else pair[::-1])}
             for name, own in found[pair[0]].items():

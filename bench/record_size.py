@@ -30,7 +30,7 @@ from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence, sparsify
 from dali_dr.reinforce.teachers import Teacher, load_teacher
 
-ENCODINGS = ("log8", "float16", "float32")
+ENCODINGS = ("root8", "log8", "float16", "float32")
 BATCH = 50  # views per call of the teacher
 REPEATS = 20  # timed calls; the fastest counts
 POPULATION = 1_281_167  # images of ImageNet: as many partner numbers
@@ -88,6 +88,9 @@ def columns(parts: list[bytes]) -> dict[str, list[bytes]]:
     flags, rows, height, width = struct.unpack_from("<4I", head, 12)
     view_height, view_width, num_ops, op_entries, topk, class_entries, encoding = struct.unpack_from("<6HB", head, 28)
     partner_entries, group_rows = struct.unpack_from("<2xH4xI", head, 40)
+    pair_rank = head[41]
+    root_width = pair_rank + 1 + (topk - pair_rank + 1) // 2 if pair_rank else topk + min(topk, 1)
+    row_bytes = root_width if encoding == 3 else topk * (4, 2, 1)[encoding]
     crop_bits = sum((side * (side + 1) // 2 - 1).bit_length() for side in (height, width))
     out: dict[str, list[bytes]] = {}
 
@@ -100,6 +103,8 @@ def columns(parts: list[bytes]) -> dict[str, list[bytes]]:
     # With PARTNER_CLASSES, several class tables; their sizes come first.
     largest = max(struct.unpack_from(f"<{partner_entries + 1}H", head, 52)) if flags & 64 else class_entries
     tables = class_entries * (4 if flags & 4 else 2) + (2 * (partner_entries + 1) if flags & 64 else 0)
+    if flags & 128:  # packed
+        tables = (class_entries * (flags >> 24 & 31) + 7) // 8
     rest = cut(
         head,
         {"header": 52, "class table": tables, "operation table": 5 * op_entries, "partner table": 4 * partner_entries},
@@ -119,7 +124,7 @@ def columns(parts: list[bytes]) -> dict[str, list[bytes]]:
             "erase boxes": boxes * (8 if max(view_height, view_width) > 255 else 4),
             "operations": num_ops * views * (2 if op_entries > 256 else 1),
             "class indices": topk * lines * (2 if largest > 256 else 1),
-            "probabilities": topk * lines * (4, 2, 1)[encoding],
+            "probabilities": lines * row_bytes,
         }
         cut(part, lengths | {"mixing": len(part) - sum(lengths.values())})
     return out
@@ -232,7 +237,7 @@ def main() -> int:
     ):  # fmt: skip
         print(f"{key:>16}" + "".join(f"{results[name][key]:>10{form}}" for name in ENCODINGS))
     print("\neach column compressed by itself:")
-    for column in results["log8"]["bytes_of_columns_alone"]:
+    for column in results["root8"]["bytes_of_columns_alone"]:
         values = (results[name]["bytes_of_columns_alone"][column] for name in ENCODINGS)
         print(f"{column:>16}" + "".join(f"{value:>10.2f}" for value in values))
     for groups, figures in report["groups"].items():

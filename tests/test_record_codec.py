@@ -180,12 +180,13 @@ def test_float16_rounds_to_nearest_and_touches_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_log8_touches_only_probabilities(name: str) -> None:
-    stored, frame = record_of(name, "log8")
+@pytest.mark.parametrize(("encoding", "log_step"), [("root8", 0), ("log8", np.float32(0.15))])
+def test_codes_touch_only_probabilities(name: str, encoding: Any, log_step: float) -> None:
+    stored, frame = record_of(name, encoding)
     record = decode(frame)
     assert_equal_but_probabilities(record.reinforcements, stored)
     record.reinforcements.validate(record.image_height, record.image_width, max(record.view_size))
-    assert record.log_step == np.float32(0.15)
+    assert (record.probabilities, record.log_step) == (encoding, log_step)
 
 
 @settings(max_examples=60, deadline=None)
@@ -222,7 +223,8 @@ def of_probabilities(probs: Any) -> Reinforcements:
 
 
 def through_log8(probs: Any, log_step: float = 0.15) -> np.ndarray:
-    frame = encode(of_probabilities(probs), image_height=375, image_width=500, view_size=(224, 224), log_step=log_step)
+    how: dict[str, Any] = {"probabilities": "log8", "log_step": log_step}
+    frame = encode(of_probabilities(probs), image_height=375, image_width=500, view_size=(224, 224), **how)
     return decode(frame).reinforcements.soft_probs
 
 
@@ -308,7 +310,7 @@ def test_frame_says_its_size_and_needs_little_memory() -> None:
     for frame, content in zip(frames(member), contents(member), strict=True):
         facts = zstandard.get_frame_parameters(frame)
         assert facts.content_size == len(content)
-        assert not facts.has_checksum and facts.window_size <= 1 << 17
+        assert facts.has_checksum and facts.window_size <= 1 << 17
 
 
 @pytest.mark.parametrize(("views", "groups"), [(199, 1), (200, 2), (400, 4), (450, 4)])
@@ -390,9 +392,9 @@ def test_encode_refuses_reinforcements_that_do_not_fit(change: dict[str, Any], m
         ({"view_size": (224, 0)}, "view width is 0"),
         ({"view_size": (20, 224)}, "erase box"),
         ({"probabilities": "log4"}, "probabilities is 'log4'"),
-        ({"log_step": 0.0}, "log_step is 0.0"),
-        ({"log_step": math.nan}, "log_step is nan"),
-        ({"log_step": 0.01}, "log_step is 0.01"),
+        ({"probabilities": "log8", "log_step": 0.0}, "log_step is 0.0"),
+        ({"probabilities": "log8", "log_step": math.nan}, "log_step is nan"),
+        ({"probabilities": "log8", "log_step": 0.01}, "log_step is 0.01"),
     ],
 )
 def test_encode_refuses_bad_arguments(change: dict[str, Any], message: str) -> None:
@@ -423,7 +425,7 @@ def contents(member: bytes) -> list[bytes]:
 
 
 def framed(parts: list[bytes]) -> bytes:
-    return b"".join(zstandard.ZstdCompressor().compress(part) for part in parts)
+    return b"".join(zstandard.ZstdCompressor(write_checksum=True).compress(part) for part in parts)
 
 
 def plain(member: bytes) -> bytearray:
@@ -441,15 +443,17 @@ def decode_plain(record: bytes | bytearray, lengths: list[int] | None = None) ->
     ("offset", "form", "value", "message"),
     [
         (0, "4s", b"PK\3\4", "magic"),
-        (4, "H", 2, "version is 2"),
+        (4, "H", 3, "version is 3"),
         (6, "H", 64, "header_bytes is 64"),
         (8, "I", 7, "record_bytes is 7"),
-        (12, "I", 128, "flags is"),
+        (12, "I", 128, "flags is 128"),
+        (12, "I", 256, "flags is 256"),
+        (12, "I", 1 << 24, "flags is 16777216"),
         (12, "I", 16, "flags is 16"),
         (12, "I", 32, "flags is 32"),
         (12, "I", 64, "flags is 64"),
         (12, "I", 40, "views is 7"),
-        (12, "I", 11, "column"),
+        (12, "I", 11 | 128 | 10 << 24, "column"),
         (16, "I", 0, "views is 0"),
         (16, "I", 65537, "views is 65537"),
         (16, "I", 6, "group_rows is 7"),
@@ -466,9 +470,9 @@ def decode_plain(record: bytes | bytearray, lengths: list[int] | None = None) ->
         (36, "H", 65535, "class_entries"),
         (36, "H", 0, "class_entries"),
         (38, "H", 0, "class_entries is 0"),
-        (40, "B", 3, "probability_encoding is 3"),
+        (40, "B", 4, "probability_encoding is 4"),
         (40, "B", 0, "log_step"),
-        (41, "B", 1, "reserved"),
+        (41, "B", 1, "pair_rank is 1"),
         (42, "H", 1, "partner_entries"),
         (44, "f", 0.0, "log_step is 0"),
         (44, "f", -1.0, "log_step is -1"),
@@ -483,21 +487,23 @@ def decode_plain(record: bytes | bytearray, lengths: list[int] | None = None) ->
 )
 def test_every_header_field_is_checked(offset: int, form: str, value: Any, message: str) -> None:
     stored = of_probabilities([[1e-4, 5e-5]] * 7)  # rest codes below 96
-    record = plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224)))
+    record = plain(
+        encode(stored, image_height=375, image_width=500, view_size=(224, 224), probabilities="log8", group_rows=7)
+    )
     struct.pack_into("<" + form, record, offset, value)
     with pytest.raises(RecordError, match=message):
         decode_plain(record)
 
 
 # Offsets in a record of one view, n = 2, K = 2: see the schema's table of columns. D = 2, M = 2, B = 34.
-COLUMNS = {"classes": 52, "op ids": 56, "op magnitudes": 58, "crops": 66, "flips": 71, "erased": 72}
-COLUMNS |= {"erase boxes": 73, "ops": 77, "class indices": 79, "probabilities": 81}
+COLUMNS = {"classes": 52, "op ids": 55, "op magnitudes": 57, "crops": 65, "flips": 70, "erased": 71}
+COLUMNS |= {"erase boxes": 72, "ops": 76, "class indices": 78, "probabilities": 80}
 
 
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("classes", struct.pack("<2H", 9, 9), "class table"),
+        ("classes", bytes(3), "class table"),
         ("op ids", b"\x0e", "operation of row 0 is 14"),
         ("op magnitudes", struct.pack("<f", math.nan), "operation magnitude"),
         ("op magnitudes", struct.pack("<f", -math.inf), "operation magnitude"),
@@ -514,7 +520,7 @@ COLUMNS |= {"erase boxes": 73, "ops": 77, "class indices": 79, "probabilities": 
         ("class indices", b"\x01\x01", "distinct"),
     ],
 )
-@pytest.mark.parametrize("encoding", ["log8", "float32"])
+@pytest.mark.parametrize("encoding", ["root8", "log8", "float32"])
 def test_every_column_is_checked(encoding: Any, column: str, value: bytes, message: str) -> None:
     record = one_view_record(encoding)
     record[COLUMNS[column] : COLUMNS[column] + len(value)] = value
@@ -542,7 +548,7 @@ def test_probabilities_are_checked(encoding: Any, value: bytes, message: str) ->
 
 def test_codes_above_255_are_refused() -> None:
     stored = random_reinforcements(np.random.default_rng(0), views=1, topk=3, num_ops=0, erased=0)
-    record = plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224)))
+    record = plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224), probabilities="log8"))
     record[-2:] = b"\x80\x80"
     with pytest.raises(RecordError, match="logarithmic code of row 0 is 256"):
         decode_plain(record)
@@ -552,11 +558,12 @@ def one_view_record(encoding: Any) -> bytearray:
     stored = random_reinforcements(np.random.default_rng(3), views=1, topk=2, erased=1)
     stored = replace(stored, flip=np.array([True]), ops=np.array([[1, 2]], np.uint8))
     record = plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224), probabilities=encoding))
-    assert len(record) == COLUMNS["probabilities"] + 2 * {"log8": 1, "float16": 2, "float32": 4}[encoding]
+    sizes = {"root8": 3, "log8": 2, "float16": 4, "float32": 8}
+    assert len(record) == COLUMNS["probabilities"] + sizes[encoding]
     return record
 
 
-@pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
+@pytest.mark.parametrize("encoding", ["root8", "log8", "float16", "float32"])
 def test_every_truncation_is_refused(encoding: Any) -> None:
     _, frame = record_of("usual", encoding)
     record = bytes(plain(frame))
@@ -590,7 +597,7 @@ def test_random_bytes_raise_record_errors_only(data: bytes) -> None:
             attempt(data)
 
 
-@pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
+@pytest.mark.parametrize("encoding", ["root8", "log8", "float16", "float32"])
 def test_mutations_raise_record_errors_only_or_give_valid_views(encoding: Any) -> None:
     rng = np.random.default_rng(11)
     accepted = 0
@@ -772,7 +779,8 @@ def test_the_class_table_starts_with_the_most_frequent() -> None:
     stored = random_reinforcements(np.random.default_rng(0), views=5, topk=2)
     stored = replace(stored, soft_ids=np.array([[1, 7], [7, 2], [3, 7], [3, 1], [9, 7]], np.int32))
     record = plain(encode(stored, image_height=375, image_width=500, view_size=(224, 224)))
-    assert struct.unpack_from("<5H", record, 52) == (7, 1, 3, 2, 9)
+    packed = sum(id_ << 4 * place for place, id_ in enumerate((7, 1, 3, 2, 9)))  # 4 bits hold 9
+    assert record[52:55] == packed.to_bytes(3, "little")
 
 
 @pytest.mark.parametrize("entries", [255, 256, 257])
@@ -793,7 +801,8 @@ def test_column_widths_change_where_the_layout_says(entries: int) -> None:
     frame = encode(stored, image_height=1, image_width=1, view_size=(side, side))
     index, edge = 1 + (entries > 256), 1 + (side > 255)
     tables = 52 + 2 * entries + 5 * entries
-    assert len(plain(frame)) == tables + entries * (index + index + 4 * edge + 1) + (entries + 7) // 8
+    codes = 2  # of a class and the rest
+    assert len(plain(frame)) == tables + entries * (index + index + 4 * edge + codes) + (entries + 7) // 8
     assert_equal_but_probabilities(decode(frame).reinforcements, stored)
 
 

@@ -100,12 +100,12 @@ def among(count: int, name: str, encoding: str) -> bytes:
     )
 
 
-@pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
+@pytest.mark.parametrize("encoding", ["root8", "log8", "float16", "float32"])
 def test_every_shape_of_record(tmp_path: Path, encoding: str) -> None:
     assert_agrees(tmp_path, [record_of(name, encoding)[1] for name in SHAPES if "mix" not in name])
 
 
-@pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
+@pytest.mark.parametrize("encoding", ["root8", "log8", "float16", "float32"])
 def test_every_shape_of_mixed_record(tmp_path: Path, encoding: str) -> None:
     # Different numbers of operations and classes do not go into one batch, but each batch is one sample.
     names = [name for name in SHAPES if "mix" in name]
@@ -120,6 +120,7 @@ def test_the_logarithmic_code_rounds_alike(tmp_path: Path) -> None:
             image_height=375,
             image_width=500,
             view_size=(224, 224),
+            probabilities="log8",
             log_step=rng.uniform(0.1, 1.0),
         )
         for _ in range(40)

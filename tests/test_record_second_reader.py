@@ -27,9 +27,11 @@ def read(member: bytes) -> list[dict[str, Any]]:
 
     With mixing also partner (a number, "self" or None), swapped, lam, cut (None: none) and partner_view.
     """
-    parts, rest, total = [], member, 0
+    parts, checksums, rest, total = [], [], member, 0
     while rest:
-        total += (size := zstandard.get_frame_parameters(rest).content_size)
+        facts = zstandard.get_frame_parameters(rest)
+        checksums.append(facts.has_checksum)
+        total += (size := facts.content_size)
         assert total <= 64 << 20
         unzip = zstandard.ZstdDecompressor().decompressobj()
         parts.append(unzip.decompress(rest))
@@ -39,10 +41,15 @@ def read(member: bytes) -> list[dict[str, Any]]:
     assert len(data) >= 52
     magic, version, header_bytes, record_bytes, flags, views, height, width = struct.unpack_from("<4sHHIIIII", data)
     view_height, view_width, num_ops, op_entries, topk, class_entries = struct.unpack_from("<6H", data, 28)
-    encoding, reserved, partner_entries, log_step, group_rows = struct.unpack_from("<BBHfI", data, 40)
-    assert (magic, version, header_bytes, record_bytes, reserved) == (b"drrc", 1, 52, total, 0)
-    assert flags < 128 and 1 <= views <= 65536 and 1 <= height <= 65535 and 1 <= width <= 65535
-    assert view_height >= 1 and view_width >= 1 and num_ops <= 16 and encoding <= 2
+    encoding, pair_rank, partner_entries, log_step, group_rows = struct.unpack_from("<BBHfI", data, 40)
+    assert (magic, header_bytes, record_bytes) == (b"drrc", 52, total)
+    assert version == 1 or (version == 2 and all(checksums))
+    class_bits = flags >> 24
+    assert class_bits < 32 and not flags & 0xFFFF00 and (version == 2 or flags < 128)
+    assert (class_bits > 0) == bool(flags & 128) and not (flags & 128 and (flags & 64 or topk == 0))
+    assert pair_rank <= (max(topk - 1, 0) if encoding == 3 else 0)
+    assert 1 <= views <= 65536 and 1 <= height <= 65535 and 1 <= width <= 65535
+    assert view_height >= 1 and view_width >= 1 and num_ops <= 16 and encoding <= 1 + version
     assert (op_entries == 0) == (num_ops == 0) and (class_entries == 0) == (topk == 0) and class_entries >= topk
     has_flips, has_erase, wide_classes, mixing, wide_weights, double, partner_classes = (
         flags & 1 << bit for bit in range(7)
@@ -78,6 +85,12 @@ def read(member: bytes) -> list[dict[str, Any]]:
             assert 0 not in part[1:]
             class_tables.append(tuple(itertools.accumulate(part)))
         largest = max(counts)
+    elif class_bits:
+        packed = bits(class_entries * class_bits)
+        ids = [packed >> entry * class_bits & (1 << class_bits) - 1 for entry in range(class_entries)]
+        class_tables.append(tuple(ids))
+        assert len(set(ids)) == class_entries
+        largest = class_entries
     else:
         class_tables.append(numbers("I" if wide_classes else "H", class_entries))
         assert len(set(class_tables[0])) == class_entries
@@ -98,7 +111,10 @@ def read(member: bytes) -> list[dict[str, Any]]:
         boxes = numbers(box_form, 4 * erased.bit_count())
         ops = numbers("H" if op_entries > 256 else "B", num_ops * drawn)
         class_indices = numbers("H" if largest > 256 else "B", topk * views)
-        values = numbers("feB"[encoding], topk * views)
+        places = topk
+        if encoding == 3 and topk:
+            places = pair_rank + 1 + (topk - pair_rank + 1) // 2 if pair_rank else topk + 1
+        values = numbers("feBB"[encoding], places * views)
         partnered = 0
         if mixing:
             partnered = bits(drawn)
@@ -149,9 +165,24 @@ def read(member: bytes) -> list[dict[str, Any]]:
             return number - free * (free + 1) // 2, side - free
 
         def probabilities(row: int) -> list[float]:
-            column = [values[rank * views + row] for rank in range(topk)]
+            column = [values[rank * views + row] for rank in range(places)]
             if encoding < 2 or not column:
                 return column
+            if encoding == 3:
+                rest, first, *falls = column
+                if pair_rank:
+                    falls = falls[: pair_rank - 1] + [
+                        nibble for pair in falls[pair_rank - 1 :] for nibble in (pair & 15, pair >> 4)
+                    ]
+                    assert not any(falls[topk - 1 :])
+                codes = [first - sum(falls[:rank]) for rank in range(topk)]
+                assert min(codes) >= 0 and 1 / 256 <= log_step <= 1
+                roots = [(code or 0.3) * log_step for code in (rest, *codes)]
+                weights = [root * root for root in roots]
+                total = 0.0
+                for weight in weights:
+                    total += weight
+                return [struct.unpack("<f", struct.pack("<f", weight / total))[0] for weight in weights[1:]]
             codes = [sum(column[1 : rank + 1]) for rank in range(topk)]
             assert codes[-1] <= 255
             weights = [math.exp(-log_step * code) if code <= 254 else 0.0 for code in codes]
@@ -225,7 +256,7 @@ def assert_agrees(frame: bytes, loaded: Reinforcements) -> None:
         assert (other["erase"] or (0, 0, 0, 0)) == tuple(own.erase[row].tolist())
 
 
-@pytest.mark.parametrize("encoding", ["log8", "float16", "float32"])
+@pytest.mark.parametrize("encoding", ["root8", "log8", "float16", "float32"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_second_reader_agrees(name: str, encoding: Any) -> None:
     stored, frame = record_of(name, encoding)
@@ -246,7 +277,7 @@ def test_second_reader_agrees(name: str, encoding: Any) -> None:
     view_size=st.tuples(st.integers(1, 400), st.integers(1, 400)),
     erased=st.sampled_from([0.0, 0.3, 1.0]),
     sharpness=st.floats(0, 12),
-    encoding=st.sampled_from(["log8", "float16", "float32"]),
+    encoding=st.sampled_from(["root8", "log8", "float16", "float32"]),
     log_step=st.floats(0.1, 1.0),
     group_rows=st.integers(1, 20),
 )

@@ -2,8 +2,9 @@
 #ifndef DALI_DR_CSRC_RECORD_ERROR_H_
 #define DALI_DR_CSRC_RECORD_ERROR_H_
 
-#include <sstream>
 #include <stdexcept>
+
+#include "message.h"
 
 namespace dali_dr::record {
 
@@ -15,9 +16,7 @@ class RecordError : public std::runtime_error {
 /// Throws RecordError with the parts, one after another, as its message.
 template <typename... Parts>
 [[noreturn, gnu::cold, gnu::noinline]] void Fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw RecordError(message.str());
+  throw RecordError(Message(parts...));
 }
 
 }  // namespace dali_dr::record

@@ -8,8 +8,16 @@
 
 #include "record/bytes.h"
 #include "record/header.h"
+#include "sanitizer.h"
 
 namespace dali_dr::record {
+namespace {
+
+// RFC 8878, section 3.1.1.1.1: the frame header descriptor follows the magic number.
+constexpr size_t kDescriptorAt = 4;
+constexpr uint8_t kChecksumFlag = 4;
+
+}  // namespace
 
 struct Frames::Context {
   ZSTD_DCtx* zstd = ZSTD_createDCtx();
@@ -29,6 +37,7 @@ Frames& Frames::operator=(Frames&&) noexcept = default;
 void Frames::Find(std::span<const uint8_t> member) {
   frames_.clear();
   content_ = 0;
+  have_checksums_ = true;
   auto rest = member;
   do {
     const unsigned long long size =  // NOLINT: zstd's type
@@ -43,6 +52,7 @@ void Frames::Find(std::span<const uint8_t> member) {
     if (ZSTD_isError(frame)) Fail("zstd frame of ", rest.size(), " bytes: ", ZSTD_getErrorName(frame));
     frames_.push_back({rest.first(frame), content_, static_cast<size_t>(size)});
     content_ += size;
+    have_checksums_ &= (rest[kDescriptorAt] & kChecksumFlag) != 0;
     rest = rest.subspan(frame);
   } while (!rest.empty() && frames_.size() <= kMaxViews);
   if (!rest.empty()) Fail("the member has more than ", frames_.size(), " zstd frames");
@@ -62,6 +72,7 @@ std::span<const uint8_t> Frames::Content(size_t number) {
     Fail("zstd frame of ", frame.bytes.size(), " bytes: ", ZSTD_getErrorName(written));
   if (written != frame.content_bytes)
     Fail("zstd frame holds ", written, " bytes, but its header says ", frame.content_bytes);
+  WrittenElsewhere(content, written);
   return {content, written};
 }
 

@@ -27,6 +27,8 @@ class Frames {
 
   size_t size() const { return frames_.size(); }     ///< how many there are
   size_t content_bytes() const { return content_; }  ///< of all of them, as they say themselves
+  /// Whether each carries a checksum of its content, which Content() verifies.
+  bool have_checksums() const { return have_checksums_; }
 
   /// Decompresses frame `number` < size(). Valid until the next Find(). Throws RecordError.
   std::span<const uint8_t> Content(size_t number);
@@ -42,6 +44,7 @@ class Frames {
   std::vector<Frame> frames_;
   std::unique_ptr<uint8_t[]> buffer_;
   size_t capacity_ = 0, content_ = 0;
+  bool have_checksums_ = false;
 };
 
 }  // namespace dali_dr::record

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "record/bytes.h"
+#include "record/root_probabilities.h"
 
 namespace dali_dr::record {
 namespace {
@@ -51,7 +52,9 @@ Group FindGroup(const Header& h, const Tables& t, uint32_t number, std::span<con
   const uint64_t predictions = uint64_t{g.rows} * h.topk;
   g.class_indices = columns.Take("class indices", predictions * t.class_index_bytes);
   constexpr uint64_t kProbabilityBytes[] = {4, 2, 1};  // by encoding
-  g.probabilities = columns.Take("probabilities", predictions * kProbabilityBytes[h.encoding]);
+  g.probabilities = columns.Take("probabilities", h.encoding == kRootCode
+                                                      ? uint64_t{g.rows} * RootColumns(h.topk, h.pair_rank)
+                                                      : predictions * kProbabilityBytes[h.encoding]);
   if (h.mixing) FindMix(h, t, &columns, &g);
   *end = columns.at();
   return g;

@@ -14,7 +14,11 @@ namespace {
 
 // Bits of the field `flags`.
 constexpr uint32_t kFlip = 1, kErase = 2, kWideClasses = 4, kMixing = 8, kWideWeights = 16, kDouble = 32,
-                   kPartnerClasses = 64, kAllFlags = 127;
+                   kPartnerClasses = 64, kPackedClasses = 128, kFirstFlags = 127;
+constexpr uint32_t kClassBitsAt = 24, kClassBits = 31;  // bits 24 to 28
+constexpr uint32_t kAllFlags = 255 | kClassBits << kClassBitsAt;
+
+constexpr float kMinRootStep = 1.0f / 256;  // code 255 must span 0 to 1
 
 void CheckRange(const char* name, uint32_t value, uint32_t low, uint32_t high) {
   if (value < low || value > high) Fail(name, " is ", value, ", want ", low, " to ", high);
@@ -32,18 +36,19 @@ uint32_t CheckMagic(std::span<const uint8_t> bytes) {
     Fail("record is ", bytes.size(), " bytes long, shorter than its header of ", kHeaderBytes);
   const uint8_t* head = bytes.data();
   if (std::memcmp(head, "drrc", 4) != 0) Fail("magic is not \"drrc\": this is not a reinforcement record");
-  if (const auto version = Load<uint16_t>(head + 4); version != 1)
-    Fail("record version is ", version, "; this reader knows version 1 only");
+  const auto version = Load<uint16_t>(head + 4);
+  if (version < kFirstVersion || version > kVersion)
+    Fail("record version is ", version, "; this reader knows versions ", kFirstVersion, " to ", kVersion);
   if (const auto header_bytes = Load<uint16_t>(head + 6); header_bytes != kHeaderBytes)
     Fail("header_bytes is ", header_bytes, ", want ", kHeaderBytes);
   const auto flags = Load<uint32_t>(head + 12);
-  if (flags & ~kAllFlags) Fail("flags are ", flags, ": unknown bits are set");
+  if (flags & ~(version > 1 ? kAllFlags : kFirstFlags)) Fail("flags are ", flags, ": unknown bits are set");
   if (flags & (kWideWeights | kDouble | kPartnerClasses) && !(flags & kMixing))
     Fail("flags are ", flags, ": bits 4 to 6 need MIXING");
   return flags;
 }
 
-void CheckFields(const Header& h, uint32_t flags, uint8_t reserved) {
+void CheckFields(const Header& h, uint32_t flags) {
   CheckRange("views", h.views, 1, kMaxViews);
   CheckRange("image_height", h.image_height, 1, kMaxSide);
   CheckRange("image_width", h.image_width, 1, kMaxSide);
@@ -53,16 +58,23 @@ void CheckFields(const Header& h, uint32_t flags, uint8_t reserved) {
   CheckTable("op_entries", h.op_entries, "num_ops", h.num_ops);
   CheckTable("class_entries", h.class_entries, "topk", h.topk);
   if (h.class_entries < h.topk) Fail("class_entries is ", h.class_entries, ", fewer than topk = ", h.topk);
-  CheckRange("probability_encoding", h.encoding, kFloat32, kLogCode);
-  if (reserved != 0 || (!h.mixing && h.partner_entries != 0))
-    Fail("reserved bytes 41 to 43 of the header are not zero");
+  CheckRange("probability_encoding", h.encoding, kFloat32, h.version > 1 ? kRootCode : kLogCode);
+  CheckRange("reserved byte 41 (pair_rank)", h.pair_rank, 0,
+             h.encoding == kRootCode && h.topk > 0 ? h.topk - 1 : 0);
+  const bool packed = flags & kPackedClasses;
+  if (packed != (h.class_bits > 0) || (packed && (h.topk == 0 || h.partner_classes)))
+    Fail("flags are ", flags, ": bits 24 to 28 and PACKED_CLASSES belong together, and to one class table");
+  if (!h.mixing && h.partner_entries != 0) Fail("reserved bytes 42 and 43 of the header are not zero");
+  if (h.partner_classes && h.topk == 0) Fail("flags are ", flags, ": PARTNER_CLASSES needs predictions");
   CheckRange("group_rows", h.group_rows, 1, h.views);
   if (h.pairs && h.views % 2) Fail("views is ", h.views, ", want an even number with DOUBLE");
   if (h.pairs && h.group_rows % 2) Fail("group_rows is ", h.group_rows, ", want an even number with DOUBLE");
+  if (h.encoding == kRootCode && !(h.log_step >= kMinRootStep && h.log_step <= 1))
+    Fail("log_step is ", h.log_step, ", want ", kMinRootStep, " to 1 with probability_encoding 3");
+  if (h.encoding == kRootCode) return;
   if (h.encoding == kLogCode ? !(h.log_step > 0 && std::isfinite(h.log_step)) : h.log_step != 0)
     Fail("log_step is ", h.log_step, " with probability_encoding ", unsigned{h.encoding},
          ": want finite and above 0 with encoding 2, else 0");
-  if (h.partner_classes && h.topk == 0) Fail("flags are ", flags, ": PARTNER_CLASSES needs predictions");
 }
 
 }  // namespace
@@ -71,6 +83,7 @@ Header ParseHeader(std::span<const uint8_t> bytes) {
   const uint32_t flags = CheckMagic(bytes);
   const uint8_t* head = bytes.data();
   Header h;
+  h.version = Load<uint16_t>(head + 4);
   h.record_bytes = Load<uint32_t>(head + 8);
   h.views = Load<uint32_t>(head + 16);
   h.image_height = Load<uint32_t>(head + 20);
@@ -82,6 +95,8 @@ Header ParseHeader(std::span<const uint8_t> bytes) {
   h.topk = Load<uint16_t>(head + 36);
   h.class_entries = Load<uint16_t>(head + 38);
   h.encoding = head[40];
+  h.pair_rank = head[41];
+  h.class_bits = flags >> kClassBitsAt & kClassBits;
   h.partner_entries = Load<uint16_t>(head + 42);
   h.log_step = Load<float>(head + 44);
   h.group_rows = Load<uint32_t>(head + 48);
@@ -91,7 +106,7 @@ Header ParseHeader(std::span<const uint8_t> bytes) {
   h.wide_weights = flags & kWideWeights;
   h.pairs = flags & kDouble;
   h.partner_classes = flags & kPartnerClasses;
-  CheckFields(h, flags, head[41]);
+  CheckFields(h, flags);
 
   h.class_bytes = flags & kWideClasses ? 4 : 2;
   h.op_index_bytes = h.op_entries > 256 ? 2 : 1;
@@ -118,7 +133,10 @@ Tables FindTables(const Header& h, std::span<const uint8_t> bytes) {
       Fail("class_entries is ", h.class_entries, ", but the class counts add up to ", total);
   }
   t.class_index_bytes = largest > 256 ? 2 : 1;
-  t.classes = columns.Take("classes", uint64_t{h.class_bytes} * h.class_entries);
+  if (h.class_bits > 0)
+    t.classes = columns.TakeBits("packed classes", uint64_t{h.class_bits} * h.class_entries);
+  else
+    t.classes = columns.Take("classes", uint64_t{h.class_bytes} * h.class_entries);
   t.op_ids = columns.Take("op ids", h.op_entries);
   t.op_magnitudes = columns.Take("op magnitudes", 4 * uint64_t{h.op_entries});
   t.partners = columns.Take("partner table", 4 * uint64_t{h.partner_entries});

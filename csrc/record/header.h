@@ -9,13 +9,16 @@
 namespace dali_dr::record {
 
 inline constexpr uint32_t kHeaderBytes = 52;
+inline constexpr uint32_t kFirstVersion = 1, kVersion = 2;  ///< that are read; what is written is the last
 
 inline constexpr uint32_t kMaxViews = 65536, kMaxSide = 65535;
+inline constexpr uint32_t kMaxClasses = uint32_t{1} << 31;  // class ids are below
 
-enum Encoding : uint8_t { kFloat32 = 0, kFloat16 = 1, kLogCode = 2 };  ///< of probabilities
+enum Encoding : uint8_t { kFloat32 = 0, kFloat16 = 1, kLogCode = 2, kRootCode = 3 };  ///< of probabilities
 
 /// The header's fields by their names in the schema, and what follows from them.
 struct Header {
+  uint32_t version = kVersion;
   uint32_t record_bytes = 0;
   uint32_t views = 0;  ///< N, rows of predictions
   uint32_t image_height = 0, image_width = 0;
@@ -25,7 +28,9 @@ struct Header {
   uint32_t partner_entries = 0;
   uint32_t group_rows = 1;
   uint8_t encoding = 0;
-  float log_step = 0;
+  uint32_t pair_rank = 0;   ///< from which on two falls of the root code share a byte; 0: none
+  uint32_t class_bits = 0;  ///< of a packed class id; 0: they are not packed
+  float log_step = 0;       ///< of the root code: its step
   bool flip = false, erase = false, mixing = false, wide_weights = false, pairs = false,
        partner_classes = false;
 

@@ -6,11 +6,17 @@
 
 namespace dali_dr::record {
 
-const Record& Reader::Open(std::span<const uint8_t> member) {
+const Record& Reader::Open(std::span<const uint8_t> member, uint32_t outputs) {
   record_.reset();
   frames_.Find(member);
   const std::span<const uint8_t> head = frames_.Content(0);
   Record record = Record::Parse(head);
+  // The version is known only now. One changed bit that clears the head's own flag leaves the version as it
+  // was.
+  if (record.version() >= 2 && !frames_.have_checksums())
+    Fail("a zstd frame has no checksum, but each one of a record of version ", record.version(),
+         " has: it is damaged");
+  record.LimitClasses(outputs);
   if (record.record_bytes() != frames_.content_bytes())
     Fail("record_bytes is ", record.record_bytes(), ", but the record is ", frames_.content_bytes(),
          " bytes long");

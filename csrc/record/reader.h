@@ -16,8 +16,9 @@ namespace dali_dr::record {
 class Reader {
  public:
   /// Opens the record in a member, which must be exactly the zstd frames of one record. It is valid, and
-  /// `member` must be, until the next call. Throws RecordError; then there is no record.
-  const Record& Open(std::span<const uint8_t> member);
+  /// `member` must be, until the next call. `outputs`: how many the teacher has; class ids that are
+  /// not below are refused when their row is read. Throws RecordError; then there is no record.
+  const Record& Open(std::span<const uint8_t> member, uint32_t outputs = kMaxClasses);
 
   /// Record::ReadView of the record that is open. Decompresses the row's group unless that was done before.
   void ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> ids, std::span<float> probs);

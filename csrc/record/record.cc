@@ -30,7 +30,7 @@ void Record::ReadView(uint32_t row, std::span<int32_t> view, std::span<int32_t> 
     throw std::invalid_argument("Record::ReadView: output spans do not fit the record");
   const Group& group = groups_[group_of(row)];
   if (group.rows == 0) throw std::logic_error("Record::ReadView: the row's group was not added");
-  ReadRow({header_, tables_, group}, row, view, ids, probs);
+  ReadRow({header_, tables_, group, classes_}, row, view, ids, probs);
 }
 
 }  // namespace dali_dr::record

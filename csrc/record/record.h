@@ -1,5 +1,5 @@
-// Reads reinforcement records, version 1. The byte layout is schemas/reinforcement-record.md; nothing else is
-// needed.
+// Reads reinforcement records, versions 1 and 2. The byte layout is schemas/reinforcement-record.md; nothing
+// else is needed.
 //
 // The bytes may come from anywhere: every length, count and index is checked before use, and what is wrong
 // comes out as one RecordError. Header and lengths are checked once, by Parse and AddGroup; values of a row
@@ -7,6 +7,7 @@
 #ifndef DALI_DR_CSRC_RECORD_RECORD_H_
 #define DALI_DR_CSRC_RECORD_RECORD_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -31,11 +32,15 @@ class Record {
   /// bytes. Throws RecordError.
   size_t AddGroup(uint32_t group, std::span<const uint8_t> bytes);
 
+  /// From now on, class ids that are not below `outputs`, the number of the teacher's, are refused.
+  void LimitClasses(uint32_t outputs) { classes_ = std::min(outputs, kMaxClasses); }
+
   /// As if group `group` < groups() had not been added.
   void DropGroup(uint32_t group) { groups_[group] = {}; }
 
   size_t head_bytes() const { return tables_.end; }               ///< of header and tables
   uint32_t record_bytes() const { return header_.record_bytes; }  ///< of the whole record, as the header says
+  uint32_t version() const { return header_.version; }            ///< of the format
   uint32_t groups() const { return static_cast<uint32_t>(groups_.size()); }
   bool has_group(uint32_t group) const { return groups_[group].rows > 0; }    ///< was added; group < groups()
   uint32_t group_of(uint32_t row) const { return row / header_.group_rows; }  ///< row < views()
@@ -65,6 +70,7 @@ class Record {
   Record() = default;
 
   Header header_;
+  uint32_t classes_ = kMaxClasses;  // ids are below
   Tables tables_;
   std::vector<Group> groups_;
 };

@@ -11,6 +11,7 @@
 #include "record/bytes.h"
 #include "record/crops.h"
 #include "record/log_probabilities.h"
+#include "record/root_probabilities.h"
 #include "view/layout.h"
 
 namespace dali_dr::record {
@@ -176,9 +177,13 @@ void ReadClasses(const Source& from, uint32_t at, uint32_t row, std::span<int32_
     const uint64_t bit = uint64_t{1} << (entry % 64);
     if (word & bit) Fail("view ", row, ": class entry ", entry, " of rank ", k, " occurs twice");
     word |= bit;
-    const uint32_t id =
-        h.partner_classes ? table[entry] : LoadUint(from.tables.classes, h.class_bytes, entry);
-    if (id > kMaxInt32) Fail("class id ", id, " of table entry ", entry, " does not fit int32");
+    const uint32_t id = h.partner_classes ? table[entry]
+                        : h.class_bits > 0
+                            ? LoadBits(from.tables.classes, uint64_t{entry} * h.class_bits, h.class_bits)
+                            : LoadUint(from.tables.classes, h.class_bytes, entry);
+    if (id >= from.classes)
+      Fail("view ", row, " has the class id ", id, ", but ids are below ", from.classes,
+           ": the record is of another data set, or damaged");
     ids[k] = static_cast<int32_t>(id);
   }
 }
@@ -188,6 +193,8 @@ void ReadProbabilities(const Source& from, uint32_t at, uint32_t row, std::span<
   const Group& g = from.group;
   if (h.encoding == kLogCode)
     return DecodeLogProbabilities(g.probabilities, g.rows, at, h.log_step, row, probs);
+  if (h.encoding == kRootCode)
+    return DecodeRootProbabilities(g.probabilities, g.rows, at, h.pair_rank, h.log_step, row, probs);
   float previous = 1;
   for (uint32_t k = 0; k < h.topk; ++k) {
     const uint64_t index = uint64_t{k} * g.rows + at;

@@ -15,6 +15,7 @@ struct Source {
   const Header& header;
   const Tables& tables;
   const Group& group;
+  uint32_t classes;  ///< class ids that are not below are refused
 };
 
 /// As Record::ReadView; `row` lies in the group, and the outputs have the sizes that it says.

@@ -29,12 +29,15 @@ struct RecordShape {
   uint32_t view_height = 224, view_width = 224;
   uint32_t num_ops = 2, op_entries = 37;
   uint32_t topk = 10, class_entries = 50;
-  uint32_t encoding = 2;  // 0 float32, 1 float16, 2 logarithmic code
+  uint32_t encoding = 2;    // 0 float32, 1 float16, 2 logarithmic code, 3 root code
+  uint32_t pair_rank = 0;   // with the root code: first rank of which two falls share a byte; 0: none
+  uint32_t class_bits = 0;  // of packed class ids; 0: they are not packed
   bool flip = true, erase = true, wide_classes = false;
-  float log_step = 0.15f;
+  float log_step = 0.15f, root_step = 0.0235f;
   // Mixing: entries of the partner table (0: the image itself), or -1 for none. Then also:
   int partners = -1;
   bool wide_weights = false, pairs = false, partner_classes = false;
+  uint32_t version = 2;
   uint32_t group_rows = 0;                  // 0: one group
   std::vector<uint32_t> partner_numbers{};  // of the partner table; empty: drawn
 };
@@ -141,11 +144,16 @@ class RecordMaker {
   }
 
   void PutClasses() {
-    const uint32_t spacing = s_.wide_classes ? 70000 : 65536 / std::max(1u, s_.class_entries);
+    const uint32_t below = s_.class_bits ? 1u << s_.class_bits : 65536;
+    const uint32_t spacing = s_.wide_classes ? 70000 : below / std::max(1u, s_.class_entries);
     for (uint32_t i = 0; i < s_.class_entries; ++i) {
       classes_[i] = (s_.class_entries - 1 - i) * spacing;
-      AppendUint(columns_, classes_[i], s_.wide_classes ? 4 : 2);
+      if (s_.class_bits)
+        PutBits(classes_[i], static_cast<int>(s_.class_bits));
+      else
+        AppendUint(columns_, classes_[i], s_.wide_classes ? 4 : 2);
     }
+    FlushBits();
   }
 
   // ---- Columns of bits and of boxes
@@ -202,7 +210,7 @@ class RecordMaker {
     PutOps(views, 10);
     if (s_.topk > 0) {
       PutClassIndices(first, last);
-      s_.encoding == 2 ? PutLogCodes(first, last) : PutProbabilities(first, last);
+      s_.encoding >= 2 ? PutCodes(first, last) : PutProbabilities(first, last);
     }
     if (s_.partners >= 0) PutMix(begin, end);
   }
@@ -279,11 +287,41 @@ class RecordMaker {
     return code;
   }
 
-  void PutLogCodes(uint32_t first, uint32_t last) {
+  /// Rest code, first code, falls or pairs of falls of one row, and in `probs` what they stand for.
+  std::vector<uint8_t> DrawRootCodes(std::vector<float>* probs) {
+    const double delta = s_.root_step;
+    const auto weight = [&](uint32_t c) {
+      const double root = c == 0 ? 0.3 * delta : c * delta;
+      return root * root;
+    };
+    uint32_t c = Below(8) ? 5 + Below(40) : Below(256);
+    std::vector<uint8_t> bytes = {static_cast<uint8_t>(Below(3) ? Below(20) : Below(256)),
+                                  static_cast<uint8_t>(c)};
+    std::vector<double> weights = {weight(c)};
+    double total = weight(bytes[0]) + weights[0];
+    for (uint32_t k = 1; k < s_.topk; ++k) {
+      const bool paired = s_.pair_rank > 0 && k >= s_.pair_rank;
+      const uint32_t fall = std::min({Below(4) ? Below(6) : Below(256), c, paired ? 15u : 255u});
+      c -= fall;
+      weights.push_back(weight(c));
+      total += weights.back();
+      if (paired && (k - s_.pair_rank) % 2)
+        bytes.back() = static_cast<uint8_t>(bytes.back() | fall << 4);
+      else
+        bytes.push_back(static_cast<uint8_t>(fall));
+    }
+    for (double w : weights) probs->push_back(static_cast<float>(w / total));
+    return bytes;
+  }
+
+  void PutCodes(uint32_t first, uint32_t last) {
     std::vector<std::vector<uint8_t>> codes;
-    for (uint32_t row = first; row < last; ++row) codes.push_back(DrawCodes(&made_.views[row].probs));
-    for (uint32_t k = 0; k < s_.topk; ++k)
-      for (const auto& code : codes) columns_.push_back(code[k]);
+    for (uint32_t row = first; row < last; ++row) {
+      auto* probs = &made_.views[row].probs;
+      codes.push_back(s_.encoding == 3 ? DrawRootCodes(probs) : DrawCodes(probs));
+    }
+    for (size_t column = 0; column < codes[0].size(); ++column)
+      for (const auto& code : codes) columns_.push_back(code[column]);
   }
 
   void PutProbabilities(uint32_t first, uint32_t last) {
@@ -373,22 +411,22 @@ class RecordMaker {
   void PutHeader(uint32_t group_rows) {
     Bytes& out = made_.bytes;
     for (char c : {'d', 'r', 'r', 'c'}) out.push_back(static_cast<uint8_t>(c));
-    AppendUint(out, 1, 2);
+    AppendUint(out, s_.version, 2);
     AppendUint(out, kHeaderBytes, 2);
     AppendUint(out, static_cast<uint32_t>(kHeaderBytes + columns_.size()), 4);
     AppendUint(out,
                (s_.flip ? 1 : 0) | (s_.erase ? 2 : 0) | (s_.wide_classes ? 4 : 0) |
                    (s_.partners >= 0 ? 8 : 0) | (s_.wide_weights ? 16 : 0) | (s_.pairs ? 32 : 0) |
-                   (s_.partner_classes ? 64 : 0),
+                   (s_.partner_classes ? 64 : 0) | (s_.class_bits ? 128 | s_.class_bits << 24 : 0),
                4);
     for (uint32_t value : {s_.views, s_.image_height, s_.image_width}) AppendUint(out, value, 4);
     for (uint32_t value :
          {s_.view_height, s_.view_width, s_.num_ops, s_.op_entries, s_.topk, s_.class_entries})
       AppendUint(out, value, 2);
     AppendUint(out, s_.encoding, 1);
-    AppendUint(out, 0, 1);
+    AppendUint(out, s_.pair_rank, 1);
     AppendUint(out, std::max(s_.partners, 0), 2);
-    Append(out, s_.encoding == 2 ? s_.log_step : 0.f);
+    Append(out, s_.encoding == 3 ? s_.root_step : s_.encoding == 2 ? s_.log_step : 0.f);
     AppendUint(out, group_rows, 4);
   }
 
@@ -411,9 +449,14 @@ inline MadeRecord MakeRecord(const RecordShape& shape, uint32_t seed) {
   return RecordMaker(shape, seed).Make();
 }
 
-inline Bytes Compress(const Bytes& content, int level = 3) {
-  Bytes frame(ZSTD_compressBound(content.size()));
-  const size_t size = ZSTD_compress(frame.data(), frame.size(), content.data(), content.size(), level);
+/// One zstd frame, with a checksum (records of version 2 have one, of version 1 need none).
+inline Bytes Compress(const Bytes& content, int level = 3, bool checksum = true) {
+  Bytes frame(ZSTD_compressBound(content.size()) + 4);
+  ZSTD_CCtx* context = ZSTD_createCCtx();
+  ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, checksum);
+  const size_t size = ZSTD_compress2(context, frame.data(), frame.size(), content.data(), content.size());
+  ZSTD_freeCCtx(context);
   if (ZSTD_isError(size)) throw std::runtime_error("ZSTD_compress failed");
   frame.resize(size);
   return frame;
@@ -421,13 +464,13 @@ inline Bytes Compress(const Bytes& content, int level = 3) {
 
 /// The member of a shard: a zstd frame for each of these lengths of the content, and one for what is left
 /// over.
-inline Bytes CompressFrames(const Bytes& content, const std::vector<size_t>& lengths) {
+inline Bytes CompressFrames(const Bytes& content, const std::vector<size_t>& lengths, bool checksums = true) {
   Bytes member;
   size_t at = 0;
   const auto add = [&](size_t end) {
     const Bytes frame = Compress(Bytes(content.begin() + static_cast<std::ptrdiff_t>(at),
                                        content.begin() + static_cast<std::ptrdiff_t>(end)),
-                                 1);
+                                 1, checksums);
     member.insert(member.end(), frame.begin(), frame.end());
     at = end;
   };
@@ -435,7 +478,9 @@ inline Bytes CompressFrames(const Bytes& content, const std::vector<size_t>& len
   if (at < content.size()) add(content.size());
   return member;
 }
-inline Bytes CompressFrames(const MadeRecord& made) { return CompressFrames(made.bytes, made.frames); }
+inline Bytes CompressFrames(const MadeRecord& made) {
+  return CompressFrames(made.bytes, made.frames, made.bytes[4] > 1);  // by version
+}
 
 }  // namespace dali_dr::testing
 

@@ -100,6 +100,34 @@ void TestFrameCuts() {
   Check(!Refusal([&] { Read(reader, record, 4); }).empty(), "a row of the bad group is refused");
 }
 
+/// Class ids are below the number of the teacher's outputs: only the rows with others are refused.
+void TestOutputs() {
+  for (const RecordShape& shape : AllShapes()) {
+    if (shape.topk == 0 || shape.views < 2) continue;
+    const MadeRecord made = MakeRecord(shape, 6);
+    const Bytes member = CompressFrames(made);
+    int32_t largest = 0;
+    for (const ExpectedView& view : made.views)
+      largest = std::max(largest, *std::max_element(view.ids.begin(), view.ids.end()));
+    const auto outputs = static_cast<uint32_t>(largest);
+    Reader reader;
+    for (const uint32_t limit : {outputs, outputs + 1, 0u, 1u << 31, 0xffffffffu}) {
+      const Record& record = reader.Open(member, limit);
+      for (uint32_t row = 0; row < shape.views; ++row) {
+        const auto& ids = made.views[row].ids;
+        const bool beyond = std::any_of(ids.begin(), ids.end(),
+                                        [&](int32_t id) { return static_cast<uint32_t>(id) >= limit; });
+        const std::string message = Refusal([&] { Read(reader, record, row); });
+        const std::string want = ", but ids are below " + std::to_string(limit);
+        Check(beyond ? message.find(want) != std::string::npos : message.empty(),
+              "ids with " + std::to_string(limit) + " outputs: " + message);
+      }
+    }
+    const Record& again = reader.Open(member);  // the limit was of that call
+    Check(Refusal([&] { Read(reader, again, 0); }).empty(), "ids without a limit");
+  }
+}
+
 /// Every call that a correct program does not make, and a group that is refused each time it is asked for.
 void TestMisuse() {
   RecordShape shape;
@@ -206,6 +234,7 @@ int main(int argc, char** argv) {
   using namespace dali_dr::record;
   TestFrames();
   TestFrameCuts();
+  TestOutputs();
   TestMisuse();
   TestMutations(argc > 1 ? std::atoi(argv[1]) : 200000);
   return dali_dr::testing::Verdict("record members");

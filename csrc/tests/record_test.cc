@@ -87,10 +87,12 @@ void TestHeader() {
   const Bytes& good = made.bytes;
   Check(RefusalOf(good).empty(), "the unchanged record is accepted");
   CheckRefused(With<uint8_t>(good, 0, 'D'), "magic", "magic");
-  CheckRefused(With<uint16_t>(good, 4, 2), "version is 2", "version");
+  CheckRefused(With<uint16_t>(good, 4, 3), "version is 3", "version");
   CheckRefused(With<uint16_t>(good, 6, 48), "header_bytes is 48", "header_bytes");
   CheckRefused(With<uint32_t>(good, 8, good.size() + 1), "record_bytes", "record_bytes");
-  for (uint32_t flags : {16u, 32u, 64u, 128u}) CheckRefused(With(good, 12, flags), "flags", "flags");
+  // MIXING's bits without it; PACKED_CLASSES without class_bits, and these without it
+  for (uint32_t flags : {16u, 32u, 64u, 128u, 256u, 6u << 24, 1u << 29})
+    CheckRefused(With(good, 12, flags), "flags", "flags");
   CheckRefused(With<uint32_t>(good, 12, 0x80000003), "flags", "flags");
   for (uint32_t views : {0u, 65537u, 0xffffffffu}) CheckRefused(With(good, 16, views), "views is", "views");
   for (size_t at : {20u, 24u})
@@ -104,7 +106,7 @@ void TestHeader() {
   CheckRefused(With<uint16_t>(good, 36, 0), "class_entries", "topk 0 with a table");
   CheckRefused(With<uint16_t>(good, 38, 0), "class_entries", "classes without a table");
   CheckRefused(With<uint16_t>(good, 38, 9), "fewer than topk", "class_entries below topk");
-  CheckRefused(With<uint8_t>(good, 40, 3), "probability_encoding is 3", "encoding");
+  CheckRefused(With<uint8_t>(good, 40, 4), "probability_encoding is 4", "encoding");
   for (size_t at : {41u, 42u, 43u}) CheckRefused(With<uint8_t>(good, at, 1), "reserved", "reserved");
   for (float step : {0.f, -1.f, std::nanf(""), INFINITY})
     CheckRefused(With(good, 44, step), "log_step", "log_step");
@@ -116,6 +118,12 @@ void TestHeader() {
   RecordShape plain;
   plain.encoding = 0;
   CheckRefused(With(MakeRecord(plain, 1).bytes, 44, 0.15f), "log_step", "log_step with encoding 0");
+  for (uint32_t flags : {128u, 128u | 6 << 24}) {  // what version 1 does not have
+    RecordShape old;
+    old.version = 1;
+    CheckRefused(With(MakeRecord(old, 7).bytes, 12, flags), "unknown bits", "flags of version 1");
+    CheckRefused(With<uint8_t>(MakeRecord(old, 7).bytes, 40, 3), "probability_encoding is 3", "version 1");
+  }
   // Larger counts than the columns: each makes the record too short.
   for (size_t at : {16u, 20u, 34u, 36u, 38u}) {
     Bytes larger = good;
@@ -211,6 +219,49 @@ void TestColumns() {
   CheckRefused(wide, "class id 2147483648", "class id above int32");
 }
 
+/// Header and columns of the root code; the codes are the last bytes.
+void TestRootCode() {
+  RecordShape shape;
+  shape.views = 7, shape.encoding = 3;
+  for (float step : {0.f, -0.1f, 0.0039f, 1.001f, std::nanf("")})
+    CheckRefused(With(MakeRecord(shape, 5).bytes, 44, step), "log_step", "step of the root code");
+  CheckRefused(With<uint8_t>(MakeRecord(shape, 5).bytes, 41, 10), "pair_rank", "pair_rank of K");
+  shape.topk = shape.class_entries = 0;
+  Check(RefusalOf(MakeRecord(shape, 5).bytes).empty(), "the root code of no classes");
+  CheckRefused(With<uint8_t>(MakeRecord(shape, 5).bytes, 41, 1), "pair_rank", "pair_rank without classes");
+
+  shape = RecordShape{};
+  shape.views = 7, shape.encoding = 3, shape.pair_rank = 5;  // 5 falls in 3 bytes
+  const Bytes good = MakeRecord(shape, 5).bytes;
+  Check(RefusalOf(good).empty(), "root codes are accepted");
+  const size_t codes = good.size() - size_t{7} * 9;
+  Bytes bad = With<uint8_t>(good, codes + 7 + 3, 4);  // the first code of view 3
+  for (size_t k = 1; k < 5; ++k) bad[codes + 7 * (k + 1) + 3] = 1;
+  for (size_t pair = 0; pair < 3; ++pair) bad[codes + 7 * (6 + pair) + 3] = 0;
+  Check(RefusalOf(bad).empty(), "codes that fall to 0");
+  CheckRefused(With<uint8_t>(bad, codes + 7 * 2 + 3, 5),
+               "view 3: probability code of rank 1 falls by 5 from 4", "fall of rank 1");
+  CheckRefused(With<uint8_t>(bad, codes + 7 * 6 + 3, 1), "rank 5 falls by 1 from 0", "low half of a byte");
+  CheckRefused(With<uint8_t>(bad, codes + 7 * 7 + 3, 16), "rank 8 falls by 1 from 0", "high half of a byte");
+  CheckRefused(With<uint8_t>(bad, codes + 7 * 8 + 3, 16), "view 3: unused bits of the last pair",
+               "half that is left over");
+}
+
+void TestPackedClasses() {
+  RecordShape shape;
+  shape.class_bits = 7, shape.class_entries = 25;  // 175 bits in 22 bytes
+  const Bytes good = MakeRecord(shape, 5).bytes;
+  Check(RefusalOf(good).empty(), "packed classes are accepted");
+  CheckRefused(With<uint8_t>(good, kHeaderBytes + 21, 0x80), "unused bits of the packed classes", "padding");
+  Bytes none = With<uint32_t>(good, 12, 3u | 128);
+  CheckRefused(none, "flags", "packed classes of no bits");
+  shape.topk = shape.class_entries = 0;
+  CheckRefused(MakeRecord(shape, 5).bytes, "flags", "packed classes without predictions");
+  shape = RecordShape{};
+  shape.partners = 3, shape.partner_classes = true, shape.class_entries = 48, shape.class_bits = 10;
+  CheckRefused(MakeRecord(shape, 4).bytes, "flags", "packed classes by partner");
+}
+
 /// One wrong value in each column of mixed views, whose offsets are counted from the end.
 void TestMixColumns() {
   RecordShape shape;
@@ -278,6 +329,8 @@ int main() {
   TestHeader();
   TestTruncations();
   TestColumns();
+  TestRootCode();
+  TestPackedClasses();
   TestMixColumns();
   return dali_dr::testing::Verdict("record");
 }

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dali_dr.record.checks import DAMAGED, refuse
+from dali_dr.record.checks import DAMAGED, check_rows, refuse
 from dali_dr.record.columns import ColumnReader, Columns, join_groups
-from dali_dr.record.frames import decompress, split
+from dali_dr.record.frames import check_checksums, decompress, split
 from dali_dr.record.labels import Reinforcements
 from dali_dr.record.layout import (
     DOUBLE,
     ENCODINGS,
     HEADER_BYTES,
+    LOG8,
     MIXING,
     PARTNER_CLASSES,
     Header,
@@ -34,7 +35,7 @@ class Record:
       reinforcements: the N views and their predictions, in stored order.
       image_height, image_width: source image in pixels, EXIF orientation not applied.
       view_size: (height, width) in pixels at which erase boxes and translations are given.
-      probabilities: how probabilities are stored: "log8", "float16" or "float32".
+      probabilities: how probabilities are stored: "root8", "log8", "float16" or "float32".
       log_step: nats per unit of the logarithmic code, as float32 holds it; 0 for the other encodings.
     """
 
@@ -46,15 +47,21 @@ class Record:
     log_step: float
 
 
-def decode(member: bytes) -> Record:
+def decode(member: bytes, *, num_outputs: int | None = None) -> Record:
     """The record in a member's zstd frames, checked for all that `Reinforcements.validate` checks but the sums.
+
+    Args:
+      member: the bytes of KEY.dr.zst.
+      num_outputs: of the teacher: class ids are below it; None: not known.
 
     Raises:
       RecordError: naming the field that is wrong, its value, and what to do. Bytes raise nothing else.
     """
-    parts = [decompress(frame) for frame in split(member)]
+    frames = split(member)
+    parts = [decompress(frame) for frame in frames]
     header = Header.read(parts[0])
     header.check(sum(map(len, parts)))
+    check_checksums(frames, header.version)
     header, head, columns = _take_columns(parts, header)
     tables = Tables.read(head, header)
     views = read_views(columns, header, tables)
@@ -66,13 +73,15 @@ def decode(member: bytes) -> Record:
         assert views.mix is not None
         views.mix.swapped[1::2] = True
     soft_ids = tables.class_ids(columns["class indices"], table_of)
+    if num_outputs is not None:
+        check_rows(soft_ids >= num_outputs, "class id", soft_ids, f"want below {num_outputs}, the teacher's outputs")
     return Record(
         Reinforcements.from_views(views, soft_ids, read_probabilities(columns, header)),
         header.image_height,
         header.image_width,
         header.view_size,
         ENCODINGS[header.probability_encoding],
-        header.log_step,
+        header.log_step if header.probability_encoding == LOG8 else 0.0,
     )
 
 

@@ -1,4 +1,4 @@
-"""The layout of a record, version 1: schemas/reinforcement-record.md as numbers and tables, said once."""
+"""The layout of a record, versions 1 and 2: schemas/reinforcement-record.md as numbers and tables, said once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any, Final, Literal, Self
 
 from dali_dr.augment.views import MAX_SIDE
 from dali_dr.record.checks import DAMAGED, UPDATE, refuse
+from dali_dr.record.rootprobs import MAX_ROOT_STEP, MIN_ROOT_STEP
 
-Probabilities = Literal["log8", "float16", "float32"]
-ENCODINGS: Final[tuple[Probabilities, ...]] = ("float32", "float16", "log8")  # by their number in the header
+Probabilities = Literal["root8", "log8", "float16", "float32"]
+ENCODINGS: Final[tuple[Probabilities, ...]] = ("float32", "float16", "log8", "root8")  # by their number in the header
 LOG8: Final = ENCODINGS.index("log8")
+ROOT8: Final = ENCODINGS.index("root8")  # since version 2
 
 MAGIC: Final = b"drrc"
-VERSION: Final = 1
+VERSION: Final = 2  # that is written
+FIRST_VERSION: Final = 1  # that is read
 HEADER_BYTES: Final = 52
 MAX_VIEWS: Final = 65536
 MAX_OPS: Final = 16
@@ -25,7 +28,10 @@ MAX_RECORD_BYTES: Final = 64 << 20
 WEIGHT_STEPS: Final = 1 << 16  # MixUp weights in two bytes are multiples of 1 / this
 
 FLIP, ERASE, WIDE_CLASSES, MIXING, WIDE_WEIGHTS, DOUBLE, PARTNER_CLASSES = (1 << bit for bit in range(7))
-_ALL_FLAGS: Final = 127
+PACKED_CLASSES: Final = 128  # since version 2
+CLASS_BITS_AT: Final = 24  # bits 24 to 28 of the flags: bits of a packed class id
+_FIRST_FLAGS: Final = 127  # of version 1
+_ALL_FLAGS: Final = 255 | 31 << CLASS_BITS_AT
 
 
 def narrow(value: int, limit: int) -> str:
@@ -62,7 +68,7 @@ class Header:
     topk: int
     class_entries: int
     probability_encoding: int
-    reserved: int = 0
+    pair_rank: int = 0
     partner_entries: int
     log_step: float
     group_rows: int
@@ -84,12 +90,12 @@ class Header:
         """RecordError for the first field that the schema refuses; ``available``: the record's bytes."""
         if self.magic != MAGIC:
             refuse("magic", repr(self.magic), f"want {MAGIC!r}: this is not a reinforcement record")
-        log8 = self.probability_encoding == LOG8
+        log8, root8 = self.probability_encoding == LOG8, self.probability_encoding == ROOT8
+        step = (sys.float_info.min, sys.float_info.max) if log8 else (MIN_ROOT_STEP, MAX_ROOT_STEP) if root8 else (0, 0)
         for name, low, high, advice in (
-            ("version", VERSION, VERSION, UPDATE),
+            ("version", FIRST_VERSION, VERSION, UPDATE),
             ("header_bytes", HEADER_BYTES, HEADER_BYTES, UPDATE),
-            ("flags", 0, _ALL_FLAGS, UPDATE),
-            ("probability_encoding", 0, len(ENCODINGS) - 1, UPDATE),
+            ("probability_encoding", 0, ROOT8 if self.version > 1 else LOG8, UPDATE),
             ("record_bytes", available, available, DAMAGED),
             ("views", 1, MAX_VIEWS, DAMAGED),
             ("image_height", 1, MAX_SIDE, DAMAGED),
@@ -99,14 +105,19 @@ class Header:
             ("num_ops", 0, MAX_OPS, DAMAGED),
             ("op_entries", min(self.num_ops, 1), MAX_ENTRIES * min(self.num_ops, 1), DAMAGED),
             ("class_entries", self.topk, MAX_ENTRIES * min(self.topk, 1), DAMAGED),
-            ("reserved", 0, 0, UPDATE),
+            ("pair_rank", 0, max(self.topk - 1, 0) if root8 else 0, UPDATE),
             ("partner_entries", 0, MAX_ENTRIES * bool(self.flags & MIXING), UPDATE),
             ("group_rows", 1, self.views, DAMAGED),
-            ("log_step", sys.float_info.min if log8 else 0, sys.float_info.max if log8 else 0, DAMAGED),
+            ("log_step", *step, DAMAGED),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 refuse(name, value, f"want {low}" + (f"..{high}" if low != high else "") + f": {advice}")
+        if self.flags & ~(_ALL_FLAGS if self.version > 1 else _FIRST_FLAGS):
+            refuse("flags", self.flags, f"want no unknown bits: {UPDATE}")
+        packed = bool(self.flags & PACKED_CLASSES)
+        if packed != bool(self.class_bits) or (packed and (not self.topk or self.flags & PARTNER_CLASSES)):
+            refuse("flags", self.flags, f"want bits 24 to 28 with PACKED_CLASSES, of one class table: {DAMAGED}")
         if self.flags & (WIDE_WEIGHTS | DOUBLE | PARTNER_CLASSES) and not self.flags & MIXING:
             refuse("flags", self.flags, f"want bits 4 to 6 with MIXING only: {UPDATE}")
         if self.flags & PARTNER_CLASSES and not self.topk:
@@ -142,6 +153,10 @@ class Header:
         return self.partner_entries + 1
 
     @property
+    def class_bits(self) -> int:
+        return self.flags >> CLASS_BITS_AT & 31
+
+    @property
     def class_bytes(self) -> int:
         return 4 if self.flags & WIDE_CLASSES else 2
 
@@ -163,7 +178,14 @@ class Header:
 
     @property
     def probability_type(self) -> str:
-        return ("<f4", "<f2", "u1")[self.probability_encoding]
+        return ("<f4", "<f2", "u1", "u1")[self.probability_encoding]
+
+    @property
+    def probability_width(self) -> int:
+        """Elements per row: one for each rank, but for the root code."""
+        if self.probability_encoding != ROOT8 or not self.topk:
+            return self.topk
+        return self.pair_rank + 1 + (self.topk - self.pair_rank + 1) // 2 if self.pair_rank else self.topk + 1
 
     @property
     def weight_type(self) -> str:
@@ -213,7 +235,8 @@ BIT: Final = "bit"
 _HEAD: Final = (
     Column("class counts", "<u2", 1, "class_tables", flag=PARTNER_CLASSES),
     Column("class gaps", "u1", "class_bytes", "class_entries", by_rank=True, flag=PARTNER_CLASSES),
-    Column("classes", "class_type", 1, "class_entries", unless=PARTNER_CLASSES),
+    Column("classes", "class_type", 1, "class_entries", unless=PARTNER_CLASSES | PACKED_CLASSES),
+    Column("packed classes", BIT, "class_bits", "class_entries", flag=PACKED_CLASSES),
     Column("op ids", "u1", 1, "op_entries"),
     Column("op magnitudes", "<f4", 1, "op_entries"),
     Column("partner table", "<u4", 1, "partner_entries"),
@@ -225,7 +248,7 @@ _GROUP: Final = (
     Column("erase boxes", "edge_type", 4, "erased", flag=ERASE),
     Column("ops", "op_index_type", "num_ops", "views", by_rank=True),
     Column("class indices", "class_index_type", "topk", "rows", by_rank=True),
-    Column("probabilities", "probability_type", "topk", "rows", by_rank=True),
+    Column("probabilities", "probability_type", "probability_width", "rows", by_rank=True),
     Column("partnered", BIT, 1, "views", flag=MIXING),
     Column("mixups", BIT, 1, "partnered", flag=MIXING),
     Column("cutmixes", BIT, 1, "partnered", flag=MIXING),

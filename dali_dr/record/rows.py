@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_dr.augment.views import Views
-from dali_dr.record import logprobs
+from dali_dr.record import logprobs, rootprobs
 from dali_dr.record.boxes import crops_from_bits, crops_to_bits, place_boxes
 from dali_dr.record.checks import check_rows
 from dali_dr.record.columns import Columns
-from dali_dr.record.layout import ERASE, FLIP, LOG8, Header
+from dali_dr.record.layout import ERASE, FLIP, LOG8, ROOT8, Header
 from dali_dr.record.tables import Tables
 
 
@@ -37,8 +37,11 @@ def write_predictions(
     probs: npt.NDArray[np.float32], class_index: npt.NDArray[np.integer[Any]], header: Header
 ) -> Columns:
     """The columns of predictions: probabilities (rows, K) and the places of their classes in the class table."""
-    log8 = header.probability_encoding == LOG8
-    values: npt.NDArray[Any] = logprobs.to_codes(probs, header.log_step) if log8 else probs
+    values: npt.NDArray[Any] = probs
+    if header.probability_encoding == LOG8:
+        values = logprobs.to_codes(probs, header.log_step)
+    elif header.probability_encoding == ROOT8:
+        values = rootprobs.pack(rootprobs.to_codes(probs, header.log_step), header.pair_rank)
     return {"class indices": class_index, "probabilities": values}
 
 
@@ -57,6 +60,8 @@ def read_probabilities(columns: Columns, header: Header) -> npt.NDArray[np.float
     stored = columns["probabilities"]
     if header.probability_encoding == LOG8 and header.topk:
         return logprobs.from_codes(stored, header.log_step)
+    if header.probability_encoding == ROOT8 and header.topk:
+        return rootprobs.from_codes(rootprobs.unpack(stored, header.pair_rank, header.topk), header.log_step)
     probs = np.ascontiguousarray(stored.astype(np.float32))
     check_rows(~((probs >= 0) & (probs <= 1)), "probabilities", probs, "want numbers in 0..1")
     check_rows(probs[:, 1:] > probs[:, :-1], "probabilities", probs, "want them falling")

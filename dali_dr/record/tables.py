@@ -13,7 +13,7 @@ from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Mix, Views
 from dali_dr.record.checks import DAMAGED, check_rows, refuse
 from dali_dr.record.columns import Columns
 from dali_dr.record.labels import repeats
-from dali_dr.record.layout import MAX_ENTRIES, PARTNER_CLASSES, WIDE_CLASSES, Header
+from dali_dr.record.layout import CLASS_BITS_AT, MAX_ENTRIES, PACKED_CLASSES, PARTNER_CLASSES, WIDE_CLASSES, Header
 
 _INT32_MAX = np.iinfo(np.int32).max
 
@@ -36,7 +36,11 @@ def write_classes(ids: npt.NDArray[np.int32], mix: Mix | None) -> tuple[int, Col
         counts, gaps, index = grouped
         gap_bytes = gaps.astype("<u4").view(np.uint8).reshape(-1, 4)[:, : 4 if flags else 2]
         return flags | PARTNER_CLASSES, {"class counts": counts, "class gaps": gap_bytes}, index
-    return flags, {"classes": classes}, index
+    if not len(classes):
+        return flags, {"classes": classes}, index
+    width = max(int(classes.max()).bit_length(), 1)
+    bits = np.unpackbits(classes.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")[:, :width]
+    return PACKED_CLASSES | width << CLASS_BITS_AT, {"packed classes": bits}, index
 
 
 def _most_frequent_first(ids: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.intp]]:
@@ -133,7 +137,8 @@ class Tables:
             starts = np.concatenate([[0], np.cumsum(head["class counts"], dtype=np.int64)])
             classes = _from_gaps(starts, head["class gaps"])
         else:
-            starts, classes = np.array([0, header.class_entries]), head["classes"]
+            starts = np.array([0, header.class_entries])
+            classes = _from_bits(head["packed classes"]) if header.flags & PACKED_CLASSES else head["classes"]
         check_rows(classes > _INT32_MAX, "class id", classes, "want below 2**31")
         if not by_partner:
             check_rows(repeats(classes[None]), "class table", classes[None], "want distinct ids")
@@ -157,6 +162,11 @@ class Tables:
         """Operations and magnitudes, of the shape of ``index``: (views, n)."""
         check_rows(index >= len(self.op_ids), "operation table entries", index, f"want below {len(self.op_ids)}")
         return self.op_ids[index], self.op_magnitudes[index]
+
+
+def _from_bits(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The classes (entries,) of bits (entries, at most 31), lowest first."""
+    return bits.astype(np.int64) @ (np.int64(1) << np.arange(bits.shape[1], dtype=np.int64))
 
 
 def _from_gaps(starts: npt.NDArray[np.int64], gap_bytes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -149,6 +149,7 @@ setup(
         "numpy>=1.26",
         "webdataset>=1.0",
         "zstandard>=0.22",
+        "google-crc32c>=1.5",
         "pillow>=13",  # the reference arithmetic: 13 changed the order of the passes of a resize (docs/design.md)
         "tqdm>=4.66",
         "jsonschema>=4.20",

@@ -1,9 +1,12 @@
-"""Memory and time of opening a data set of 1.28 M samples (synthetic: sparse tars, a true index and manifest).
+"""Memory and time of opening and using a data set of 1.28 M samples (synthetic: sparse tars, a true index and manifest).
 
     python bench/index_open.py [--samples 1281167] [--dir DIR] [--json FILE]
 
-Every measurement is a fresh process; memory is what opening adds to a process that has imported dali_dr, from
-/proc/self/smaps_rollup: `private` is its own, `resident` includes mapped pages of index.bin, which all processes share.
+Every measurement is a fresh process; memory is what is added to a process that has imported dali_dr, from
+/proc/self/smaps_rollup: `private` is its own, `resident` includes pages that other processes share. `open` is
+`Dataset(folder)`, `used` after keys, labels and all entries were read, `operator` after the C++ reader has opened the
+index as well (fn.dr.read, in a pipeline that is built; without the plugin it is
+left out; DALI's own memory is part of it). Bar: `open_s` + `operator_s` at most 0.5 s, `total_private_mb` at most 100 MB.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.shards.dataset import Dataset
-from dali_dr.shards.index import ENTRY, IndexedFile, SampleTable
-from dali_dr.shards.manifest import Manifest, ShardInfo
+from dali_dr.shards.facts import ShardFacts
+from dali_dr.shards.index import IndexedFile, SampleTable
+from dali_dr.shards.manifest import Manifest
 
 PER_SHARD = 1000
 IMAGE_BYTES, RECORD_BYTES = 110_000, 6_000  # about ImageNet's mean, and 400 views at 15 bytes
@@ -41,14 +45,20 @@ def make(folder: Path, samples: int) -> None:
         name, size = f"shard-{number:06d}.tar", count * SAMPLE_BLOCKS * 512 + 10240
         with (folder / name).open("wb") as file:
             file.truncate(size)
-        entries = np.zeros(count, ENTRY)
-        entries["image_block"] = np.arange(count) * SAMPLE_BLOCKS + 1
-        entries["image_bytes"], entries["record_bytes"] = IMAGE_BYTES, RECORD_BYTES
-        entries["record_block"] = entries["image_block"] + 220
-        entries["label"] = np.arange(first, first + count) % 1000
-        keys = (f"n{i % 1000:08d}/n{i % 1000:08d}_{i}" for i in range(first, first + count))  # as long as ImageNet's
-        table.add_file(IndexedFile(name, size), keys, entries)
-        shards.append(ShardInfo(name, count, size, f"{number:064x}"))
+        at = range(1, count * SAMPLE_BLOCKS, SAMPLE_BLOCKS)
+        facts = ShardFacts(
+            name,
+            size,
+            f"{number:064x}",
+            keys=[f"n{i % 1000:08d}/n{i % 1000:08d}_{i}" for i in range(first, first + count)],  # as long as ImageNet's
+            labels=[i % 1000 for i in range(first, first + count)],
+            images=[(block, IMAGE_BYTES) for block in at],
+            records=[(block + 220, RECORD_BYTES) for block in at],
+            sizes=[(375, 500)] * count,
+            crcs=list(range(count)),
+        )
+        table.add_file(IndexedFile(name, size), facts.keys, facts.entries())
+        shards.append(facts.info)
     table.write(folder / "index.bin", 1000)
     draft = Manifest(1000, spec=AugmentationSpec.preset("rrc+ra+re"), probabilities="log8", log_step=0.15)
     dataclasses.replace(draft, shards=tuple(shards), views_min=400, views_max=400, topk=10).save(folder)
@@ -82,12 +92,41 @@ def measure(folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     data.labels.sum()
     result["labels_ms"] = (time.perf_counter() - start) * 1e3
-    touched = memory()
-    for name, after in (("open", opened), ("touched", touched)):
+    start = time.perf_counter()
+    for at in range(0, len(data), 10_000):
+        data.index.entries_of(at, min(len(data), at + 10_000))["image_bytes"].sum()
+    result["entries_s"] = time.perf_counter() - start
+    used = memory()
+    moments = {"open": opened, "used": used}
+    seconds = operator(data)
+    if seconds is not None:
+        result["operator_s"], moments["total"] = seconds, memory()
+    for name, after in moments.items():
         for kind in ("resident", "private"):
             result[f"{name}_{kind}_mb"] = (after[kind] - before[kind]) / 1e6
-    result["process_mb"] = touched["resident"] / 1e6
+    result["process_mb"] = memory()["resident"] / 1e6
     return result
+
+
+def operator(data: Dataset) -> float | None:
+    """Seconds until fn.dr.read has opened the index of ``data`` in this process; None without the plugin."""
+    from dali_dr._plugin import load
+    from dali_dr.errors import PluginError
+
+    try:
+        load()
+    except PluginError as error:
+        print(f"without the operator: {error}", file=sys.stderr)
+        return None
+    from nvidia.dali import Pipeline, fn
+
+    graph = Pipeline(batch_size=1, num_threads=1, device_id=None)
+    with graph:
+        numbers = [fn.external_source([[np.array(0, dtype)]], cycle=True) for dtype in (np.int64, np.int32)]
+        graph.set_outputs(*fn.dr.read(*numbers, index=str(data.index_path)))
+    start = time.perf_counter()
+    graph.build()
+    return time.perf_counter() - start
 
 
 def main() -> None:

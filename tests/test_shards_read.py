@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pickle
 import random
@@ -12,18 +13,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_shards_write import CLASSES, SPEC, contents, sample, write
 
+from dali_dr.cli import main
 from dali_dr.errors import ShardError
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index import ENTRY, IndexedFile, SampleIndex, SampleTable
+from dali_dr.shards.index_layout import STORED_2
 from dali_dr.shards.manifest import Manifest, ShardInfo, library_versions
 from dali_dr.shards.tar import header
 from dali_dr.shards.verify import verify
+
+STORED = ("image_block", "image_bytes", "record_block", "record_bytes", "label", "image_height", "image_width")
 
 
 @pytest.fixture(scope="module")
@@ -69,51 +75,91 @@ def test_index_holds_what_was_added(
 ) -> None:
     """Read back by an independent reader, written from the layout with struct alone."""
     path = tmp_path_factory.mktemp("index") / "index.bin"
-    rng = random.Random(0)
-    table, expected = SampleTable(), []
+    rng = random.Random(len(files))
+    crcs, sidecar = rng.random() < 0.5, rng.random() < 0.5
+    image_tars = [IndexedFile("../é.tar", 2**40), IndexedFile("/b.tar", 5)] if sidecar else []
+    table, expected, first = SampleTable(image_tars, image_crcs=crcs), [], []
     for number, (keys, name) in enumerate(files):
         rows = np.zeros(len(keys), ENTRY)
+        first.append(len(expected))
         for row, key in zip(rows, keys, strict=True):
-            row["image_block"], row["image_bytes"], row["label"] = (rng.randrange(2**31) for _ in range(3))
-            row["record_block"], row["record_bytes"] = rng.randrange(2**32), rng.randrange(2**32)
-            expected.append((key, (number, *row.tolist()[1:3], number, *row.tolist()[4:])))
+            values = [rng.randrange(2**32) for _ in range(4)]
+            row["image_block"], row["image_bytes"], row["record_block"], row["record_bytes"] = values
+            row["label"], row["image_crc"] = rng.randrange(77), rng.randrange(2**32)
+            row["image_height"], row["image_width"] = rng.randrange(1, 2**16), rng.randrange(1, 2**16)
+            row["image_file"] = rng.randrange(2) if sidecar else 9
+            image_file = len(files) + int(row["image_file"]) if sidecar else number
+            stored = (*values, *(int(row[name]) for name in ("label", "image_height", "image_width")))
+            expected.append((key, stored, int(row["image_crc"]) * crcs, image_file, number))
         table.add_file(IndexedFile(name, number + 10), keys, rows)
-    table.write(path, 77)
+    table.write(path, 77, 99)
     data = path.read_bytes()
-    magic, version, header, samples, classes, count, flags, table_bytes, key_bytes, zero = struct.unpack_from(
-        "<8sIIQQIIQQQ", data
+    magic, version, header, samples, classes, outputs, count, flags, table_bytes, key_bytes, checksum, zero = (
+        struct.unpack_from("<8sIIQIIIIQQII", data)
     )
-    assert (magic, version, header, flags, zero, classes) == (b"DDRINDEX", 1, 64, 0, 0, 77)
-    assert samples == len(expected) and count == len(files)
-    at = 64 + 28 * samples
+    assert (magic, version, header, zero, classes, outputs) == (b"DDRINDEX", 2, 64, 0, 77, 99)
+    assert (samples, count, flags) == (len(expected), len(files) + len(image_tars), crcs + 2 * sidecar)
+    assert checksum == crc32c(data[:56] + bytes(4) + data[60:])
+    at = 64 + 24 * samples
+    found_crcs = struct.unpack_from(f"<{samples}I", data, at) if crcs else [0] * samples
+    at += 4 * samples * crcs
+    image_files = struct.unpack_from(f"<{samples}I", data, at) if sidecar else [number for *_, number in expected]
+    at += 4 * samples * sidecar
+    assert data[at : at + -at % 8] == bytes(-at % 8)
     at += -at % 8
     offsets = struct.unpack_from(f"<{samples + 1}Q", data, at)
     blob = at + 8 * (samples + 1)
     found = [
         (
             data[blob + offsets[i] : blob + offsets[i + 1]].decode(),
-            struct.unpack_from("<IIIIIIi", data, 64 + 28 * i),
+            struct.unpack_from("<IIIIiHH", data, 64 + 24 * i),
+            found_crcs[i],
+            image_files[i],
         )
         for i in range(samples)
     ]
-    assert found == expected and offsets[-1] == key_bytes
+    assert found == [one[:-1] for one in expected] and offsets[0] == 0 and offsets[-1] == key_bytes
     at = blob + key_bytes
     assert len(data) == at + table_bytes
-    for number, (_, name) in enumerate(files):
-        size, length = struct.unpack_from("<QH", data, at)
-        assert (size, data[at + 10 : at + 10 + length].decode()) == (number + 10, name)
-        at += 10 + length
+    names = [IndexedFile(name, number + 10) for number, (_, name) in enumerate(files)] + image_tars
+    for file, start in zip(names, [*first, *([samples] * len(image_tars))], strict=True):
+        size, begin, length = struct.unpack_from("<QQH", data, at)
+        assert (size, begin, data[at + 18 : at + 18 + length].decode()) == (file.size, start, file.name)
+        at += 18 + length
     index = SampleIndex(path)
-    assert list(index.keys) == [key for key, _ in expected]
-    assert index.entries.tolist() == [entry for _, entry in expected]
-    assert [file.name for file in index.files] == [name for _, name in files]
+    assert list(index.keys) == [key for key, *_ in expected] and index.labels.tolist() == [e[1][4] for e in expected]
+    for entry, (_, stored, crc, image_file, record_file) in zip(index.entries, expected, strict=True):
+        assert tuple(entry[list(STORED)].tolist()) == stored
+        assert (entry["image_crc"], entry["image_file"], entry["record_file"]) == (crc, image_file, record_file)
+    assert index.files == tuple(names) and (index.num_classes, index.num_outputs, index.version) == (77, 99, 2)
+    assert (index.has_crcs, index.has_sizes) == (crcs, True)
+
+
+def crc32c(data: bytes) -> int:
+    """Bit by bit, from the definition."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ 0x82F63B78 * (value & 1)
+    return value ^ 0xFFFFFFFF
+
+
+def test_the_checksum_is_crc32c() -> None:
+    assert crc32c(b"123456789") == google_crc32c.value(b"123456789") == 0xE3069283
+
+
+def rows_of(count: int) -> np.ndarray:
+    rows = np.zeros(count, ENTRY)
+    rows["image_height"] = rows["image_width"] = 1
+    return rows
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=5), unique=True), st.text("ab", max_size=5))
 @settings(deadline=None)
 def test_find_agrees_with_a_list(tmp_path_factory: pytest.TempPathFactory, keys: list[str], other: str) -> None:
     table = SampleTable()
-    table.add_file(IndexedFile("f", 0), keys, np.zeros(len(keys), ENTRY))
+    table.add_file(IndexedFile("f", 0), keys, rows_of(len(keys)))
     path = tmp_path_factory.mktemp("find") / "index.bin"
     table.write(path, 1)
     index = SampleIndex(path)
@@ -132,7 +178,9 @@ def test_find_agrees_with_a_list(tmp_path_factory: pytest.TempPathFactory, keys:
             index.keys[outside]
 
 
-def test_damaged_indices_raise_shard_errors_only(original: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sealed", [False, True])
+def test_damaged_indices_raise_shard_errors_only(original: Path, tmp_path: Path, sealed: bool) -> None:
+    """With the checksum of what they were, every one is refused; with their own, no lie of theirs is more than that."""
     good = (original / "index.bin").read_bytes()
     rng = random.Random(5)
     path = tmp_path / "index.bin"
@@ -142,13 +190,17 @@ def test_damaged_indices_raise_shard_errors_only(original: Path, tmp_path: Path)
         for _ in range(rng.randrange(1, 4) if bad else 0):
             place = rng.randrange(min(len(bad), rng.choice([64, len(bad)])))
             bad[place] = rng.randrange(256)
-        path.unlink(missing_ok=True)  # never truncate what may be mapped
+        if sealed and len(bad) > 64:
+            bad[56:60] = struct.pack("<I", google_crc32c.value(bytes(bad[:56] + bytes(4) + bad[60:])))
+        elif bytes(bad) == good:
+            continue
         path.write_bytes(bad)
         try:
             index = SampleIndex(path)
             for number in range(len(index)):
                 index.entry(number)
                 index.key(number)
+            assert sealed
         except ShardError as error:
             refused += 1
             assert str(path) in str(error), attempt
@@ -158,7 +210,7 @@ def test_damaged_indices_raise_shard_errors_only(original: Path, tmp_path: Path)
 def test_a_missing_damaged_or_stale_index_is_rebuilt(original: Path, folder: Path) -> None:
     good = (original / "index.bin").read_bytes()
     other = SampleTable()
-    other.add_file(IndexedFile("shard-000000.tar", 5), ["x"], np.zeros(1, ENTRY))
+    other.add_file(IndexedFile("shard-000000.tar", 5), ["x"], rows_of(1))
     for damage in (
         lambda path: path.unlink(),
         lambda path: path.write_bytes(b""),
@@ -166,7 +218,11 @@ def test_a_missing_damaged_or_stale_index_is_rebuilt(original: Path, folder: Pat
         lambda path: other.write(path, CLASSES),
     ):
         damage(folder / "index.bin")
-        assert Dataset(folder).image(7) == Dataset(original).image(7)
+        dataset = Dataset(folder)
+        assert dataset.image(7) == Dataset(original).image(7)
+        assert dataset.image_size(7) == Dataset(original).image_size(7) and not dataset.index.has_crcs
+        assert verify(folder, progress=False).problems == []
+        assert main(["index", "--full", "--quiet", str(folder)]) == 0
         assert (folder / "index.bin").read_bytes() == good
 
 
@@ -245,7 +301,8 @@ def _set(*path: Any) -> Callable[[Any], None]:
 
 
 BAD_MANIFESTS = {
-    "version": (_set("format_version", 2), r"format_version is 2, this dali_dr reads 1"),
+    "version": (_set("format_version", 3), r"format_version is 3, this dali_dr reads 1 and 2"),
+    "version of no number": (_set("format_version", True), r"format_version is True"),
     "no version": (lambda data: data.pop("format_version"), "format_version is None"),
     "no shards": (lambda data: data.pop("shards"), "'shards' is a required property"),
     "unknown member": (_set("shard", 1), "shard"),
@@ -270,6 +327,11 @@ def test_a_wrong_manifest_is_refused_on_read(case: str, folder: Path) -> None:
     data = json.loads((folder / "dataset.json").read_text())
     change(data)
     (folder / "dataset.json").write_text(json.dumps(data))
+    if "version" not in case:
+        with pytest.raises(ShardError, match=r"dataset\.json: its checksum is .* `dali-dr seal`"):
+            Dataset(folder)
+        assert main(["seal", str(folder)]) == 1
+        seal(folder)
     with pytest.raises(ShardError, match=message) as caught:
         Dataset(folder)
     assert str(folder / "dataset.json") in str(caught.value)
@@ -310,14 +372,25 @@ def _edit(*path: Any) -> Callable[[Path], None]:
         data = json.loads((folder / "dataset.json").read_text())
         _set(*path)(data)
         (folder / "dataset.json").write_text(json.dumps(data))
+        seal(folder)
 
     return change
+
+
+def seal(folder: Path) -> None:
+    """The right checksum, whatever the rest says."""
+    data = json.loads((folder / "dataset.json").read_text())
+    data.pop("checksum", None)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    data["checksum"] = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    (folder / "dataset.json").write_text(json.dumps(data))
 
 
 def _edit_index(column: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         data = bytearray((folder / "index.bin").read_bytes())
-        np.frombuffer(data, ENTRY, 25, 64)[column][11] ^= 1
+        np.frombuffer(data, STORED_2, 25, 64)[column][11] ^= 1
+        data[56:60] = struct.pack("<I", google_crc32c.value(bytes(data[:56] + bytes(4) + data[60:])))
         (folder / "index.bin").write_bytes(data)
 
     return change
@@ -341,11 +414,13 @@ DAMAGE = {
     "no idx": (lambda folder: (folder / "shard-000000.idx").unlink(), ["shard-000000.idx: missing"]),
     "label in index": (_edit_index("label"), ["index.bin: its samples of shard-000001.tar"]),
     "place in index": (_edit_index("record_block"), ["index.bin: its samples of shard-000001.tar"]),
+    "size in index": (_edit_index("image_width"), ["index.bin: its samples of shard-000001.tar"]),
+    "index": (_flip("index.bin", lambda d: 900), ["index.bin: not a sample index: its checksum is"]),
     "no index": (lambda folder: (folder / "index.bin").unlink(), ["index.bin"]),
     "topk": (_edit("topk", 4), ["has the K 3, dataset.json says 4"]),
     "views": (_edit("views", {"min": 1, "max": 5}), ["views: dataset.json says (1, 5), the shards hold (5, 5)"]),
     "record bytes": (_edit("record_bytes", 1), ["record_bytes"]),
-    "encoding": (_edit("probabilities", {"encoding": "float16"}), ["encoding log8"]),
+    "encoding": (_edit("probabilities", {"encoding": "float16"}), ["encoding root8"]),
     "log step": (_edit("probabilities", "log_step", 0.1), ["log_step"]),
     "view size": (_edit("spec", "size", 64), ["view size (32, 32), dataset.json says (64, 64)"]),
 }  # fmt: skip

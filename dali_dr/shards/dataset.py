@@ -5,46 +5,56 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.encoded import image_info
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.decode import Record, decode
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
-from dali_dr.shards.facts import image_files, rebuild_index
+from dali_dr.shards.facts import image_files
+from dali_dr.shards.files import WriteError
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, Keys, SampleIndex
 from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.rebuild import rebuild_index
 
-_FEW_KEYS: Final = 100  # that are searched for one by one; for more, a table of all keys takes less time
+_FEW_KEYS: Final = 30  # that are searched for one by one; for more, a table of all keys takes less time
 
 
 class Dataset:
     """The data set in the folder ``path``.
 
-    Opening reads dataset.json, maps index.bin (which is rebuilt from the shards where it is missing or stale) and looks
-    up the size of every shard; samples are read when asked for. No file stays open but the index, so any number of
-    shards will do; the object can be pickled and used after a fork.
+    Opening reads dataset.json and goes once through index.bin (which is rebuilt from the shards where it is missing,
+    damaged or stale), compares their checksums, and looks up the size of every shard; samples are read when asked for.
+    No file stays open but the index, so any number of shards will do; the object can be pickled and used after a fork.
+
+    Args:
+      path: the folder.
+      lossy: open it although shards are missing or of another size; only what lies in them is an error then, when it is
+        asked for. `ReinforcedIterator` opens a folder so with on_error="skip".
 
     Attributes:
       path: the folder.
       manifest: its dataset.json.
-      index: its mapped index.
+      index: its index.
 
     Raises:
       ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, lossy: bool = False) -> None:
         # Shards are opened when samples are asked for, and the working directory may change before. Links stay links.
         self.path = Path(path).absolute()
         if not self.path.is_dir():
             raise ShardError(f"{self.path}: no such folder; a data set is a folder that write_shards made")
         self.manifest = Manifest.load(self.path)
-        for name, expected in self._files():
+        self._lossy = lossy
+        for name, expected in () if lossy else self._files():
             place = self.path / name
             try:
                 size = place.stat().st_size
@@ -65,8 +75,8 @@ class Dataset:
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}): {len(self)} images, {self.num_views} views each"
 
-    def __reduce__(self) -> tuple[type[Dataset], tuple[Path]]:
-        return Dataset, (self.path,)
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return functools.partial(Dataset, lossy=self._lossy), (self.path,)
 
     @property
     def index_path(self) -> Path:
@@ -108,7 +118,7 @@ class Dataset:
     @functools.cached_property
     def labels(self) -> npt.NDArray[np.int32]:
         """The class ids of all samples: int32 (len,)."""
-        return np.ascontiguousarray(self.index.entries["label"], np.int32)
+        return self.index.labels.copy()
 
     def find(self, key: str) -> int:
         """The sample number of ``key``. KeyError if there is none."""
@@ -124,11 +134,27 @@ class Dataset:
 
     def label(self, number: int) -> int:
         """The class id of sample ``number``."""
-        return int(self.index.entry(number)["label"])
+        return int(self.index.labels[self.index.checked(number)])
 
     def image(self, number: int) -> bytes:
-        """The encoded image of sample ``number``, as it was given to the writer."""
-        return self._read(number, "image")
+        """The encoded image of sample ``number``, as it was given to the writer.
+
+        Raises:
+          ShardError: it is damaged, as far as its CRC in the index says, or, without one, its header.
+        """
+        entry, data = self.index.entry(number), self._read(number, "image")
+        if self.index.has_crcs:
+            if google_crc32c.value(data) != int(entry["image_crc"]):
+                self._refuse(number, "image", "its CRC-32C is not the one in the index: it was changed or damaged")
+        elif self.index.has_sizes:
+            try:
+                _, height, width = image_info(data)
+            except ValueError as error:
+                self._refuse(number, "image", str(error))
+            if (height, width) != self.image_size(number):
+                said = "x".join(map(str, self.image_size(number)))
+                self._refuse(number, "image", f"it has {height}x{width} pixels, the index says {said}")
+        return data
 
     def has_record(self, number: int) -> bool:
         """Whether sample ``number`` has reinforcements."""
@@ -139,31 +165,63 @@ class Dataset:
         if not self.has_record(number):
             raise ShardError(f"{self.path}: sample {number} ({self.keys[number]}) has no reinforcements")
         try:
-            return decode(self._read(number, "record"))
+            record = decode(self._read(number, "record"))
         except RecordError as error:
-            raise ShardError(
-                f"{self._place(number, 'record')}: sample {number} ({self.keys[number]}): {error}"
-            ) from error
+            self._refuse(number, "record", str(error))
+        ids = record.reinforcements.soft_ids
+        if ids.size and (ids.min() < 0 or ids.max() >= self.num_outputs):
+            self._refuse(number, "record", f"a class id is outside 0..{self.num_outputs - 1}")
+        if self.index.has_sizes and self.image_size(number) != (record.image_height, record.image_width):
+            height, width = self.image_size(number)
+            what = f"for an image of {record.image_height}x{record.image_width} pixels, the index has {height}x{width}"
+            self._refuse(number, "record", what)
+        return record
 
     def reinforcements(self, number: int) -> Reinforcements:
         """The stored views and predictions of sample ``number``, in order of falling confidence."""
         return self.record(number).reinforcements
 
     def image_size(self, number: int) -> tuple[int, int]:
-        """(height, width) in pixels of the image of sample ``number``, from its record; EXIF not applied."""
+        """(height, width) in pixels of the image of sample ``number``, from its header; EXIF not applied.
+
+        With an index of version 1 it is the record that says so: ShardError if there is none.
+        """
+        if self.index.has_sizes:
+            entry = self.index.entry(number)
+            return int(entry["image_height"]), int(entry["image_width"])
         record = self.record(number)
         return record.image_height, record.image_width
+
+    def place_of(self, number: int, kind: str) -> tuple[Path, int]:
+        """The tar that holds the "image" or "record" of sample ``number``, and where in it its data begin, in bytes."""
+        return self._place(number, kind), int(self.index.entry(number)[f"{kind}_block"]) * tar.BLOCK
+
+    def samples_in(self, path: str | Path) -> npt.NDArray[np.int64]:
+        """The numbers of the samples whose image or record lies in the tar at ``path``."""
+        files = [number for number, file in enumerate(self.index.files) if self.path / file.name == Path(path)]
+        entries = self.index.entries
+        inside = np.isin(entries["image_file"], files) | (
+            np.isin(entries["record_file"], files) & (entries["record_bytes"] > 0)
+        )
+        return np.flatnonzero(inside).astype(np.int64)
 
     def _read(self, number: int, kind: str) -> bytes:
         entry = self.index.entry(number)
         offset, size = int(entry[f"{kind}_block"]) * tar.BLOCK, int(entry[f"{kind}_bytes"])
-        data = tar.read_at(self._place(number, kind), offset - tar.BLOCK, size + tar.BLOCK)
+        try:
+            data = tar.read_at(self._place(number, kind), offset - tar.BLOCK, size + tar.BLOCK)
+        except ShardError as error:
+            raise ShardError(f"the {kind} of sample {number} ({self.keys[number]}): {error}") from error
         if not tar.is_header_of(data[: tar.BLOCK], self.keys[number], size):
             raise ShardError(
                 f"{self._place(number, kind)}: the {kind} of sample {number} ({self.keys[number]}) is not at byte "
                 f"{offset}, where {self.index_path} has it: delete that file, it is rebuilt from the shards"
             )
         return data[tar.BLOCK :]
+
+    def _refuse(self, number: int, kind: str, what: str) -> NoReturn:
+        place = self._place(number, kind)
+        raise ShardError(f"{place}: sample {number} ({self.keys[number]}): {kind}: {what}; restore it from a copy")
 
     def _files(self) -> list[IndexedFile]:
         """Every tar that samples lie in, in the index's order."""
@@ -184,16 +242,27 @@ class Dataset:
             why = str(error)
         try:
             rebuild_index(self.path, self.manifest, path)
-        except OSError as error:
+        except WriteError as error:
             raise ShardError(
-                f"{path}: has to be rebuilt ({why}) and cannot be written: {error.strerror}; make the folder writable "
-                "for one opening"
+                f"{path}: has to be rebuilt ({why}) and cannot be written: {error.__cause__}; make the folder "
+                "writable for one opening"
             ) from error
         return SampleIndex(path)
 
     def _fits(self, index: SampleIndex) -> bool:
-        return (
-            index.files == tuple(self._files())
-            and len(index) == self.manifest.images
-            and index.num_classes == self.manifest.num_classes
-        )
+        manifest, start = self.manifest, 0
+        if (
+            index.files != tuple(self._files())
+            or len(index) != manifest.images
+            or index.num_classes != manifest.num_classes
+            or index.num_outputs not in (None, manifest.num_outputs)
+            or (manifest.format_version > 1 and index.version == 1)
+            or (index.version > 1 and index.has_image_files != bool(manifest.image_tars))
+        ):
+            return False
+        for shard in manifest.shards:
+            end = start + shard.samples
+            if shard.index_crc32c not in (None, index.crc_of(start, end, len(manifest.image_tars))):
+                return False
+            start = end
+        return True

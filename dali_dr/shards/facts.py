@@ -10,28 +10,36 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.encoded import SUFFIXES
+from dali_dr.augment.views import MAX_SIDE
+from dali_dr.encoded import ANY_PIXELS, SUFFIXES, image_info
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.decode import Record, decode
 from dali_dr.shards import tar
-from dali_dr.shards.index import ENTRY, MAX_LABEL, IndexedFile, SampleTable
+from dali_dr.shards.index_layout import ENTRY, MAX_LABEL, IndexedFile, section_crc, stored_entries
 from dali_dr.shards.manifest import ImageTar, Manifest, ShardInfo
+from dali_dr.shards.regular import opened
 
 _HASH_CHUNK = 1 << 22
+MAX_LABEL_BYTES: Final = 16 << 20  # of KEY.cls or KEY.json in tars that others made, which may hold captions too
+_HEADS = (4 << 10, 64 << 10)  # bytes of an image that are tried for its size before all of it is read
 
 
 class StoredSample(NamedTuple):
     """A sample in a tar: its key, class id and the members that hold its image and its record, if it has one.
 
-    ``image_tar`` is the number of the tar in `Manifest.image_tars` that the image lies in, None: in the shard.
+    ``image_tar`` is the number of the tar in `Manifest.image_tars` that the image lies in, None: in the shard;
+    ``size`` the image's (height, width) in its header and ``crc`` the CRC-32C of its bytes, both None until they are
+    known.
     """
 
     key: str
@@ -39,6 +47,8 @@ class StoredSample(NamedTuple):
     image: tar.Member
     record: tar.Member | None
     image_tar: int | None = None
+    size: tuple[int, int] | None = None
+    crc: int | None = None
 
 
 @dataclass
@@ -56,6 +66,8 @@ class ShardFacts:
       skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
       reasons: why each of ``skipped`` was.
       image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
+      sizes: (height, width) of each image, from its header.
+      crcs: CRC-32C of each image's bytes; None where they were not read.
     """
 
     name: str
@@ -70,11 +82,21 @@ class ShardFacts:
     skipped: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     image_tars: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    crcs: list[int | None] = field(default_factory=list)
 
     @property
     def info(self) -> ShardInfo:
         """The shard's line in the manifest."""
-        return ShardInfo(self.name, len(self.keys), self.bytes, self.sha256)
+        return ShardInfo(self.name, len(self.keys), self.bytes, self.sha256, self.index_crc32c)
+
+    @property
+    def index_crc32c(self) -> int:
+        """CRC-32C of what the index says of the shard: keys, labels, places and sizes."""
+        encoded = [key.encode() for key in self.keys]
+        tars = np.array(self.image_tars, np.uint32) if self.image_tars else None
+        lengths = np.array([len(key) for key in encoded], np.int64)
+        return section_crc(stored_entries(self.entries()), lengths, b"".join(encoded), tars)
 
     @property
     def consumed(self) -> int:
@@ -99,6 +121,8 @@ class ShardFacts:
         self.keys.append(sample.key)
         self.labels.append(sample.label)
         self.images.append((sample.image.offset // tar.BLOCK, sample.image.size))
+        self.sizes.append(sample.size or (0, 0))
+        self.crcs.append(sample.crc)
         if sample.image_tar is not None:
             self.image_tars.append(sample.image_tar)
         self.records.append(
@@ -106,12 +130,17 @@ class ShardFacts:
         )
 
     def entries(self) -> npt.NDArray[Any]:
-        """The index entries (S,) of ``ENTRY``; file numbers are left 0, but for ``image_file`` of a sidecar shard, that
-        counts in `Manifest.image_tars`."""
+        """The index entries (S,) of ``ENTRY``.
+
+        CRCs that are not known and file numbers are 0, but for ``image_file`` of a sidecar shard, that counts in
+        `Manifest.image_tars`.
+        """
         entries = np.zeros(len(self.keys), ENTRY)
         for kind, places in (("image", self.images), ("record", self.records)):
             entries[f"{kind}_block"], entries[f"{kind}_bytes"] = np.asarray(places, np.int64).reshape(-1, 2).T
         entries["label"] = self.labels
+        entries["image_height"], entries["image_width"] = np.asarray(self.sizes, np.int64).reshape(-1, 2).T
+        entries["image_crc"] = [crc or 0 for crc in self.crcs]
         if self.image_tars:
             entries["image_file"] = self.image_tars
         return entries
@@ -130,8 +159,10 @@ class ShardFacts:
         """The facts in the file beside ``shard``, if there is one that fits it."""
         try:
             facts = cls(**json.loads(facts_path(shard).read_bytes()))
-            return facts if facts.bytes == shard.stat().st_size and facts.name == shard.name else None
-        except (OSError, ValueError, TypeError):
+            fits = facts.bytes == shard.stat().st_size and facts.name == shard.name
+            whole = len(facts.keys) == len(facts.sizes) == len(facts.crcs) and None not in facts.crcs
+            return facts if fits and whole else None  # not whole: an earlier dali_dr wrote them
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
 
@@ -201,13 +232,19 @@ def read_image(path: Path, number: int, members: list[tar.Member]) -> StoredSamp
             f"{path}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
             f'({", ".join(SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
         )
+    if labels[0].size > MAX_LABEL_BYTES:
+        raise ShardError(
+            f"{path}: sample {key}: {labels[0].name} has {labels[0].size} bytes, at most {MAX_LABEL_BYTES} are read"
+        )
     text = tar.read_at(path, labels[0].offset, labels[0].size)
     try:
         value = json.loads(text)
-        label = int(value["label"] if isinstance(value, dict) else value)
-        if not 0 <= label <= MAX_LABEL:
+        label = value["label"] if isinstance(value, dict) else value
+        if isinstance(label, str):
+            label = int(label)
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= MAX_LABEL:
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
         raise ShardError(f"{path}: sample {key}: {labels[0].name} holds {text[:40]!r}, want a class id") from None
     return StoredSample(key, label, images[0], None, number)
 
@@ -217,14 +254,15 @@ def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = Tru
 
     Args:
       images: of a sidecar data set; None where the shard holds its images.
-      full: also hash the file and decode every record; else sha256 and the counts of views stay empty.
+      full: also hash the file, decode every record and read every image; else sha256, the counts of views and the
+        CRCs stay empty.
 
     Raises:
       ShardError: naming shard and key, if a sample lacks its image or label or a record is damaged.
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
     for members in members_of(shard):
-        sample = read_sample(shard, members, images)
+        sample = with_size(read_sample(shard, members, images), images.paths if images else [shard], full)
         counts = (0, -1)
         if full and sample.record is not None:
             reinforcements = read_record(shard, sample.record).reinforcements
@@ -267,6 +305,32 @@ def read_sample(shard: Path, members: list[tar.Member], images: ImageTars | None
     return StoredSample(key, int(text), pictures[0], parts.get(tar.RECORD_SUFFIX))
 
 
+def with_size(sample: StoredSample, places: Sequence[Path], full: bool = False) -> StoredSample:
+    """``sample`` with the size of its image, from the image's header.
+
+    Args:
+      sample: whose image lies in ``places[sample.image_tar]``, or the only place.
+      places: tars.
+      full: read all of the image, and give its CRC-32C too.
+
+    Raises:
+      ShardError: naming tar and key, if it is no image.
+    """
+    place, image = places[sample.image_tar or 0], sample.image
+    data = b""
+    for length in (image.size,) if full else (*(n for n in _HEADS if n < image.size), image.size):
+        data = tar.read_at(place, image.offset, length)
+        try:
+            _, height, width = image_info(data, max_pixels=ANY_PIXELS)
+            if max(height, width) > MAX_SIDE:
+                raise ValueError(f"the image has {height}x{width} pixels, want up to {MAX_SIDE} a side")
+            break
+        except ValueError as error:
+            if length == image.size:
+                raise ShardError(f"{place}: sample {sample.key}: {error}") from error
+    return sample._replace(size=(height, width), crc=google_crc32c.value(data) if full else None)
+
+
 def read_record(shard: Path, member: tar.Member) -> Record:
     """The decoded record in a KEY.dr.zst member; ShardError naming shard and key."""
     try:
@@ -278,25 +342,10 @@ def read_record(shard: Path, member: tar.Member) -> Record:
 def digest(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     sha = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_HASH_CHUNK):
+    with opened(path) as descriptor:
+        while chunk := os.read(descriptor, _HASH_CHUNK):
             sha.update(chunk)
     return sha.hexdigest()
-
-
-def rebuild_index(folder: Path, manifest: Manifest, index: Path) -> None:
-    """Write ``index`` anew from the tars of ``folder``. ShardError if a tar does not hold what the manifest says."""
-    images = ImageTars.of(folder, manifest)
-    table = SampleTable(image_files(manifest))
-    for shard in manifest.shards:
-        facts = scan_shard(folder / shard.name, images, full=False)
-        if len(facts.keys) != shard.samples:
-            raise ShardError(
-                f"{folder / shard.name}: holds {len(facts.keys)} samples, dataset.json says {shard.samples}; "
-                "restore it from a copy"
-            )
-        table.add_file(IndexedFile(shard.name, shard.bytes), facts.keys, facts.entries())
-    table.write(index, manifest.num_classes)
 
 
 def image_files(manifest: Manifest) -> list[IndexedFile]:
@@ -305,7 +354,5 @@ def image_files(manifest: Manifest) -> list[IndexedFile]:
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from error
+    with opened(path) as descriptor:
+        return os.fstat(descriptor).st_size

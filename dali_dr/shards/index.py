@@ -1,50 +1,47 @@
 """index.bin: where the image and the record of every sample lie (layout: schemas/sample-index.md).
 
-It is derived from the tars, mapped instead of loaded, and opens in the same time at any size.
+It is derived from the tars. Opening reads through it once, for its checksum and the labels; entries and keys are read
+from the file when they are asked for, so that a process holds four bytes per sample.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, overload
+from typing import Any, Final, overload
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from dali_dr.errors import ShardError
 from dali_dr.shards import tar
-
-INDEX_NAME: Final = "index.bin"
-VERSION: Final = 1
-MAX_LABEL: Final = 2**31 - 1  # labels are i32
-_MAGIC: Final = b"DDRINDEX"
-_HEADER: Final = struct.Struct("<8sIIQQIIQQ8x")
-ENTRY: Final = np.dtype(
-    [
-        ("image_file", "<u4"),
-        ("image_block", "<u4"),
-        ("image_bytes", "<u4"),
-        ("record_file", "<u4"),
-        ("record_block", "<u4"),
-        ("record_bytes", "<u4"),
-        ("label", "<i4"),
-    ]
+from dali_dr.shards.index_layout import (
+    CHECKSUM_AT,
+    ENTRY,
+    HEADER_BYTES,
+    INDEX_NAME,
+    MAX_LABEL,
+    STORED_1,
+    IndexedFile,
+    Layout,
+    LayoutError,
+    parse_files,
+    section_crc,
 )
-assert _HEADER.size == 64 and ENTRY.itemsize == 28
+from dali_dr.shards.regular import PinnedFile
+from dali_dr.shards.sample_table import SampleTable
 
+__all__ = ["ENTRY", "INDEX_NAME", "MAX_LABEL", "IndexedFile", "Keys", "SampleIndex", "SampleTable"]
 
-class IndexedFile(NamedTuple):
-    """A file that samples lie in: its name relative to the index's folder and its size in bytes."""
-
-    name: str
-    size: int
+_REMEDY: Final = "delete it, it is rebuilt from the shards"
+_BATCH: Final = 4096  # keys that are decoded at a time
+_SEARCHED: Final = 1 << 20  # bytes of key text that are searched at a time
 
 
 class Keys(Sequence[str]):
-    """The keys of all samples, decoded one by one from the mapped index."""
+    """The keys of all samples, read and decoded as they are asked for."""
 
     def __init__(self, index: SampleIndex) -> None:
         self._index = index
@@ -57,12 +54,16 @@ class Keys(Sequence[str]):
     @overload
     def __getitem__(self, item: slice) -> list[str]: ...
     def __getitem__(self, item: int | slice) -> str | list[str]:
-        if isinstance(item, slice):
-            return [self._index.key(i) for i in range(*item.indices(len(self)))]
-        return self._index.key(item)
+        if not isinstance(item, slice):
+            return self._index.key(item)
+        start, stop, step = item.indices(len(self))
+        if step == 1:
+            return [key for at in range(start, stop, _BATCH) for key in self._index.keys_of(at, min(stop, at + _BATCH))]
+        return [self._index.key(i) for i in range(start, stop, step)]
 
     def __iter__(self) -> Iterator[str]:
-        return (self._index.key(i) for i in range(len(self)))
+        for at in range(0, len(self), _BATCH):
+            yield from self._index.keys_of(at, min(len(self), at + _BATCH))
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._index.position(key) >= 0
@@ -79,68 +80,122 @@ class Keys(Sequence[str]):
 
 
 class SampleIndex:
-    """The mapped index at ``path``.
+    """The index at ``path``, of version 1 or 2.
+
+    Its descriptor stays open. What is read later is compared with what opening saw, so that an index that is cut off
+    or overwritten in use is an error.
 
     Attributes:
       path: the file.
-      entries: (S,) structured array of ``ENTRY``, read-only, in the mapping.
-      keys: lazily decoded sequence of S keys.
+      version: of its format.
+      labels: int32 (S,), read-only; every one is below ``num_classes``.
+      keys: sequence of S keys, read from the file.
       files: the files that samples lie in.
       num_classes: labels are below it.
+      num_outputs: teacher ids are below it; None in version 1, which does not say.
+      has_sizes: whether entries know the height and width of their image; not in version 1.
+      has_crcs: whether entries know the CRC-32C of their image.
+      has_image_files: whether images may lie in other files than their records (a sidecar data set), in version 2.
 
     Raises:
-      ShardError: if the file is missing, of another version, or its lengths do not fit together. Entries and
-        key offsets are checked when they are used, so that opening touches a few pages only.
+      ShardError: if the file is missing, of another version, does not have its checksum, or its lengths or labels do
+        not fit. The places in its entries are checked when they are used.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()  # others open it by this name later
+        self._file = PinnedFile(self.path, _REMEDY)
         try:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-            raise ShardError(f"{self.path}: cannot be mapped ({error})") from error
-        if len(self._map) < _HEADER.size:
-            raise self._damaged("shorter than its header")
-        magic, version, header_bytes, samples, classes, files, flags, table_bytes, key_bytes = _HEADER.unpack_from(
-            self._map
-        )
-        if magic != _MAGIC:
-            raise self._damaged("it does not start with DDRINDEX")
-        if version != VERSION or header_bytes != _HEADER.size or flags:
-            raise self._damaged(f"version {version} with flags {flags} is not readable here (want {VERSION} with 0)")
-        offsets_at = -(-(_HEADER.size + samples * ENTRY.itemsize) // 8) * 8
-        self._keys_at: int = offsets_at + 8 * (samples + 1)
-        self._keys_end: int = self._keys_at + key_bytes
-        if self._keys_end + table_bytes != len(self._map):
-            raise self._damaged(f"its lengths want {self._keys_end + table_bytes} bytes, it has {len(self._map)}")
-        self.num_classes = int(classes)
-        self.entries: npt.NDArray[Any] = np.frombuffer(self._map, ENTRY, samples, _HEADER.size)
-        self._offsets = np.frombuffer(self._map, "<u8", samples + 1, offsets_at)
-        self.files = tuple(self._read_files(files))
+            self._layout = layout = Layout.parse(self._file.head(HEADER_BYTES))
+            if layout.end != self._file.size:
+                raise LayoutError(f"its lengths want {layout.end} bytes, it has {self._file.size}")
+            self.labels = self._read_through()
+            self.files, self._first = parse_files(
+                self._file.read(layout.table_at, layout.end - layout.table_at), layout
+            )
+        except LayoutError as error:
+            raise self._damaged(str(error)) from None
+        self.version = layout.version
+        self.checksum = layout.checksum
+        self.num_classes, self.num_outputs = layout.num_classes, layout.num_outputs
+        self.has_sizes = layout.version > 1
+        self.has_crcs, self.has_image_files = layout.crcs_at is not None, layout.files_at is not None
         self.keys = Keys(self)
+        outside = (self.labels < 0) | (self.labels >= self.num_classes)
+        if outside.any():
+            number = int(np.argmax(outside))
+            raise self._damaged(f"the label of sample {number} is {self.labels[number]} of {self.num_classes} classes")
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return self._layout.samples
+
+    def __reduce__(self) -> tuple[type[SampleIndex], tuple[Path]]:
+        return SampleIndex, (self.path,)
+
+    @property
+    def entries(self) -> npt.NDArray[Any]:
+        """(S,) structured array of ``ENTRY``, read anew each time; see `entries_of`."""
+        return self.entries_of(0, len(self))
+
+    def entries_of(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """The entries of samples ``start`` .. ``stop`` - 1 of ``ENTRY``, whose places were not checked."""
+        layout, count = self._layout, stop - start
+        raw = self._file.read(HEADER_BYTES + start * layout.stored.itemsize, count * layout.stored.itemsize)
+        stored = np.frombuffer(raw, layout.stored, count)
+        entries = np.zeros(count, ENTRY)
+        for name in layout.stored.names or ():
+            entries[name] = stored[name]
+        if layout.stored != STORED_1:
+            home = np.searchsorted(self._first, np.arange(start, stop), side="right") - 1
+            entries["record_file"] = home
+            entries["image_file"] = home if layout.files_at is None else self._column(layout.files_at, start, count)
+        if layout.crcs_at is not None:
+            entries["image_crc"] = self._column(layout.crcs_at, start, count)
+        return entries
+
+    def checked(self, number: int) -> int:
+        """``number`` from 0 (negative: from the end). IndexError outside the index."""
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"sample {number} is outside 0..{len(self) - 1} of {self.path}")
+        return number % len(self)
+
+    def entry(self, number: int) -> npt.NDArray[Any]:
+        """The entry of sample ``number``, as a 0-d record of ``ENTRY`` whose places were checked."""
+        number = self.checked(number)
+        entry: npt.NDArray[Any] = self.entries_of(number, number + 1)[0]
+        for kind in ("image", "record"):
+            file, block, size = (int(entry[f"{kind}_{part}"]) for part in ("file", "block", "bytes"))
+            if size == 0 and kind == "record":
+                continue
+            if file >= len(self.files) or not block or not size or block * tar.BLOCK + size > self.files[file].size:
+                raise self._damaged(f"the {kind} of sample {number} ({self.key(number)}) lies outside its file")
+        if self.has_sizes and not (entry["image_height"] and entry["image_width"]):
+            raise self._damaged(f"the image of sample {number} ({self.key(number)}) has no height or no width")
+        return entry
 
     def key(self, number: int) -> str:
         """The key of sample ``number`` (negative: from the end). IndexError outside the index."""
-        number = self._number(number)
-        start, end = int(self._offsets[number]), int(self._offsets[number + 1])
-        if not start <= end <= self._keys_end - self._keys_at:
-            raise self._damaged(f"the key of sample {number} lies at {start}..{end} of its keys")
-        return self._map[self._keys_at + start : self._keys_at + end].decode("utf-8", "replace")
+        number = self.checked(number)
+        return self.keys_of(number, number + 1)[0]
+
+    def keys_of(self, start: int, stop: int) -> list[str]:
+        """The keys of samples ``start`` .. ``stop`` - 1."""
+        offsets, text = self._keys_between(start, stop)
+        ends = (offsets - offsets[0]).tolist()
+        return [text[a:b].decode("utf-8", "replace") for a, b in itertools.pairwise(ends)]
 
     def position(self, key: str) -> int:
-        """The sample number of ``key``, or -1. A search through the mapped keys: about 5 ms in a million."""
-        wanted = key.encode()
-        at = self._keys_at
-        while wanted and (at := self._map.find(wanted, at, self._keys_end)) >= 0:
-            start = at - self._keys_at
-            number = int(np.searchsorted(self._offsets, start))
-            if self._offsets[number] == start and self._offsets[number + 1] == start + len(wanted):
-                return number
-            at += 1
+        """The sample number of ``key``, or -1. A search through all keys: about 15 ms in a million."""
+        wanted = key.encode("utf-8", "surrogatepass")
+        at, end = self._layout.keys_at, self._layout.table_at
+        while wanted and at + len(wanted) <= end:
+            text = self._file.read(at, min(_SEARCHED + len(wanted), end - at))
+            place = -1
+            while (place := text.find(wanted, place + 1)) >= 0:
+                number = self._starting_at(at + place - self._layout.keys_at, len(wanted))
+                if number >= 0:
+                    return number
+            at += _SEARCHED
         return -1
 
     def find(self, key: str) -> int:
@@ -150,97 +205,66 @@ class SampleIndex:
             raise KeyError(f"no sample {key!r} in {self.path}")
         return number
 
-    def entry(self, number: int) -> npt.NDArray[Any]:
-        """The entry of sample ``number``, as a 0-d record of ``ENTRY`` whose places were checked."""
-        number = self._number(number)
-        entry = self.entries[number]
-        for kind in ("image", "record"):
-            file, block, size = (int(entry[f"{kind}_{part}"]) for part in ("file", "block", "bytes"))
-            if size == 0 and kind == "record":
-                continue
-            if file >= len(self.files) or not block or block * tar.BLOCK + size > self.files[file].size:
-                raise self._damaged(f"the {kind} of sample {number} ({self.key(number)}) lies outside its file")
-        checked: npt.NDArray[Any] = entry
-        return checked
+    def crc_of(self, start: int, stop: int, image_tars: int) -> int:
+        """What ``index_crc32c`` of the shard with samples ``start`` .. ``stop`` - 1 must be; of version 2.
 
-    def _number(self, number: int) -> int:
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"sample {number} is outside 0..{len(self) - 1} of {self.path}")
-        return number % len(self)
+        Args:
+          start, stop: its samples.
+          image_tars: of the data set; they come last among the files.
+        """
+        layout, count = self._layout, stop - start
+        width = layout.stored.itemsize
+        stored = self._file.read(HEADER_BYTES + start * width, count * width)
+        tars = None
+        if image_tars and layout.files_at is not None:
+            tars = self._column(layout.files_at, start, count) - np.uint32(len(self.files) - image_tars)
+        offsets, text = self._keys_between(start, stop)
+        return section_crc(stored, offsets[1:] - offsets[:-1], text, tars)
 
-    def _read_files(self, count: int) -> Iterator[IndexedFile]:
-        at, end = self._keys_end, len(self._map)
-        for _ in range(count):
-            if at + 10 > end:
-                raise self._damaged("its file table is cut off")
-            size, length = struct.unpack_from("<QH", self._map, at)
-            at += 10
-            if at + length > end:
-                raise self._damaged("its file table is cut off")
-            yield IndexedFile(self._map[at : at + length].decode("utf-8", "replace"), size)
-            at += length
-        if at != end:
-            raise self._damaged("bytes follow its file table")
+    def _read_through(self) -> npt.NDArray[np.int32]:
+        """Check the checksum; the labels."""
+        layout = self._layout
+        width = layout.stored.itemsize
+        at = HEADER_BYTES + (24 if layout.version == 1 else 16)  # of the next label
+        labels, checksum = np.empty(layout.samples, np.int32), 0
+        done = 0
+        for start, piece in self._file.stream():
+            if layout.checksum is not None:
+                head = piece[:CHECKSUM_AT] + bytes(4) + piece[CHECKSUM_AT + 4 :] if start == 0 else piece
+                checksum = google_crc32c.extend(checksum, head)
+            if done < layout.samples:  # no label lies across two pieces: they are whole entries long
+                here = min(layout.samples - done, -(-(start + len(piece) - at) // width))
+                labels[done : done + here] = np.ndarray((here,), "<i4", piece, at - start, (width,))
+                done, at = done + here, at + here * width
+        if layout.checksum is not None and checksum != layout.checksum:
+            raise LayoutError(f"its checksum is {checksum:08x}, its header says {layout.checksum:08x}")
+        labels.flags.writeable = False
+        return labels
+
+    def _column(self, section: int, start: int, count: int) -> npt.NDArray[np.uint32]:
+        return np.frombuffer(self._file.read(section + 4 * start, 4 * count), "<u4", count)
+
+    def _keys_between(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], bytes]:
+        """Offsets of the keys, with the end of the last one, and their text."""
+        raw = self._file.read(self._layout.offsets_at + 8 * start, 8 * (stop - start + 1))
+        offsets = np.frombuffer(raw, "<u8")
+        end = self._layout.table_at - self._layout.keys_at
+        if int(offsets[-1]) > end or (offsets[1:] < offsets[:-1]).any():
+            raise self._damaged(f"the keys of samples {start} .. {stop - 1} lie outside its keys")
+        begin = int(offsets[0])
+        return offsets.astype(np.int64), self._file.read(self._layout.keys_at + begin, int(offsets[-1]) - begin)
+
+    def _starting_at(self, offset: int, length: int) -> int:
+        """The sample whose key lies at ``offset`` .. + ``length`` of the keys, or -1."""
+
+        def begin(number: int) -> int:
+            return int.from_bytes(self._file.read(self._layout.offsets_at + 8 * number, 8), "little")
+
+        low, high = 0, len(self)
+        while low < high:  # the first that begins there or later
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if begin(middle) < offset else (low, middle)
+        return low if low < len(self) and begin(low) == offset and begin(low + 1) == offset + length else -1
 
     def _damaged(self, what: str) -> ShardError:
-        return ShardError(f"{self.path}: not a sample index: {what}; delete it, it is rebuilt from the shards")
-
-
-class SampleTable:
-    """Samples as they are collected for an index: entries and keys, grown file by file.
-
-    Args:
-      image_tars: tars of the images, where they are not beside their records; ``image_file`` of the entries that are
-        added counts in them. They follow the other files in the index.
-    """
-
-    def __init__(self, image_tars: Sequence[IndexedFile] = ()) -> None:
-        self.files: list[IndexedFile] = []
-        self._image_tars = list(image_tars)
-        self._entries: list[npt.NDArray[Any]] = []
-        self._lengths: list[npt.NDArray[np.int64]] = []
-        self._keys = bytearray()
-
-    def add_file(self, file: IndexedFile, keys: Iterable[str], entries: npt.NDArray[Any]) -> None:
-        """Append the samples of one tar; the numbers of this file in ``entries`` are set here."""
-        entries = entries.copy()
-        entries["record_file"] = len(self.files)
-        if not self._image_tars:
-            entries["image_file"] = len(self.files)
-        encoded = [key.encode() for key in keys]
-        self.files.append(file)
-        self._entries.append(entries)
-        self._lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-        self._keys += b"".join(encoded)
-
-    def write(self, path: Path, num_classes: int) -> None:
-        """Write the index of all added samples to ``path``, atomically."""
-        entries = np.concatenate(self._entries) if self._entries else np.empty(0, ENTRY)
-        if self._image_tars:
-            entries["image_file"] += len(self.files)
-        offsets = np.zeros(len(entries) + 1, "<u8")
-        if self._lengths:
-            np.cumsum(np.concatenate(self._lengths), out=offsets[1:].view(np.int64))
-        names = [(file.size, file.name.encode()) for file in [*self.files, *self._image_tars]]
-        files = b"".join(struct.pack("<QH", size, len(name)) + name for size, name in names)
-        header = _HEADER.pack(
-            _MAGIC,
-            VERSION,
-            _HEADER.size,
-            len(entries),
-            num_classes,
-            len(names),
-            0,
-            len(files),
-            len(self._keys),
-        )
-        gap = bytes(-(len(header) + entries.nbytes) % 8)  # the offsets start at a multiple of 8
-        tar.write_atomically(
-            path,
-            header,
-            entries.tobytes(),
-            gap,
-            offsets.tobytes(),
-            bytes(self._keys),
-            files,
-        )
+        return ShardError(f"{self.path}: not a sample index: {what}; {_REMEDY}")

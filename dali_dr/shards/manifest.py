@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -16,22 +18,37 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import ShardError, SpecError
 from dali_dr.record.layout import Probabilities
 from dali_dr.shards import tar
+from dali_dr.shards.index_layout import MAX_LABEL
+from dali_dr.shards.strict_json import MAX_BYTES, canonical, load_json
 
 MANIFEST_NAME: Final = "dataset.json"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+READABLE: Final = (1, 2)  # format versions
 _SCHEMA: Final = "dataset.schema.json"
 # What the run found out, as against what it was asked to write.
-_FOUND: Final = ("images", "views", "topk", "record_bytes", "shards", "versions")
+_FOUND: Final = ("images", "views", "topk", "record_bytes", "shards", "versions", "checksum")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SMALLEST: Final = 2 * tar.BLOCK  # bytes of a sample in a tar: a header and data
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One shard: file name, samples, length in bytes and SHA-256 (hex) of the tar."""
+    """One shard.
+
+    Attributes:
+      name: of the file.
+      samples: in it.
+      bytes: length of the tar.
+      sha256: of the tar, hex.
+      index_crc32c: CRC-32C of what the index must say of it (schemas/sample-index.md), so that an index made anew from a
+        tar that was changed is noticed; None in format version 1.
+    """
 
     name: str
     samples: int
     bytes: int
     sha256: str
+    index_crc32c: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,7 @@ class Manifest:
       topk: stored teacher classes per view.
       record_bytes: bytes of all records, compressed.
       versions: of the libraries that drew and replayed.
+      format_version: that was read, or is written; version 1 has neither a checksum nor `ShardInfo.index_crc32c`.
     """
 
     num_classes: int
@@ -87,6 +105,7 @@ class Manifest:
     topk: int = 0
     record_bytes: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
 
     @property
     def images(self) -> int:
@@ -99,14 +118,14 @@ class Manifest:
         return int((self.teacher or {}).get("outputs", self.num_classes))
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON-able dict, in the order of the schema."""
+        """The manifest as JSON-able dict, in the order of the schema, with its checksum."""
         encoding = None
         if self.probabilities is not None:
             encoding = {"encoding": self.probabilities}
             if self.log_step is not None:
                 encoding |= {"log_step": self.log_step}  # type: ignore[dict-item]
-        return {
-            "format_version": FORMAT_VERSION,
+        data = {
+            "format_version": self.format_version,
             "name": self.name,
             "images": self.images,
             "classes": self.num_classes,
@@ -122,8 +141,11 @@ class Manifest:
             "versions": dict(self.versions),
             "extra": dict(self.extra),
             **({"image_tars": [vars(image_tar) for image_tar in self.image_tars]} if self.image_tars else {}),
-            "shards": [vars(shard) for shard in self.shards],
+            "shards": [
+                {name: value for name, value in vars(shard).items() if value is not None} for shard in self.shards
+            ],
         }
+        return data if self.format_version == 1 else {**data, "checksum": checksum_of(data)}
 
     def settings(self) -> dict[str, Any]:
         """What the writer was asked for, as JSON: two runs may share a folder only if these are equal."""
@@ -132,19 +154,41 @@ class Manifest:
         return result
 
     @classmethod
-    def from_json(cls, data: Any, where: str = MANIFEST_NAME) -> Manifest:
-        """The manifest in ``data``, checked against the schema.
+    def from_json(cls, data: Any, where: str = MANIFEST_NAME, *, sealed: bool = True) -> Manifest:
+        """The manifest in ``data``, checked against its checksum and the schema.
+
+        Args:
+          data: JSON.
+          where: it is from, for messages.
+          sealed: False: the checksum may be absent or another.
 
         Raises:
           ShardError: naming ``where`` and the member at fault, or the format versions that can be read.
         """
         version = data.get("format_version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version not in READABLE:  # True is 1
             raise ShardError(
-                f"{where}: format_version is {version!r}, this dali_dr reads {FORMAT_VERSION}; "
+                f"{where}: format_version is {version!r:.80}, this dali_dr reads {READABLE[0]} and {READABLE[-1]}; "
                 "use the dali_dr that wrote the data set, or a newer one"
             )
-        problem = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+        try:
+            if version > 1:
+                checksum = checksum_of(data)
+                if sealed and data.get("checksum") != checksum:
+                    raise ShardError(
+                        f"{where}: its checksum is {data.get('checksum')!r:.80}, its contents have {checksum}: it was "
+                        "changed or damaged; restore it from a copy, or, if you changed it on purpose, run `dali-dr "
+                        "seal` on the folder"
+                    )
+                data = {**data, "checksum": checksum}
+            shards = data.get("shards")
+            usual = isinstance(shards, list) and len(shards) > 1 and all(map(_is_usual, shards))
+            checked = {**data, "shards": shards[:1]} if usual else data
+            problem = jsonschema.exceptions.best_match(_validator().iter_errors(checked))
+        except (RecursionError, ValueError) as error:
+            if isinstance(error, ShardError):
+                raise
+            raise ShardError(f"{where}: not a manifest ({_short(str(error))}); restore it from a copy") from None
         if problem is not None:
             raise ShardError(f"{where}: {problem.json_path}: {_short(problem.message)}")
         encoding = data.get("probabilities") or {}
@@ -171,50 +215,86 @@ class Manifest:
             topk=data["topk"],
             record_bytes=data["record_bytes"],
             versions=data["versions"],
+            format_version=version,
         )
+        manifest._check(data, where)
+        return manifest
+
+    def _check(self, data: Any, where: str) -> None:
+        """What the schema cannot say. ShardError if ``data``, whose manifest this is, breaks it."""
+        names, outputs = self.class_names, (self.teacher or {}).get("outputs", 1)
         for bad, what in (
             (
-                manifest.images != data["images"],
-                f"images is {data['images']}, the shards hold {manifest.images}",
+                self.images != data["images"],
+                f"images is {data['images']}, the shards hold {self.images}",
             ),
             (
-                len({shard.name for shard in manifest.shards}) < len(manifest.shards),
+                len({shard.name for shard in self.shards}) < len(self.shards),
                 "a shard is listed twice",
             ),
             (
-                names is not None and len(names) != manifest.num_classes,
-                f"{len(names or ())} class_names for {manifest.num_classes} classes",
+                names is not None and len(names) != self.num_classes,
+                f"{len(names or ())} class_names for {self.num_classes} classes",
             ),
-            (manifest.views_min > manifest.views_max, "views.min is above views.max"),
-            (manifest.views_max > 0 and spec is None, "it has views but no spec"),
+            (self.views_min > self.views_max, "views.min is above views.max"),
+            (self.views_max > 0 and self.spec is None, "it has views but no spec"),
+            (
+                not isinstance(outputs, int) or isinstance(outputs, bool) or not 0 < outputs <= MAX_LABEL,
+                f"teacher.outputs is {outputs!r:.80}, want 1..{MAX_LABEL}",
+            ),
+            (
+                any(_CONTROL.search(shard.name) for shard in self.shards),
+                "the name of a shard has control characters",
+            ),
+            (
+                any(_CONTROL.search(image_tar.path) for image_tar in self.image_tars),
+                "the path of an image tar has control characters",
+            ),
+            (
+                any(shard.samples > shard.bytes // _SMALLEST for shard in self.shards),
+                f"a shard has more samples than fit into it at {_SMALLEST} bytes each",
+            ),
+            (
+                self.format_version > 1 and any(shard.index_crc32c is None for shard in self.shards),
+                "a shard has no index_crc32c",
+            ),
         ):
             if bad:
                 raise ShardError(f"{where}: {what}")
-        return manifest
 
     @classmethod
-    def load(cls, folder: str | Path) -> Manifest:
-        """The manifest of the data set in ``folder``. ShardError if it is missing or wrong."""
+    def load(cls, folder: str | Path, *, sealed: bool = True) -> Manifest:
+        """The manifest of the data set in ``folder``. ShardError if it is missing or wrong.
+
+        Args:
+          folder: of the data set.
+          sealed: False: its checksum may be absent or another (`dali-dr seal`).
+        """
         path = Path(folder) / MANIFEST_NAME
-        try:
-            text = path.read_bytes()
-        except OSError as error:
+        if not path.exists():
             raise ShardError(
-                f"{path}: cannot be read ({error.strerror}); a data set has this file once its writing is "
-                "finished: run the writer again to finish it"
-            ) from error
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ShardError(f"{path}: not JSON ({error}); restore it from a copy") from error
-        return cls.from_json(data, str(path))
+                f"{path}: missing; a data set has this file once its writing is finished: run the writer again to "
+                "finish it"
+            )
+        return cls.from_json(load_json(path), str(path), sealed=sealed)
 
     def save(self, folder: str | Path) -> None:
         """Write the manifest into ``folder``, atomically and checked against the schema."""
         path = Path(folder) / MANIFEST_NAME
-        data = self.to_json()
-        Manifest.from_json(json.loads(json.dumps(data)), str(path))
-        tar.write_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+        try:
+            text = (json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        except (ValueError, TypeError, RecursionError) as error:  # NaN, text that is not Unicode, other objects
+            raise ShardError(f"{path}: cannot be written as JSON: {_short(str(error))}") from error
+        if len(text) > MAX_BYTES:
+            raise ShardError(f"{path}: would have {len(text)} bytes, at most {MAX_BYTES} are read; shorten `extra`")
+        Manifest.from_json(json.loads(text), str(path))
+        tar.write_atomically(path, text)
+
+
+def checksum_of(data: Mapping[str, Any]) -> str:
+    """The checksum of a manifest: SHA-256 of the canonical JSON of all its other members."""
+    rest = {name: value for name, value in data.items() if name != "checksum"}
+    return "sha256:" + hashlib.sha256(canonical(rest)).hexdigest()
 
 
 def library_versions() -> dict[str, str]:
@@ -244,6 +324,22 @@ def _validator() -> jsonschema.Draft202012Validator:
         if (folder / _SCHEMA).is_file():
             return jsonschema.Draft202012Validator(json.loads((folder / _SCHEMA).read_bytes()))
     raise ShardError(f"{_SCHEMA} is neither in {package / 'schemas'} nor beside the package: reinstall dali_dr")
+
+
+def _is_usual(shard: Any) -> bool:
+    """Whether a shard has just what the schema wants of it, which jsonschema takes long to find out of thousands."""
+    return (
+        type(shard) is dict
+        and shard.keys() == {"name", "samples", "bytes", "sha256", "index_crc32c"}
+        and all(type(shard[name]) is int for name in ("samples", "bytes", "index_crc32c"))
+        and type(shard["name"]) is str
+        and type(shard["sha256"]) is str
+        and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*\.tar", shard["name"]) is not None
+        and re.fullmatch(r"[0-9a-f]{64}", shard["sha256"]) is not None
+        and shard["samples"] >= 1
+        and shard["bytes"] >= 2 * tar.BLOCK
+        and 0 <= shard["index_crc32c"] < 1 << 32
+    )
 
 
 def _short(message: str, limit: int = 300) -> str:

@@ -11,10 +11,19 @@ import numpy as np
 import tqdm
 
 from dali_dr.augment.views import Mix
-from dali_dr.encoded import image_info, written_suffix
-from dali_dr.errors import ShardError
+from dali_dr.encoded import ANY_PIXELS, MAX_PIXELS, image_info, written_suffix
+from dali_dr.errors import ShardError, shown
 from dali_dr.shards import tar
-from dali_dr.shards.facts import ImageTars, ShardFacts, digest, image_files, members_of, read_record, read_sample
+from dali_dr.shards.facts import (
+    ImageTars,
+    ShardFacts,
+    digest,
+    image_files,
+    members_of,
+    read_record,
+    read_sample,
+    with_size,
+)
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleIndex
 from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest, ShardInfo
@@ -50,7 +59,7 @@ class VerifyReport:
         """Note a problem."""
         self.problem_count += 1
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
+            self.problems.append(shown(problem))
 
 
 def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> VerifyReport:
@@ -78,8 +87,9 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
         if there != f"has {image_tar.bytes} bytes":
             report.add(f"{place}: {there}, dataset.json says {image_tar.bytes}")
     lowest, highest, record_bytes, start = manifest.views_max, 0, 0, 0
-    partners = _Partners(manifest.images) if manifest.spec is not None and manifest.spec.mixing is not None else None
-    with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=folder.name) as bar:
+    mixed = manifest.spec is not None and manifest.spec.mixing is not None
+    partners = _Partners(manifest.images) if mixed and _has_room(folder, manifest) else None
+    with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=shown(folder.name)) as bar:
         for number, shard in enumerate(manifest.shards):
             facts = ShardFacts(shard.name, bytes=shard.bytes)
             try:
@@ -93,6 +103,11 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
                         report.add(f"{folder / shard.name}: sample {key}: {elsewhere.name} has this key too")
             for key in facts.keys:
                 keys.add(key, number)
+            if len(facts.keys) == shard.samples and shard.index_crc32c not in (None, facts.index_crc32c):
+                report.add(
+                    f"{folder / shard.name}: its keys, labels, places or image sizes are not those that were written "
+                    "(index_crc32c in dataset.json)"
+                )
             if index is not None and len(facts.keys) == shard.samples:
                 _check_index(index, number, start, facts, len(manifest.image_tars), report)
             start += shard.samples
@@ -197,7 +212,7 @@ def _check_sample(
     number: int,
 ) -> None:
     """Check one sample and append it to ``facts``; ShardError or ValueError for the first thing that is wrong."""
-    sample = read_sample(path, members, pictures)
+    sample = with_size(read_sample(path, members, pictures), pictures.paths if pictures else [path], full=True)
     if sample.record is None:
         facts.add(sample, 0, -1)
     else:
@@ -206,7 +221,9 @@ def _check_sample(
     if sample.label >= manifest.num_classes:
         raise ValueError(f"its label is {sample.label}, dataset.json has {manifest.num_classes} classes")
     place = path if pictures is None or sample.image_tar is None else pictures.paths[sample.image_tar]
-    suffix, height, width = image_info(tar.read_at(place, sample.image.offset, sample.image.size), full=images)
+    encoded = tar.read_at(place, sample.image.offset, sample.image.size)
+    limit = MAX_PIXELS if images else ANY_PIXELS
+    suffix, height, width = image_info(encoded, full=images, max_pixels=limit)
     if pictures is None and suffix != written_suffix(sample.image.suffix):
         raise ValueError(f"its image is a {suffix}, but called {sample.image.name}")
     if sample.record is None:
@@ -237,6 +254,12 @@ def _check_sample(
         partners.add(number, height, width, mix)
 
 
+def _has_room(folder: Path, manifest: Manifest) -> bool:
+    """Whether the shards can hold as many samples as the manifest says."""
+    sizes = (path.stat().st_size for path in (folder / shard.name for shard in manifest.shards) if path.is_file())
+    return manifest.images * 2 * tar.BLOCK <= sum(sizes)
+
+
 def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleIndex | None:
     """index.bin, if it is one of this manifest."""
     try:
@@ -245,7 +268,12 @@ def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleI
         report.add(str(error))
         return None
     files = (*(IndexedFile(shard.name, shard.bytes) for shard in manifest.shards), *image_files(manifest))
-    if (index.files, len(index), index.num_classes) == (files, manifest.images, manifest.num_classes):
+    says = (index.files, len(index), index.num_classes, index.num_outputs or manifest.num_outputs)
+    if says == (files, manifest.images, manifest.num_classes, manifest.num_outputs):
+        if index.version == 1 and manifest.format_version > 1:
+            report.add(
+                f"{path}: it is of version 1, the data set of version {manifest.format_version}; {_INDEX_ADVICE}"
+            )
         return index
     report.add(f"{path}: its files, samples or classes are not those of dataset.json; {_INDEX_ADVICE}")
     return None
@@ -259,5 +287,9 @@ def _check_index(
     want["record_file"] = number
     want["image_file"] = want["image_file"] + len(index.files) - image_tars if image_tars else number
     end = start + len(want)
-    if not np.array_equal(index.entries[start:end], want) or index.keys[start:end] != facts.keys:
+    if not index.has_sizes:
+        want["image_height"] = want["image_width"] = 0
+    if not index.has_crcs:
+        want["image_crc"] = 0
+    if not np.array_equal(index.entries_of(start, end), want) or index.keys[start:end] != facts.keys:
         report.add(f"{index.path}: its samples of {facts.name} are not those in the tar; {_INDEX_ADVICE}")

@@ -1,0 +1,127 @@
+"""Writes the golden data sets of the format version that the dali_dr on the path writes, and what they hold.
+
+    python tests/golden/sets/make.py v2
+
+makes v2-plain, v2-rrc-ra-re, v2-mixed and v2-sidecar beside this file, each with a NAME.npz. What has been made for
+a version is never made again: its bytes are what data sets of that version are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import dali_dr
+from dali_dr.augment.draw import draw
+from dali_dr.shards.manifest import ImageTar
+from dali_dr.shards.sample import Place
+
+IMAGES, VIEWS, TOPK, CLASSES, SIZE = 6, 4, 3, 7, 16
+KEYS = ["a/first", "a/second", "b/größe", "b/x" + 40 * "y", "plain_0", "plain_1"]
+
+
+def images() -> list[tuple[str, bytes]]:
+    """(suffix, file) of small pictures of all shapes."""
+    result = []
+    for number in range(IMAGES):
+        rng = np.random.default_rng(number)
+        pixels = np.kron(rng.integers(0, 256, (5, 6, 3)), np.ones((6 + number, 7, 1))).astype(np.uint8)
+        kind = ("JPEG", "PNG", "JPEG")[number % 3]
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, kind, **({"quality": 80} if kind == "JPEG" else {}))
+        result.append(({"JPEG": "jpg", "PNG": "png"}[kind], buffer.getvalue()))
+    return result
+
+
+def label_of(number: int) -> int:
+    """The class of an image."""
+    return (3 * number + 1) % CLASSES
+
+
+def reinforcements(number: int, data: list[tuple[str, bytes]], spec: dali_dr.AugmentationSpec) -> Any:
+    """Drawn views and made-up predictions, in order of falling confidence."""
+    sizes = [Image.open(io.BytesIO(image)).size[::-1] for _, image in data]
+    height, width = sizes[number]
+    mixing: dict[str, Any] = {"population": IMAGES, "partner_size": sizes.__getitem__} if spec.mixing else {}
+    drawn = draw(spec, seed=5, key=KEYS[number], views=range(VIEWS), image_height=height, image_width=width, **mixing)
+    rng = np.random.default_rng(100 + number)
+    ids = np.stack([rng.permutation(CLASSES)[:TOPK] for _ in range(VIEWS)]).astype(np.int32)
+    probs = -np.sort(-rng.dirichlet(np.ones(CLASSES), VIEWS), axis=1)[:, :TOPK].astype(np.float32)
+    probs = probs[np.argsort(-probs[:, 0], kind="stable")]
+    columns = {name: getattr(drawn, name) for name in ("crop", "flip", "ops", "magnitudes", "erase", "mix")}
+    return dali_dr.Reinforcements(**columns, soft_ids=ids, soft_probs=probs)
+
+
+def write(folder: Path, preset: str | None, sidecar: bool = False, **options: Any) -> dict[str, np.ndarray]:
+    """Writes a data set; what it must hold, taken from what the writer was given."""
+    data = images()
+    spec = None if preset is None else dali_dr.AugmentationSpec.preset(preset, SIZE)
+    folder.mkdir()
+    places: list[Place | None] = [None] * IMAGES
+    if sidecar:
+        with tarfile.open(folder / "images.tar", "w") as archive:
+            for number, (suffix, image) in enumerate(data):
+                for name, content in ((suffix, image), ("cls", b"%d" % label_of(number))):
+                    info = tarfile.TarInfo(f"{KEYS[number]}.{name}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        with tarfile.open(folder / "images.tar") as archive:
+            at = [info.offset_data for info in archive if not info.name.endswith(".cls")]
+        places = [Place(0, offset) for offset in at]
+        options["image_tars"] = [ImageTar("images.tar", (folder / "images.tar").stat().st_size)]
+    views = [None if spec is None else reinforcements(number, data, spec) for number in range(IMAGES)]
+    samples = [dali_dr.Sample(KEYS[n], data[n][1], label_of(n), views[n], place=places[n]) for n in range(IMAGES)]
+    dali_dr.write_shards(
+        samples, folder, spec=spec, num_classes=CLASSES, samples_per_shard=4, progress=False, **options
+    )
+    expected: dict[str, Any] = {
+        "keys": KEYS,
+        "labels": [label_of(number) for number in range(IMAGES)],
+        "sha256": [hashlib.sha256(image).hexdigest() for _, image in data],
+        "sizes": [Image.open(io.BytesIO(image)).size[::-1] for _, image in data],
+        "spec": json.dumps(None if spec is None else spec.to_json()),
+    }
+    if spec is not None:
+        stored = [dali_dr.Dataset(folder).reinforcements(number).soft_probs for number in range(IMAGES)]
+        for given, got in zip(views, stored, strict=True):
+            assert np.allclose(given.soft_probs, got, rtol=0.15)
+        expected |= {
+            "packed": [one.pack() for one in views],
+            "soft_ids": [one.soft_ids for one in views],
+            "soft_probs": stored,  # the encoding rounds
+        }
+    return {name: np.asarray(value) for name, value in expected.items()}
+
+
+def main() -> None:
+    here, version = Path(__file__).resolve().parent, sys.argv[1]
+    kinds: dict[str, tuple[str | None, dict[str, Any]]] = {
+        "plain": (None, {"class_names": [f"class {n}" for n in range(CLASSES)]}),
+        "rrc-ra-re": ("rrc+ra+re", {"seed": 5, "teacher": {"names": ["made up"], "input_size": SIZE}}),
+        "mixed": ("rrc+mixing+ra+re", {"probabilities": "float32"}),
+        "sidecar": ("rrc", {"sidecar": True}),
+    }
+    for kind, (preset, options) in kinds.items():
+        folder = here / f"{version}-{kind}"
+        if folder.exists():
+            raise SystemExit(f"{folder} is there: golden data sets are made once")
+        try:
+            expected = write(folder, preset, **options)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        np.savez_compressed(folder.with_suffix(".npz"), **expected)
+        print(folder.name, sum(path.stat().st_size for path in folder.iterdir()))
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,7 @@ struct Fault {
   int64_t offset = -1;    // of the member's data in the shard, in bytes; -1: unknown
   bool whole_file =
       false;  // nothing in the shard can be had: it is missing, or not the file that the index means
+  bool passing = false;  // it may be gone in a moment: a store that does not answer, a file being copied
 };
 
 /// An error that knows its Fault; what() is the fault's message.

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +159,16 @@ def compressed(record: list[bytes]) -> bytes:
     return b"".join(zstandard.compress(part) for part in record)
 
 
+def crc32c(data: bytes) -> int:
+    """Castagnoli's, reflected, bit by bit."""
+    state = 0xFFFFFFFF
+    for byte in data:
+        state ^= byte
+        for _ in range(8):
+            state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    return state ^ 0xFFFFFFFF
+
+
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
@@ -184,7 +195,10 @@ class DataSet:
                         add(archive, f"{sample.key}.dr.zst", (frames or {}).get(number, frame))
         self.write_index()
 
-    def write_index(self) -> None:
+    def write_index(self, version: int = 1, checksums: bool = False) -> None:
+        """Of version 1, or of version 2 (all in one), where the image of sample i has the size that sample i says."""
+        if version == 2:
+            return self._write_new_index(checksums)
         entries, keys, offsets = b"", b"", [0]
         members = {}
         for shard, path in enumerate(self.shards):
@@ -205,6 +219,28 @@ class DataSet:
         body = header + entries
         body += bytes(-len(body) % 8) + struct.pack(f"<{len(offsets)}Q", *offsets) + keys + files
         self.index.write_bytes(body)
+
+    def _write_new_index(self, checksums: bool) -> None:
+        entries, crcs, keys, offsets, files, first = b"", b"", b"", [0], b"", 0
+        for path in self.shards:
+            with tarfile.open(path) as archive:
+                members = {m.name: (m.offset_data // 512, m.size) for m in archive}
+            files += struct.pack("<QQH", path.stat().st_size, first, len(path.name.encode())) + path.name.encode()
+            for sample in self.samples[first:]:
+                if f"{sample.key}.jpg" not in members:
+                    break
+                places = (*members[f"{sample.key}.jpg"], *members.get(f"{sample.key}.dr.zst", (0, 0)))
+                entries += struct.pack("<4Ii2H", *places, sample.label, *sample.size)
+                crcs += struct.pack("<I", crc32c(sample.image)) if checksums else b""
+                keys += sample.key.encode()
+                offsets.append(len(keys))
+                first += 1
+        assert first == len(self.samples)
+        lengths = len(self.shards), int(checksums), len(files), len(keys)
+        header = struct.pack("<8sIIQIIIIQQ8x", b"DDRINDEX", 2, 64, first, 1000, 1000, *lengths)
+        body = header + entries + (crcs if checksums else b"")
+        body += bytes(-len(body) % 8) + struct.pack(f"<{len(offsets)}Q", *offsets) + keys + files
+        self.index.write_bytes(body[:56] + struct.pack("<I", crc32c(body)) + body[60:])
 
     def offset(self, number: int, suffix: str) -> int:
         for path in self.shards:
@@ -229,22 +265,26 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pipeline_def
-def read_pipeline(index: str, samples: Any, views: Any = None, monitor: int = -1) -> Any:
+def read_pipeline(
+    index: str, samples: Any, views: Any = None, monitor: int = -1, retry_s: float = 0.0, max_pixels: int = 0,
+    check_images: bool = False,
+) -> Any:  # fmt: skip
     inputs = [fn.external_source(samples, batch=True, dtype=None)]
     if views is not None:
         inputs.append(fn.external_source(views, batch=True))
-    return tuple(fn.dr.read(*inputs, index=index, monitor=monitor))
+    checks = {"max_pixels": max_pixels, "check_images": check_images}
+    return tuple(fn.dr.read(*inputs, index=index, monitor=monitor, retry_s=retry_s, **checks))
 
 
 def read(
-    index: Path, samples: Sequence[int], views: Sequence[Any] | None = None, threads: int = 2
+    index: Path, samples: Sequence[int], views: Sequence[Any] | None = None, threads: int = 2, **options: Any
 ) -> list[list[np.ndarray]]:
     """The outputs for one batch: a list of outputs, each a list of arrays."""
     numbers = [np.int64(s) for s in samples]
     rows = None if views is None else [np.asarray(v, np.int32) for v in views]
     pipe = read_pipeline(
         str(index), lambda: numbers, None if rows is None else lambda: rows, batch_size=len(numbers), num_threads=threads,
-        device_id=None, prefetch_queue_depth=1,
+        device_id=None, prefetch_queue_depth=1, **options,
     )  # fmt: skip
     return [[np.asarray(out.at(i)) for i in range(len(numbers))] for out in pipe.run()]
 
@@ -306,9 +346,9 @@ def test_without_views_only_images_and_labels(dataset: DataSet, tmp_path: Path) 
     images, labels = read(dataset.index, [7, 0, 7])
     assert [i.tobytes() for i in images] == [dataset.samples[n].image for n in (7, 0, 7)]
     assert [int(label) for label in labels] == [dataset.samples[n].label for n in (7, 0, 7)]
-    plain = DataSet(tmp_path, [Sample("dir/a", b"abc", -1), Sample("dir/b", b"defg", 3)])
+    plain = DataSet(tmp_path, [Sample("dir/a", b"abc", 0), Sample("dir/b", b"defg", 3)])
     images, labels = read(plain.index, [1, 0])
-    assert [i.tobytes() for i in images] == [b"defg", b"abc"] and [int(label) for label in labels] == [3, -1]
+    assert [i.tobytes() for i in images] == [b"defg", b"abc"] and [int(label) for label in labels] == [3, 0]
     with pytest.raises(
         RuntimeError, match=r"sample 1 \(key dir/b\) in .*train-000000.tar.* has no reinforcement record"
     ):
@@ -326,9 +366,9 @@ def test_names_that_need_extension_headers(tmp_path: Path) -> None:
     assert [i.tobytes() for i in images] == [s.image for s in samples]
 
 
-def expect(pattern: str, index: Path, samples: Sequence[int], views: Sequence[Any] | None) -> None:
+def expect(pattern: str, index: Path, samples: Sequence[int], views: Sequence[Any] | None, **options: Any) -> None:
     with pytest.raises(RuntimeError) as caught:
-        read(index, samples, views)
+        read(index, samples, views, **options)
     assert re.search(pattern, str(caught.value), re.DOTALL), str(caught.value)
 
 
@@ -372,13 +412,13 @@ def test_a_missing_shard(fresh: DataSet) -> None:
 def test_a_shortened_shard(fresh: DataSet) -> None:
     size = fresh.shards[1].stat().st_size
     os.truncate(fresh.shards[1], size - 512)
-    expect(rf"train-000001\.tar has {size - 512} bytes, but .*index\.bin says {size} .*cut off", fresh.index, [3], [0])
+    expect(rf"train-000001\.tar has {size - 512} bytes instead of {size} .*cut off.*index\.bin", fresh.index, [3], [0])
     os.truncate(fresh.shards[1], 0)
     expect(r"train-000001\.tar is empty", fresh.index, [3], [0])
 
 
 def test_a_shard_cut_off_while_in_use(fresh: DataSet) -> None:
-    """Touching its pages would be SIGBUS; the operator reports it instead."""
+    """Where shards are mapped, touching their pages is SIGBUS."""
     script = f"""
 import os, sys
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
@@ -522,7 +562,9 @@ def test_a_damaged_group(tmp_path: Path, damage: Any, message: str) -> None:
     "at, value, message",
     [
         (0, b"X", "does not start with DDRINDEX"),
-        (8, b"\x02", "is of version 2"),
+        (8, b"\x03", "is of version 3"),
+        (64 + 24, b"\xe8\x03\x00\x00", "label of sample 0 .*is 1000, but the data set has 1000 classes"),
+        (64 + 24, b"\xff\xff\xff\xff", "label of sample 0 .*is -1"),
         (12, b"\x41", "header_bytes"),
         (16, b"\xff" * 8, "too short"),
         (32, b"\xff" * 4, "too short"),
@@ -543,6 +585,158 @@ def test_a_damaged_index(fresh: DataSet, at: int, value: bytes, message: str) ->
     for length in (0, 10, 63, 64, len(blob) - 1):
         os.truncate(fresh.index, length)
         expect(r"index\.bin", fresh.index, [0], [0])
+
+
+def png(height: int, width: int, mark: int = 0) -> bytes:
+    """A PNG as far as its size, which is all that is read of it."""
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height) + bytes([8, 2, mark]) * 99
+
+
+@pytest.fixture
+def sized(tmp_path: Path) -> DataSet:
+    """Three samples whose images are as large as their records and the index, of version 2 with checksums, say."""
+    rng = np.random.default_rng(8)
+    samples = [draw(rng, i, 4, 2, 5) for i in range(3)]
+    for sample in samples:
+        sample.image = png(*sample.size, mark=sample.label % 256)
+    data = DataSet(tmp_path, samples, per_shard=2)
+    data.write_index(version=2, checksums=True)
+    return data
+
+
+def test_an_index_of_version_2(sized: DataSet) -> None:
+    for checksums in (True, False):
+        sized.write_index(version=2, checksums=checksums)
+        outs = read(sized.index, [0, 1, 2], [3, 2, 1], check_images=checksums)
+        for sample, view, image, label, _, _, params, ids, _ in zip(sized.samples, (3, 2, 1), *outs, strict=True):
+            assert (image.tobytes(), int(label)) == (sample.image, sample.label)
+            assert (params.tolist(), ids.tolist()) == (sample.rows[view].packed(), sample.rows[view].ids)
+    expect(r"made without image checksums; `dali-dr index --full DIR`", sized.index, [0], [0], check_images=True)
+    blob = bytearray(sized.index.read_bytes())
+    rng = np.random.default_rng(9)
+    for _ in range(50):
+        at, bit = int(rng.integers(8, len(blob))), int(rng.integers(8))
+        blob[at] ^= 1 << bit
+        sized.index.write_bytes(blob)
+        expect(r"index\.bin", sized.index, [0], [0])
+        blob[at] ^= 1 << bit
+
+
+def test_an_image_of_another_size(sized: DataSet) -> None:
+    blob = sized.shards[0].read_bytes()
+    other = blob.replace(sized.samples[1].image, png(375, 499, mark=sized.samples[1].label % 256))
+    sized.shards[0].write_bytes(other)
+    expect(
+        r"the image of sample 1 \(key n00000001_1\) in .* is 499 pixels wide and 375 high, its index says 500 pixels wide",
+        sized.index, [0, 1], [0, 0],
+    )  # fmt: skip
+    sized.write_index(version=1)  # which does not say; but the record does
+    expect(r"sample 1 .*: it was made for an image 500 pixels wide and 375 high", sized.index, [1], [0])
+    read(sized.index, [1])
+
+
+def check_sizes(folder: Path, images: Sequence[bytes]) -> None:
+    """That the operator reads the sizes that Pillow reads."""
+    from PIL import Image
+
+    samples = []
+    for number, encoded in enumerate(images):
+        with Image.open(io.BytesIO(encoded)) as image:
+            samples.append(Sample(f"k{number}", encoded, 0, size=(image.height, image.width)))
+    data = DataSet(folder, samples, per_shard=len(samples))
+    data.write_index(version=2)
+    outs, _ = read(data.index, range(len(samples)))
+    assert [out.tobytes() for out in outs] == list(images)
+
+
+def test_sizes_in_unusual_headers(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def saved(form: str, mode: str = "RGB", **options: Any) -> bytes:
+        stream = io.BytesIO()
+        Image.new(mode, (70, 33)).save(stream, form, **options)
+        return stream.getvalue()
+
+    jpeg = saved("JPEG")
+    segment = b"\xff\xe5\xff\xff" + bytes(65533)
+    other = Image.new("RGB", (20, 10))
+    check_sizes(
+        tmp_path,
+        [
+            jpeg,
+            saved("JPEG", progressive=True),
+            saved("JPEG", "CMYK"),
+            saved("JPEG", "L"),
+            saved("JPEG", exif=bytes(60000), icc_profile=bytes(200_000), comment=b"x" * 65000),
+            jpeg[:2] + segment * 3 + jpeg[2:],
+            jpeg[:2] + b"\xff\xff\xff" + jpeg[2:],
+            saved("MPO", save_all=True, append_images=[other]),
+            saved("PNG"),
+            saved("PNG", "P"),
+            saved("WEBP"),
+            saved("WEBP", lossless=True),
+            saved("WEBP", "RGBA", exif=bytes(100)),
+            saved("WEBP", save_all=True, append_images=[other.resize((70, 33))]),
+        ],
+    )
+
+
+@pytest.mark.parametrize("name", ["photos", "flowers"])
+def test_sizes_of_photos(name: str, test_data: Any, tmp_path: Path) -> None:
+    files = sorted(f for f in test_data(name).rglob("*") if f.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    check_sizes(tmp_path, [f.read_bytes() for f in files])
+
+
+def test_a_limit_of_pixels(sized: DataSet) -> None:
+    read(sized.index, [0, 2], [0, 0], max_pixels=375 * 500)
+    for views in ([0], None):
+        expect(
+            r"sample 2 .* 187500 pixels, but `max_pixels` is 187499: raise", sized.index, [2], views, max_pixels=187499
+        )
+    expect("`max_pixels` is -1", sized.index, [2], None, max_pixels=-1)
+
+
+def test_checksums_of_images(sized: DataSet) -> None:
+    blob = bytearray(sized.shards[1].read_bytes())
+    blob[sized.offset(2, "jpg") + 100] ^= 1
+    sized.shards[1].write_bytes(blob)
+    read(sized.index, [0, 2], [0, 0])
+    expect(r"the image of sample 2 .*does not have the checksum", sized.index, [0, 2], [0, 0], check_images=True)
+    read(sized.index, [0, 1], [0, 0], check_images=True)
+
+
+def test_an_id_beyond_the_outputs(sized: DataSet) -> None:
+    blob = bytearray(sized.index.read_bytes())
+    struct.pack_into("<I", blob, 28, 1)
+    struct.pack_into("<I", blob, 56, 0)
+    struct.pack_into("<I", blob, 56, crc32c(bytes(blob)))
+    sized.index.write_bytes(blob)
+    expect(r"sample 0 .* has the class id \d+, but ids are below 1", sized.index, [0], [0])
+
+
+@pytest.mark.parametrize("damage", ["missing shard", "shard that is being copied", "missing index"])
+def test_what_comes_back_in_time_is_no_error(fresh: DataSet, damage: str) -> None:
+    path = fresh.index if damage == "missing index" else fresh.shards[1]
+    aside = path.with_name("aside")
+    aside.write_bytes(path.read_bytes())
+    if damage.startswith("missing"):
+        path.unlink()
+    else:
+        os.truncate(path, 1000)
+    # An index is put back by a rename, as ours is written: half of one is an error.
+    restore = f"mv '{aside}' '{path}'" if path == fresh.index else f"cat '{aside}' >'{path}'"
+    # Another process: DALI builds pipelines with the interpreter's lock held.
+    restoring = subprocess.Popen(["sh", "-c", f"sleep 0.5; {restore}"])
+    images, *_ = read(fresh.index, [0, 2, 3], [0, 0, 0], retry_s=60)
+    assert [i.tobytes() for i in images] == [fresh.samples[n].image for n in (0, 2, 3)]
+    assert restoring.wait(timeout=10) == 0
+
+
+def test_a_lost_shard_is_waited_for_once(fresh: DataSet) -> None:
+    fresh.shards[1].unlink()
+    begin = time.monotonic()
+    expect(r"train-000001\.tar cannot be opened", fresh.index, [0, 2, 3, 2, 3, 2, 3], [0] * 7, retry_s=0.5)
+    assert 0.5 < time.monotonic() - begin < 5
 
 
 def test_inputs_of_wrong_types(dataset: DataSet) -> None:

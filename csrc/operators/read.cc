@@ -49,24 +49,42 @@ void CopyTo(dali::TensorList<dali::CPUBackend>& output, int sample, const T* fro
 samples::Options ReadOptions(const dali::OpSpec& spec) {
   const int topk = spec.GetArgument<int>("topk");
   DALI_ENFORCE(topk >= 0, dali::make_string("`topk` is ", topk, ": pass a number of classes, or 0."));
+  const int max_pixels = spec.GetArgument<int>("max_pixels");
+  DALI_ENFORCE(max_pixels >= 0,
+               dali::make_string("`max_pixels` is ", max_pixels, ": pass a number of pixels, or 0."));
   return {.views = spec.NumRegularInput() == 2,
           .mixing = spec.GetArgument<bool>("mixing"),
           .draw = DrawSpec(spec),
-          .topk = static_cast<size_t>(topk)};
+          .topk = static_cast<size_t>(topk),
+          .max_pixels = static_cast<uint64_t>(max_pixels),
+          .check_images = spec.GetArgument<bool>("check_images")};
 }
 
-// The data set. What is wrong with it is told to the monitor: a pipeline may be built anew in mid-epoch,
-// after its files were moved.
-std::shared_ptr<const shards::ShardSet> OpenShards(const dali::OpSpec& spec) {
-  std::shared_ptr<const shards::ShardSet> shards;
+double RetrySeconds(const dali::OpSpec& spec) {
+  const float seconds = spec.GetArgument<float>("retry_s");
+  DALI_ENFORCE(seconds >= 0 && seconds <= 86400,
+               dali::make_string("`retry_s` is ", seconds, ": pass seconds, 0 to 86400."));
+  return seconds;
+}
+
+// The data set as the operator wants it. What is wrong with it is told to the monitor: a pipeline may be
+// built anew in mid-epoch, after its files were moved.
+samples::Source OpenSource(const dali::OpSpec& spec) {
+  const auto path = spec.GetArgument<std::string>("index");
+  const auto given = spec.GetArgument<int64_t>("index_checksum");
+  const auto checksum = given < 0 ? std::nullopt : std::optional(static_cast<uint32_t>(given));
+  const samples::Patience patience(RetrySeconds(spec));
+  std::optional<samples::Source> source;
   Reporting(Monitor::Get(spec.GetArgument<int>("monitor")), [&] {
-    try {
-      shards = std::make_shared<shards::ShardSet>(spec.GetArgument<std::string>("index"));
-    } catch (const FaultError& error) {
-      throw BatchError({.fault = error.fault()});
+    for (samples::Patience::Series series(patience); !source;) {
+      try {
+        source.emplace(shards::ShardSet::Open(path, checksum), ReadOptions(spec));
+      } catch (const FaultError& error) {
+        if (!patience.Has(error.fault()) || !series.Wait()) throw BatchError({.fault = error.fault()});
+      }
     }
   });
-  return shards;
+  return *std::move(source);
 }
 
 }  // namespace
@@ -74,13 +92,12 @@ std::shared_ptr<const shards::ShardSet> OpenShards(const dali::OpSpec& spec) {
 DALI_SCHEMA(dr__Read)
     .DocStr(R"(Reads samples of a reinforced data set by number, each with the views that are asked for.
 
-Shards are plain tars, mapped into memory when first used and accessed at random through the sample index
-(``schemas/sample-index.md``). Of a sample's record only those groups of rows are decompressed
+Shards are plain tars, read at random through the sample index (``schemas/sample-index.md``). Of a sample's record only those groups of rows are decompressed
 that the views asked for are in, each once.
 
 With ``views``, the outputs are
 
-0. the image file's bytes: uint8 ``[bytes]``, untouched and not copied: they lie in the mapped shard, and are read-only;
+0. the image file's bytes: uint8 ``[bytes]``, untouched;
 1. label: int64 scalar;
 2. roi_start: int32 ``[2]``, (y, x) of the view's crop box in pixels of the image as stored, EXIF orientation not applied;
 3. roi_shape: int32 ``[2]``, (height, width) of that box. With several views the box is the union of theirs;
@@ -102,8 +119,9 @@ drawn from what ``draw_...`` say, the sample's key and the number alone, exactly
 target is the label: soft_ids are the label and then the lowest other classes, soft_probs are 1, 0, …. Samples without
 a record can be had that way too.
 
-A sample that cannot be had (no such number or view, a missing or changed shard, a damaged record) raises RuntimeError,
-which names its number, key, shard and offset.)")
+A sample that cannot be had (no such number or view, a missing or changed shard, a damaged record, an image of another
+size than the index says) raises RuntimeError, which names its number, key, shard and offset. What may pass, a file that
+is missing, of another size or not to be read, is tried again before, see ``retry_s``.)")
     .AddParent(kDrawArguments)
     .NumInput(1, 2)
     .InputDox(0, "samples", "TensorList of int64, scalar", "Sample numbers, from 0.")
@@ -121,6 +139,22 @@ which names its number, key, shard and offset.)")
         "index",
         "Path of the data set's index.bin. Shards lie at the paths that it gives, relative to its folder.",
         DALI_STRING)
+    .AddOptionalArg<int64_t>("index_checksum",
+                             "The checksum that the index must have, of version 2; -1: whatever it has.", -1)
+    .AddOptionalArg(
+        "max_pixels",
+        "Images that have more pixels by their header are refused before they are decoded. 0: none are.", 0)
+    .AddOptionalArg(
+        "check_images",
+        "Whether to hold the bytes of each image against the checksum in the index, which must have been "
+        "made with them.",
+        false)
+    .AddOptionalArg(
+        "retry_s",
+        "Seconds for which a file that is missing, of another size or not to be read is tried again, with "
+        "growing pauses, before that is an error; once for each file, then not for twenty times as long. 0: "
+        "everything is tried once.",
+        3.0f)
     .AddOptionalArg(
         "monitor",
         "Number of the monitor that times this pipeline's stages and keeps its first fault; -1: none.", -1)
@@ -132,8 +166,8 @@ which names its number, key, shard and offset.)")
 
 Read::Read(const dali::OpSpec& spec)
     : StatelessOperator(spec),
-      shards_(OpenShards(spec)),
-      source_(shards_, ReadOptions(spec)),
+      source_(OpenSource(spec)),
+      patience_(RetrySeconds(spec)),
       with_views_(source_.options().views),
       mixing_(source_.options().mixing),
       monitor_(Monitor::Get(spec.GetArgument<int>("monitor"))) {}
@@ -144,14 +178,19 @@ void Read::RunImpl(dali::Workspace& ws) {
     CheckInputs(ws);
     FillSlots(ws);
   });
-  PutImages(ws, kImage, [](const samples::Filled& filled) { return filled.sample.image.bytes; });
+  PutImages(ws, kImage, [](samples::Filled& filled) {
+    filled.sample.record = {};  // lies in the same buffer, mostly
+    return std::pair(filled.sample.image.bytes, std::move(filled.sample.image.buffer));
+  });
   PutLabels(ws);
   if (with_views_) {
     PutRegions(ws, kRoiStart, kRoiShape, [](const samples::Filled& filled) { return filled.region; });
     PutViews(ws);
   }
   if (mixing_) {
-    PutImages(ws, kPartner, [](const samples::Filled& filled) { return filled.PartnerImage(); });
+    PutImages(ws, kPartner, [](samples::Filled& filled) {
+      return std::pair(filled.PartnerImage(), std::move(filled.partner.image.buffer));
+    });
     PutRegions(ws, kPartnerRoiStart, kPartnerRoiShape,
                [](const samples::Filled& filled) { return filled.PartnerRegion(); });
   }
@@ -179,16 +218,29 @@ std::span<const int32_t> Read::Views(const dali::Workspace& ws, int i) const {
 
 void Read::FillSlots(const dali::Workspace& ws) {
   const auto& samples = ws.Input<dali::CPUBackend>(0);
+  const size_t count = static_cast<size_t>(samples.num_samples());
+  if (slots_.size() < count) slots_.resize(count);
+  const size_t threads = static_cast<size_t>(ws.GetThreadPool().NumThreads());
+  if (readers_.size() < threads) readers_.resize(threads);
+  for (Slot& slot : slots_) {
+    slot.fault.reset();
+    slot.done = false;
+  }
+  for (samples::Patience::Series series(patience_);;) {
+    TryToFill(ws);
+    if (!Reconsider(&series)) break;
+  }
+  ThrowFaults(samples);
+}
+
+void Read::TryToFill(const dali::Workspace& ws) {
+  const auto& samples = ws.Input<dali::CPUBackend>(0);
   const int count = samples.num_samples();
-  auto& pool = ws.GetThreadPool();
-  if (slots_.size() < static_cast<size_t>(count)) slots_.resize(count);
-  if (readers_.size() < static_cast<size_t>(pool.NumThreads())) readers_.resize(pool.NumThreads());
-  for (int i = 0; i < count; ++i) slots_[i].fault.reset();
   // A fault is a value of its slot: an exception in a DALI thread would lose the others, and the order.
   const auto pass = [&](const auto& body) {
-    ForEachSample(pool, count, [&](int i, int thread) {
-      Slot& slot = slots_[i];
-      if (slot.fault) return;
+    ForEachSample(ws.GetThreadPool(), count, [&](int i, int thread) {
+      Slot& slot = slots_[static_cast<size_t>(i)];
+      if (slot.done || slot.fault) return;
       try {
         body(i, thread, &slot.filled);
       } catch (const FaultError& error) {
@@ -203,11 +255,29 @@ void Read::FillSlots(const dali::Workspace& ws) {
     source_.Find(*samples.tensor<int64_t>(i), Views(ws, i), filled);
   });
   pass([&](int i, int thread, samples::Filled* filled) {
-    source_.Fill(Views(ws, i), &readers_[thread], filled);
+    source_.Fill(Views(ws, i), &readers_[static_cast<size_t>(thread)], filled);
   });
   if (mixing_)  // again one pass later, so that cold reads of partners overlap too
-    pass([&](int, int, samples::Filled* filled) { source_.LoadPartner(*filled); });
-  ThrowFaults(samples);
+    pass([&](int, int, samples::Filled* filled) { source_.LoadPartner(filled); });
+}
+
+bool Read::Reconsider(samples::Patience::Series* series) {
+  std::vector<Slot*> worthwhile;
+  for (Slot& slot : slots_) {
+    slot.done = true;
+    if (slot.fault && patience_.Has(*slot.fault)) worthwhile.push_back(&slot);
+  }
+  if (worthwhile.empty()) return false;
+  const bool again = series->Wait();
+  for (Slot* slot : worthwhile) {
+    if (!again) {
+      patience_.Lose(*slot->fault);
+      continue;
+    }
+    slot->fault.reset();
+    slot->done = false;
+  }
+  return again;
 }
 
 void Read::ThrowFaults(const dali::TensorList<dali::CPUBackend>& samples) const {
@@ -223,8 +293,8 @@ void Read::ThrowFaults(const dali::TensorList<dali::CPUBackend>& samples) const 
   if (!all.failed.empty()) throw BatchError(std::move(all));
 }
 
-template <typename BytesOf>
-void Read::PutImages(dali::Workspace& ws, int output, const BytesOf& bytes_of) const {
+template <typename ImageOf>
+void Read::PutImages(dali::Workspace& ws, int output, const ImageOf& image_of) {
   auto& images = ws.Output<dali::CPUBackend>(output);
   const int count = ws.GetInputBatchSize(0);
   images.Reset();
@@ -234,10 +304,10 @@ void Read::PutImages(dali::Workspace& ws, int output, const BytesOf& bytes_of) c
   images.set_sample_dim(1);
   images.SetSize(count);
   for (int i = 0; i < count; ++i) {
-    const std::span<const uint8_t> bytes = bytes_of(slots_[i].filled);
-    // Shared, not copied. DALI's pointers are not const; no operator writes to its input, and the pages are
-    // read-only.
-    images.SetSample(i, std::shared_ptr<void>(shards_, const_cast<uint8_t*>(bytes.data())), bytes.size(),
+    const auto [bytes, buffer] = image_of(slots_[static_cast<size_t>(i)].filled);
+    // Shared, not copied: the buffer is free again when the last operator has let go of it. DALI's pointers
+    // are not const; no operator writes to its input.
+    images.SetSample(i, std::shared_ptr<void>(buffer, const_cast<uint8_t*>(bytes.data())), bytes.size(),
                      false, dali::TensorShape<1>{static_cast<int64_t>(bytes.size())}, DALI_UINT8,
                      images.device_id(), images.order());
   }

@@ -13,8 +13,8 @@
 #include "fault.h"
 #include "operators/monitor.h"
 #include "record/reader.h"
+#include "samples/patience.h"
 #include "samples/samples.h"
-#include "shards/shards.h"
 
 namespace dali_dr {
 
@@ -23,7 +23,7 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   explicit Read(const dali::OpSpec& spec);
 
  protected:
-  // Shapes depend on the data, and images are not copied: RunImpl makes the outputs itself.
+  // Shapes depend on the data, and images are read where they stay: RunImpl makes the outputs itself.
   bool SetupImpl(std::vector<dali::OutputDesc>&, const dali::Workspace&) override { return false; }
   bool HasContiguousOutputs() const override { return false; }
   void RunImpl(dali::Workspace& ws) override;
@@ -32,6 +32,7 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   // One sample of the current batch. Kept from batch to batch for its buffers.
   struct Slot {
     std::optional<Fault> fault;  // why the sample cannot be had; then the rest holds anything
+    bool done = false;           // it is filled, or has a fault that stands
     samples::Filled filled;
   };
 
@@ -42,19 +43,22 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
 
   // Fills the slots of the batch; after it, none has a fault. Throws BatchError with the first there is.
   void FillSlots(const dali::Workspace& ws);
+  // Fills those that are not done.
+  void TryToFill(const dali::Workspace& ws);
+  // Whether there are slots worth trying once more after some time; they are then not done.
+  bool Reconsider(samples::Patience::Series* series);
   void ThrowFaults(const dali::TensorList<dali::CPUBackend>& samples) const;
 
   // Make outputs from the slots; the functions take a samples::Filled.
-  template <typename BytesOf>
-  void PutImages(dali::Workspace& ws, int output, const BytesOf& bytes_of) const;
+  template <typename ImageOf>
+  void PutImages(dali::Workspace& ws, int output, const ImageOf& image_of);
   void PutLabels(dali::Workspace& ws) const;
   template <typename RegionOf>
   void PutRegions(dali::Workspace& ws, int start, int shape, const RegionOf& region_of) const;
   void PutViews(dali::Workspace& ws) const;
 
-  std::shared_ptr<const shards::ShardSet>
-      shards_;  // shared with the images given out, which lie in its mappings
   samples::Source source_;
+  samples::Patience patience_;
   bool with_views_, mixing_;
   Monitor* monitor_;  // or null
   std::vector<Slot> slots_;

@@ -5,7 +5,9 @@
 #include <string>
 #include <utility>
 
+#include "escape.h"
 #include "image/header.h"
+#include "samples/check_image.h"
 
 namespace dali_dr::samples {
 namespace {
@@ -36,6 +38,13 @@ void HardTarget(int32_t label, std::span<int32_t> ids, std::span<float> probs) {
 
 bool IsFresh(int32_t view) { return view < 0; }
 
+// The fault of a sample's partner, saying whose.
+Fault OfPartner(const shards::ShardSet& shards, const shards::Sample& sample, Fault fault) {
+  fault.message = shards.Where(sample, sample.record) +
+                  ": the partner of one of its views cannot be had: " + fault.message;
+  return fault;
+}
+
 // One call of Source::Fill.
 class Filling {
  public:
@@ -48,9 +57,10 @@ class Filling {
   void MakeView(size_t place, int32_t number);
 
  private:
-  // Runs the body; what is wrong in it is wrong in the sample's record.
+  // Runs the body; what is wrong in it is wrong in the sample's record, or with its partner.
   template <typename Body>
   void InRecord(const Body& body) const;
+  void CheckRecord() const;
 
   void ReadStored(int32_t number, std::span<int32_t> view, std::span<int32_t> ids,
                   std::span<float> probs) const;
@@ -68,31 +78,45 @@ class Filling {
 template <typename Body>
 void Filling::InRecord(const Body& body) const {
   const shards::Sample& sample = filled_.sample;
-  const auto fail = [&](Fault::Kind kind, const std::string& problem) {
-    throw FaultError(
-        shards_.At(sample, sample.record, kind, shards_.Where(sample, sample.record) + ": " + problem));
+  const auto fail = [&](const std::string& problem) {
+    throw FaultError(shards_.At(sample, sample.record, Fault::Kind::kRecord,
+                                shards_.Where(sample, sample.record) + ": " + problem));
   };
   try {
     body();
   } catch (const record::RecordError& error) {
-    fail(Fault::Kind::kRecord, error.what());
+    fail(error.what());
   } catch (const shards::ShardError& error) {
-    fail(error.fault().kind == Fault::Kind::kArgument ? Fault::Kind::kRecord : error.fault().kind,
-         std::string("the partner of one of its views cannot be had: ") + error.what());
+    if (error.fault().kind == Fault::Kind::kArgument)  // there is no such sample
+      fail(std::string("the partner of one of its views cannot be had: ") + error.what());
+    throw FaultError(OfPartner(shards_, sample, error.fault()));
   }
 }
 
 void Filling::OpenRecord() {
   filled_.topk = std::max<size_t>(options_.topk, 1);
-  if (filled_.sample.record.bytes.empty()) return;
+  if (filled_.sample.record.size == 0) return;
   InRecord([&] {
-    record_ = &reader_.Open(filled_.sample.record.bytes);
+    record_ = &reader_.Open(filled_.sample.record.bytes, shards_.num_outputs().value_or(record::kMaxClasses));
     filled_.topk = static_cast<size_t>(record_->topk());
     if (options_.topk != 0 && options_.topk != filled_.topk)
       throw record::RecordError("its predictions have " + std::to_string(filled_.topk) +
                                 " classes, but `topk` is " + std::to_string(options_.topk) +
                                 ": pass that number, or 0");
+    CheckRecord();
   });
+}
+
+// That the record is of this image.
+void Filling::CheckRecord() const {
+  image::Size size{};
+  if (!SizeOf(filled_.sample, &size)) return;
+  const auto height = static_cast<uint32_t>(size.height), width = static_cast<uint32_t>(size.width);
+  if (record_->image_height() == height && record_->image_width() == width) return;
+  throw record::RecordError("it was made for an image " +
+                            InWords(record_->image_height(), record_->image_width()) + ", but its image is " +
+                            InWords(height, width) +
+                            ": the shard was changed or damaged; `dali-dr verify` says what else is");
 }
 
 void Filling::OpenDrawer() {
@@ -162,7 +186,7 @@ void Filling::AddPartner(bool first, std::span<const int32_t> words) const {
   if (number == kNoPartner) return;
   if (number == kSelfPartner) return filled_.region.Add(crop);
   shards::Sample& partner = filled_.partner;
-  if (partner.image.bytes.empty()) {
+  if (partner.image.size == 0) {
     if (!first)
       throw record::RecordError(
           "views that are asked for together have different partners; ask for one view, or for "
@@ -188,11 +212,11 @@ void Region::Add(std::span<const int32_t> box) {
 }
 
 std::span<const uint8_t> Filled::PartnerImage() const {
-  return partner.image.bytes.empty() ? std::span<const uint8_t>(kOnePixel) : partner.image.bytes;
+  return partner.image.size == 0 ? std::span<const uint8_t>(kOnePixel) : partner.image.bytes;
 }
 
 Region Filled::PartnerRegion() const {
-  return partner.image.bytes.empty() ? Region{{0, 0}, {1, 1}} : partner_region;
+  return partner.image.size == 0 ? Region{{0, 0}, {1, 1}} : partner_region;
 }
 
 Source::Source(std::shared_ptr<const shards::ShardSet> shards, Options options)
@@ -200,11 +224,17 @@ Source::Source(std::shared_ptr<const shards::ShardSet> shards, Options options)
   if (options_.mixing && !options_.views)
     throw FaultError({.kind = Fault::Kind::kArgument,
                       .message = "`mixing` needs `views`: without them there is nothing that is mixed."});
-  if (options_.topk > shards_->num_classes())
+  const uint64_t outputs = shards_->num_outputs().value_or(shards_->num_classes());
+  if (options_.topk > outputs)
     throw FaultError({.kind = Fault::Kind::kArgument,
                       .message = "`topk` is " + std::to_string(options_.topk) + ": pass 1 to " +
-                                 std::to_string(shards_->num_classes()) + ", the number of classes of " +
-                                 shards_->index_path() + ", or 0 for that of the records."});
+                                 std::to_string(outputs) + ", the number of classes of " +
+                                 Escaped(shards_->index_path()) + ", or 0 for that of the records."});
+  if (options_.check_images && !shards_->has_image_crcs())
+    throw FaultError(
+        {.kind = Fault::Kind::kArgument,
+         .message = "images cannot be held against their checksums: " + Escaped(shards_->index_path()) +
+                    " was made without image checksums; `dali-dr index --full DIR` adds them."});
 }
 
 bool Source::NeedsRecord(int64_t number, std::span<const int32_t> views) const {
@@ -219,7 +249,7 @@ void Source::Find(int64_t number, std::span<const int32_t> views, Filled* filled
 
 void Source::Fill(std::span<const int32_t> views, record::Reader* reader, Filled* filled) const {
   filled->partner = shards::Sample{};
-  shards_->Load(filled->sample);
+  Load(&filled->sample);
   if (!options_.views) return;
   Filling filling(*shards_, options_, reader, filled);
   filling.OpenRecord();
@@ -228,8 +258,18 @@ void Source::Fill(std::span<const int32_t> views, record::Reader* reader, Filled
   for (size_t i = 0; i < views.size(); ++i) filling.MakeView(i, views[i]);
 }
 
-void Source::LoadPartner(const Filled& filled) const {
-  if (!filled.partner.image.bytes.empty()) shards_->Load(filled.partner);
+void Source::LoadPartner(Filled* filled) const {
+  if (filled->partner.image.size == 0) return;
+  try {
+    Load(&filled->partner);
+  } catch (const FaultError& error) {
+    throw FaultError(OfPartner(*shards_, filled->sample, error.fault()));
+  }
+}
+
+void Source::Load(shards::Sample* sample) const {
+  shards_->Load(sample);
+  CheckImage(*shards_, *sample, options_.max_pixels, options_.check_images);
 }
 
 }  // namespace dali_dr::samples

@@ -34,12 +34,14 @@ struct Options {
   bool mixing = false;               ///< views are mixed views, also where a record has none
   std::optional<draw::Spec> draw{};  ///< of fresh views; none: there are no fresh views
   size_t topk = 0;                   ///< K of fresh views and of records; 0: as in the record, 1 without one
+  uint64_t max_pixels = 0;           ///< of an image, by its header; 0: any number
+  bool check_images = false;         ///< hold each image's bytes against the CRC-32C in the index
 };
 
 /// One sample. Reuse it from batch to batch, for its buffers.
 struct Filled {
   shards::Sample sample;
-  shards::Sample partner;      // no bytes: there is none, or it is the sample itself
+  shards::Sample partner;      // its image has size 0: there is none, or it is the sample itself
   size_t words = 0, topk = 0;  // of one packed view, of one prediction
   Region region;               // of the image, that its views show
   Region partner_region;
@@ -47,7 +49,8 @@ struct Filled {
   std::vector<int32_t> ids;     // topk class ids per view, most likely first
   std::vector<float> probs;     // and their probabilities
 
-  /// The partner's image file and what to decode of it; where there is none, an image of one pixel.
+  /// The partner's image file and what to decode of it; where there is none, an image of one pixel, which no
+  /// buffer holds.
   std::span<const uint8_t> PartnerImage() const;
   Region PartnerRegion() const;
 };
@@ -63,15 +66,17 @@ class Source {
   /// v >= 0 is row v of the record, v < 0 the fresh view number -v - 1. Throws FaultError.
   void Find(int64_t number, std::span<const int32_t> views, Filled* filled) const;
 
-  /// Waits for the sample's bytes and makes its views; finds its partner. Throws FaultError. Views of one
-  /// call share the image, so they must have one partner.
+  /// Reads the sample's bytes, checks its image and makes its views; finds its partner. Throws FaultError.
+  /// Views of one call share the image, so they must have one partner.
   void Fill(std::span<const int32_t> views, record::Reader* reader, Filled* filled) const;
 
-  /// Waits for the partner's bytes, if there is a partner. Throws FaultError.
-  void LoadPartner(const Filled& filled) const;
+  /// Reads the partner's bytes and checks its image, if there is a partner. Throws FaultError, whose fault is
+  /// that of the partner.
+  void LoadPartner(Filled* filled) const;
 
  private:
   bool NeedsRecord(int64_t number, std::span<const int32_t> views) const;
+  void Load(shards::Sample* sample) const;
 
   std::shared_ptr<const shards::ShardSet> shards_;
   Options options_;

@@ -1,85 +1,78 @@
-// Samples in memory-mapped tar shards, by number, through index.bin (layout: schemas/sample-index.md).
+// Samples in tar shards, by number, through index.bin (layout: schemas/sample-index.md).
 //
-// Opening maps the index and reads its header and file table, so it takes the same moment at any size; tars
-// are mapped when first used. Everything that the index says is checked against the files before use, because
-// an index outlives the shards it was made from. What is wrong comes out as one ShardError.
+// Bytes are copied out of the files by system calls, so that whatever happens to a file while it is read is
+// an error of a sample. Everything that the index says is checked against the files before use, because an
+// index outlives the shards it was made from. What is wrong comes out as one ShardError.
 #ifndef DALI_DR_CSRC_SHARDS_SHARDS_H_
 #define DALI_DR_CSRC_SHARDS_SHARDS_H_
 
-#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "fault.h"
+#include "shards/buffers.h"
+#include "shards/error.h"
+#include "shards/files.h"
+#include "shards/index.h"
 
 namespace dali_dr::shards {
 
-/// A missing, damaged or inconsistent file; what() says what, where, and what to do.
-class ShardError : public FaultError {
-  using FaultError::FaultError;
-};
-
-/// A whole file, mapped read-only. Does not keep a descriptor.
-class MappedFile {
- public:
-  MappedFile() = default;
-  explicit MappedFile(const std::string& path);  ///< Throws ShardError.
-  ~MappedFile();
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-
-  std::span<const uint8_t> bytes() const { return bytes_; }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
-
 /// The data of one tar member.
 struct Member {
-  uint32_t file = 0;               ///< in the index's file table
-  uint64_t offset = 0;             ///< of the data in that file, bytes
-  std::span<const uint8_t> bytes;  ///< in the mapping, valid as long as the ShardSet
+  uint32_t file = 0;                 ///< in the index's file table
+  uint64_t offset = 0;               ///< of the data in that file, bytes
+  size_t size = 0;                   ///< of the data; 0: there is no member
+  std::span<const uint8_t> bytes{};  ///< the data, once loaded
+  Buffer buffer{};                   ///< that holds it
 };
 
 struct Sample {
   int64_t number = 0;
-  std::string_view key;
+  std::string_view key;  ///< valid as long as the ShardSet
   int32_t label = 0;
+  int32_t height = 0, width = 0;      ///< of the image by the index; 0: it does not say
+  std::optional<uint32_t> image_crc;  ///< CRC-32C of the image's bytes by the index
   Member image;
-  Member record;  ///< no bytes unless it was asked for
+  Member record;  ///< size 0 unless it was asked for
 };
 
 /// All samples of one index. All const functions may be called from several threads at once.
 class ShardSet {
  public:
-  /// Maps the index at `index_path`; names of shards are relative to its folder. Throws ShardError.
+  /// Reads the index at `index_path`; names of shards are relative to its folder. Throws ShardError.
   explicit ShardSet(const std::string& index_path);
 
-  int64_t samples() const { return static_cast<int64_t>(samples_); }
-  uint64_t num_classes() const { return num_classes_; }  ///< labels are below it
-  const std::string& index_path() const { return index_path_; }
+  /// The same; or, where that index was read with `checksum` and is in use, what was read then: pipelines
+  /// that are built anew, or live side by side, need not read it again. Throws ShardError also where the
+  /// index has another checksum. None: whatever lies there is read.
+  static std::shared_ptr<const ShardSet> Open(const std::string& index_path,
+                                              std::optional<uint32_t> checksum);
+
+  int64_t samples() const { return static_cast<int64_t>(index_.samples()); }
+  uint64_t num_classes() const { return index_.num_classes(); }  ///< labels are below it
+  /// Ids of predictions are below it, if the index says so.
+  std::optional<uint32_t> num_outputs() const { return index_.num_outputs(); }
+  bool has_image_crcs() const { return index_.has_image_crcs(); }
+  const std::string& index_path() const { return index_.path(); }
 
   /// Whether sample `number` has a record. Throws ShardError if there is no such sample.
   bool HasRecord(int64_t number) const;
 
-  /// Finds sample `number`, with its record or without, and maps its shards; does not touch its data yet.
-  /// Throws ShardError: no such sample, no record, a shard that is missing or of another size, a slice
-  /// outside its shard.
+  /// Finds sample `number`, with its record or without, from the index alone. Throws ShardError: no such
+  /// sample, no record, a slice outside its shard.
   Sample Find(int64_t number, bool with_record) const;
 
-  /// Asks the kernel to begin reading a sample's bytes, and returns at once.
+  /// Opens the sample's shards and asks the kernel to begin reading its bytes; does not wait for them. Throws
+  /// ShardError: a shard that is missing or of another size.
   void Prefetch(const Sample& sample) const;
 
-  /// Brings a sample's bytes into memory and checks that they are the members the index means: the tar
-  /// headers before them are of regular files of this key and size. Throws ShardError, also where reading the
-  /// bytes would end the process by SIGBUS: a shard cut off since it was mapped, an input/output error
-  /// (Linux 5.14 or later).
-  void Load(const Sample& sample) const;
+  /// Reads a sample's bytes and checks that they are the members that the index means: the tar headers before
+  /// them are of regular files of this key and size. Throws ShardError, also as Prefetch does.
+  void Load(Sample* sample) const;
 
   /// A fault of a sample's member, whose message is `message` as it is.
   Fault At(const Sample& sample, const Member& member, Fault::Kind kind, std::string message) const;
@@ -88,35 +81,17 @@ class ShardSet {
   std::string Where(const Sample& sample, const Member& member) const;
 
  private:
-  struct File {
-    std::string path;
-    uint64_t size = 0;  // as the index says
-    // Not std::call_once: after an exception it deadlocks under ThreadSanitizer and with some C libraries.
-    std::mutex mutex;
-    std::atomic<bool> mapped{false};
-    MappedFile mapping;
-  };
-
-  template <typename... Parts>
-  [[noreturn]] void FailAt(const Sample& sample, const Member& member, const Parts&... parts) const;
-  [[noreturn]] void FailIndex(const std::string& what) const;
-  const uint8_t* Entry(int64_t number) const;
-  std::string_view Key(uint64_t number) const;
-  void Map(File* shard, const Sample& sample, const Member& member) const;
-  Member Find(const Sample& sample, const char* kind, uint32_t file, uint32_t block, uint32_t size) const;
+  void CheckNumber(int64_t number) const;
+  Member Find(const Sample& sample, const char* kind, const Place& place) const;
+  std::shared_ptr<const Descriptor> Open(const Sample& sample, const Member& member) const;
   void CheckHeader(const Sample& sample, const Member& member) const;
   template <typename Body>
-  static void ForEachRange(const Sample& sample,
-                           const Body& body);  // the bytes to read, as few ranges as is sensible
+  static void ForEachRange(Sample& sample, const Body& body);
 
-  std::string index_path_;
-  MappedFile index_;
-  uint64_t samples_ = 0, num_classes_ = 0;
-  const uint8_t* entries_ = nullptr;
-  const uint8_t* key_offsets_ = nullptr;
-  std::string_view keys_;
-  std::unique_ptr<File[]> files_;
-  uint32_t num_files_ = 0;
+  std::unique_ptr<uint8_t[]> index_bytes_;
+  Index index_;
+  Files files_;
+  mutable Buffers buffers_;
 };
 
 }  // namespace dali_dr::shards

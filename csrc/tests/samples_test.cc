@@ -5,17 +5,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "check.h"
 #include "make_record.h"
 #include "make_shards.h"
+#include "samples/patience.h"
 
 namespace dali_dr::samples {
 namespace {
@@ -23,23 +26,24 @@ namespace {
 namespace fs = std::filesystem;
 using namespace dali_dr::testing;
 
-/// A PNG's first bytes, of 300 x 200 pixels, which is all that is read of an image; `mark` tells images
+/// A PNG's first bytes, of 500 x 375 pixels, which is all that is read of an image; `mark` tells images
 /// apart.
 Text Png(char mark) {
-  return Text("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\xc8\0\0\x01\x2c\x08\x02", 26) + Text(600, mark);
+  return Text("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\xf4\0\0\x01\x77\x08\x02", 26) + Text(600, mark);
 }
 
 struct Content {
   Text key, image;
   std::optional<MadeRecord> record;
   int32_t label = 0;
-  bool own_shard = false;  // in y.tar instead of x.tar
+  bool own_shard = false;              // in y.tar instead of x.tar
+  uint16_t height = 375, width = 500;  // in the index
 };
 
 /// A folder of shards x.tar and y.tar with an index.
 class Folder {
  public:
-  explicit Folder(const std::vector<Content>& contents)
+  explicit Folder(const std::vector<Content>& contents, const IndexForm& form = {})
       : path(fs::temp_directory_path() / ("dali_dr_samples_test_" + std::to_string(getpid()))) {
     fs::create_directories(path);
     std::vector<Item> items[2];
@@ -66,9 +70,11 @@ class Folder {
       };
       const auto [block, bytes] = place();
       const auto [record_block, record_bytes] = content.record ? place() : std::pair(0u, 0u);
-      rows.push_back({content.key, {file, block, bytes, file, record_block, record_bytes, content.label}});
+      rows.push_back({content.key,
+                      {file, block, bytes, file, record_block, record_bytes, content.label, content.height,
+                       content.width, Crc32c(Bytewise(content.image))}});
     }
-    Write(path / "index.bin", Index(rows, files));
+    Write(path / "index.bin", IndexOf(rows, files, form));
   }
   ~Folder() { fs::remove_all(path); }
 
@@ -80,7 +86,7 @@ class Folder {
   const fs::path path;
 
  private:
-  // What is filled lies in their mappings.
+  // Keys of what is filled lie in their indices.
   mutable std::vector<std::shared_ptr<const shards::ShardSet>> opened_;
 };
 
@@ -90,7 +96,7 @@ Filled Fill(const Source& source, int64_t number, const std::vector<int32_t>& vi
   record::Reader reader;
   source.Find(number, views, &filled);
   source.Fill(views, &reader, &filled);
-  source.LoadPartner(filled);
+  source.LoadPartner(&filled);
   return filled;
 }
 
@@ -157,7 +163,7 @@ draw::Spec DrawSpec(int num_ops) {
 
 std::vector<int32_t> Drawn(const draw::Spec& spec, const Text& key, int64_t number) {
   std::vector<int32_t> words(draw::Drawer::words(spec));
-  draw::Drawer(spec, key, {300, 200}).Draw(number, words);
+  draw::Drawer(spec, key, {375, 500}).Draw(number, words);
   return words;
 }
 
@@ -242,7 +248,7 @@ void TestFreshViews() {
   draw::Spec whole;
   whole.whole = true;
   filled = Fill(folder.Open({.draw = whole}), 1, {-1});
-  Check(Words(filled, 0) == std::vector<int32_t>{0, 0, 300, 200, 0, 0, 0, 0, 0, 0}, "the whole image");
+  Check(Words(filled, 0) == std::vector<int32_t>{0, 0, 375, 500, 0, 0, 0, 0, 0, 0}, "the whole image");
 }
 
 void TestMixing() {
@@ -327,7 +333,7 @@ void TestFaults() {
   CheckRefused(folder, {.mixing = true, .draw = DrawSpec(4)}, 0, {0, -1}, kRecord, "have more operations");
   Check(Refusal([&] { Fill(folder.Open({}), 6, {0}); }, "sample 6 does not exist").kind == kArgument,
         "the kind of a number that does not exist");
-  Check(Refusal([&] { folder.Open({.topk = 1001}); }, "`topk` is 1001: pass 1 to 1000").kind == kArgument,
+  Check(Refusal([&] { folder.Open({.topk = 65537}); }, "`topk` is 65537: pass 1 to 65536").kind == kArgument,
         "the kind of a K that does not fit");
   Refusal([&] { folder.Open({.views = false, .mixing = true}); }, "`mixing` needs `views`");
 
@@ -348,10 +354,111 @@ void TestFaults() {
     Check(fault.kind == kShard && fault.sample == 1 && fault.key == "b" &&
               fault.shard == (folder.path / "y.tar").string() && fault.offset == 512,
           "the fault of a partner whose bytes are not its own");
+    Check(fault.message.starts_with("sample 0 (key a) in") &&
+              fault.message.find("sample 1 (key b) in " + fault.shard) != std::string::npos,
+          "a partner's fault names both: " + fault.message);
   }
   fs::remove(folder.path / "y.tar");
-  CheckRefused(folder, mixing, 0, {with[0]}, kShard, "the partner of one of its views cannot be had: shard");
+  const Fault fault = Refusal([&] { Fill(folder.Open(mixing), 0, {with[0]}); },
+                              "the partner of one of its views cannot be had: shard");
+  Check(fault.kind == kShard && fault.sample == 1 && fault.key == "b" && fault.whole_file && fault.passing &&
+            fault.shard == (folder.path / "y.tar").string(),
+        "the fault of a partner whose shard is missing");
   Fill(folder.Open(mixing), 0, {without});
+}
+
+void TestImageChecks() {
+  using enum Fault::Kind;
+  const MadeRecord plain = Plain();
+  const std::vector<Content> contents = {{"a", Png('a'), plain},
+                                         {"b", Png('b'), plain, 0, false, 375, 501},
+                                         {"c", Png('c'), plain, 0, false, 374, 500},
+                                         {"d", "no image", plain},
+                                         {"e", Png('e'), plain},
+                                         {"f", Png('f'), {}}};
+  const Folder folder(contents, {.image_crcs = true});
+  Check(Fill(folder.Open({.max_pixels = 375 * 500, .check_images = true}), 0, {0}).sample.label == 0,
+        "a sample that is as its index says");
+  for (const bool views : {true, false}) {
+    const Options options{.views = views};
+    const std::vector<int32_t> first(views, 0);
+    CheckRefused(folder, options, 1, first, kImage,
+                 "is 500 pixels wide and 375 high, its index says 501 pixels wide and 375 high");
+    CheckRefused(folder, options, 2, first, kImage, "375 high, its index says 500 pixels wide and 374 high");
+    CheckRefused(folder, options, 3, first, kImage, "is neither JPEG nor PNG nor WebP");
+    CheckRefused(folder, {.views = views, .max_pixels = 375 * 500 - 1}, 0, first, kImage,
+                 "187500 pixels, but `max_pixels` is 187499: raise max_pixels");
+  }
+  {  // other pixels in the same place
+    Text tar = Contents(folder.path / "x.tar");
+    tar[tar.find(Text(600, 'e')) + 300] ^= 1;
+    Write(folder.path / "x.tar", tar);
+  }
+  Fill(folder.Open({}), 4, {0});
+  CheckRefused(folder, {.check_images = true}, 4, {0}, kImage, "does not have the checksum");
+  Fill(folder.Open({.check_images = true}), 5, {});
+
+  const Folder without(contents);
+  Check(Refusal([&] { without.Open({.check_images = true}); }, "made without image checksums").kind ==
+            kArgument,
+        "checksums that there are not");
+  const Folder old(contents, {.version = 1});  // which does not say how large images are
+  for (const int64_t number : {0, 1, 2, 3}) Fill(old.Open({}), number, {0});
+  CheckRefused(old, {.max_pixels = 1000}, 0, {0}, kImage, "`max_pixels` is 1000");
+  CheckRefused(old, {.max_pixels = 1000}, 3, {0}, kImage, "is neither JPEG nor PNG nor WebP");
+}
+
+void TestOtherImages() {
+  RecordShape shape;
+  shape.views = 12, shape.image_height = 500, shape.image_width = 375;
+  const MadeRecord turned = MakeRecord(shape, 1);
+  for (const uint32_t version : {1u, 2u}) {
+    const Folder folder({{"a", Png('a'), turned}}, {.version = version});
+    CheckRefused(
+        folder, {}, 0, {0}, Fault::Kind::kRecord,
+        "made for an image 375 pixels wide and 500 high, but its image is 500 pixels wide and 375 high");
+  }
+}
+
+void TestIds() {
+  const MadeRecord plain = Plain();
+  int32_t highest = 0;
+  for (const auto& view : plain.views)
+    for (const int32_t id : view.ids) highest = std::max(highest, id);
+  const auto outputs = static_cast<uint32_t>(highest);
+  for (const uint32_t more : {1u, 0u}) {
+    const Folder folder({{"a", Png('a'), plain}}, {.num_outputs = outputs + more});
+    const Source source = folder.Open({});
+    for (int32_t v = 0; v < 12; ++v) {
+      const auto& ids = plain.views[static_cast<size_t>(v)].ids;
+      if (more || std::find(ids.begin(), ids.end(), highest) == ids.end())
+        Fill(source, 0, {v});
+      else
+        CheckRefused(folder, {}, 0, {v}, Fault::Kind::kRecord,
+                     "has the class id " + std::to_string(highest) + ", but ids are below");
+    }
+  }
+}
+
+void TestPatience() {
+  const Fault passing{.shard = "x", .passing = true}, other{.shard = "y", .passing = true},
+      lasting{.shard = "x"};
+  Patience none(0);
+  Check(!none.Has(passing) && !Patience::Series(none).Wait(), "no patience");
+  Patience patience(0.1);
+  Check(patience.Has(passing) && !patience.Has(lasting), "what may pass is waited for");
+  const auto begin = Patience::Clock::now();
+  Patience::Series series(patience);
+  int tries = 0;
+  while (series.Wait()) ++tries;
+  const std::chrono::duration<double> seconds = Patience::Clock::now() - begin;
+  Check(tries >= 1 && tries <= 4 && seconds.count() >= 0.1 && seconds.count() < 2, "a series");
+  patience.Lose(passing);
+  Check(!patience.Has(passing) && patience.Has(other), "a file is waited for once");
+  Patience short_one(0.001);
+  short_one.Lose(passing);
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  Check(short_one.Has(passing), "and again when that is forgotten");
 }
 
 }  // namespace
@@ -364,5 +471,9 @@ int main() {
   TestMixing();
   TestPairs();
   TestFaults();
+  TestImageChecks();
+  TestOtherImages();
+  TestIds();
+  TestPatience();
   return dali_dr::testing::Verdict("samples");
 }

@@ -514,7 +514,7 @@ def test_bad_samples_are_skipped_by_choice(
         file.write(b"damaged!")
         file.seek(int(dataset.index.entry(6)["image_block"]) * 512 + 2)
         file.write(bytes(600))
-    iterator = loader(dataset, batch_size=3, on_error="skip")
+    iterator = loader(dataset, batch_size=3, on_error="skip", max_skipped=1.0)
     for _ in range(3):
         batches = epoch_of(iterator)
         assert [len(b["data"]) for b in batches] == [3, 3, 2]

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import json
+import linecache
 import logging
 import os
 import pickle
@@ -275,7 +276,7 @@ class Struck:
     """Raises KeyboardInterrupt before the n-th line that runs in files whose path has `within` (or counts the lines)."""
 
     def __init__(self, within: str, line: int) -> None:
-        self.within, self.line, self.seen = within, line, 0
+        self.within, self.line, self.seen, self.struck = within, line, 0, False
 
     def __enter__(self) -> Struck:
         sys.settrace(self._trace)
@@ -287,7 +288,11 @@ class Struck:
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line" and self.within in frame.f_code.co_filename:
             self.seen += 1
-            if self.seen == self.line:
+            here = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            # Between the assignment before it and this return a signal is never handled; a tracer is.
+            late = frame.f_code.co_name == "__next__" and here == "return result"
+            if self.seen >= self.line and not late and not self.struck:
+                self.struck = True
                 raise KeyboardInterrupt
         return self._trace
 

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from dali_dr import _plugin
-from dali_dr.errors import ShardError
+from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.sampling.sampler import Share
 from dali_dr.shards.dataset import Dataset
 
 Kind = Literal["internal", "argument", "shard", "record", "image", "view"]
 KINDS: Final[tuple[Kind, ...]] = ("internal", "argument", "shard", "record", "image", "view")
 """In the order of Fault::Kind in csrc/fault.h."""
+
+PARTNERS_DECODER: Final = "decode_partner"
+"""The function of the graph that decodes partners, which DALI names in its messages."""
+
+_DECODERS: Final = "nvidia.dali.fn.decoders."
+_CONTEXT: Final = ("Critical error in pipeline", "Current pipeline object is no longer valid")
+_OF_FILE: Final = (3, 4)  # statuses that parsing an image file's header ends with
+_STATUS: Final = {  # nvimgcodecStatus_t
+    1: "not initialised",
+    2: "invalid parameter",
+    3: "damaged image file",
+    4: "an image file of a kind that it does not know, or none at all",
+    5: "out of memory",
+    6: "the decoder failed",
+    7: "not made for this device",
+    8: "internal error",
+    9: "a kind of image that it does not support",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Fault:
       failed: numbers of all samples of the batch that cannot be had, in its order; empty where they are not known, as with
         kind "view".
       whole_file: nothing in the shard can be had: it is missing, or not the file that the index means.
+      every_view: no view of the sample can be had, not only those that were asked for.
     """
 
     kind: Kind
@@ -45,6 +65,7 @@ class Fault:
     place: int | None = None
     failed: tuple[int, ...] = ()
     whole_file: bool = False
+    every_view: bool = False
 
 
 class _Struct(ctypes.Structure):
@@ -90,31 +111,70 @@ def take_fault(number: int) -> Fault | None:
     )
 
 
-def explained(error: RuntimeError, fault: Fault | None, share: Share | None, dataset: Dataset) -> Exception:
+@dataclass(frozen=True)
+class DecoderFailure:
+    """What DALI says of an image that cannot be decoded.
+
+    Attributes:
+      reason: the decoder's, as far as DALI hands it on: nvImageCodec's own words go to the standard error stream.
+      place: in the batch, where it is said; a header that cannot be parsed is not placed.
+      partner: it is the image that a view is mixed with.
+      of_file: it is so whatever region is asked for.
+    """
+
+    reason: str
+    place: int | None
+    partner: bool
+    of_file: bool
+
+
+def decoder_failure(text: str) -> DecoderFailure | None:
+    """Reads DALI's message; None if it was no decoder that failed."""
+    if _DECODERS not in text:
+        return None
+    reason = cleaned(text)
+    placed = re.search(r"sample #(\d+)", reason)
+    status = re.search(r"nvImageCodec failure: '#(\d+)'", reason)
+    code = int(status[1]) if status else 0
+    if status:
+        reason = f"nvImageCodec: {_STATUS.get(code, 'status')} ({code})"
+    elif placed and reason[placed.end() :].strip(" :\n"):
+        reason = reason[placed.end() :].strip(" :\n")
+    return DecoderFailure(
+        reason, int(placed[1]) if placed else None, f"in {PARTNERS_DECODER}\n" in text, code in _OF_FILE
+    )
+
+
+def cleaned(text: str) -> str:
+    """What DALI says, without its own context."""
+    lines = (line.strip() for line in text.rpartition("encountered:")[2].splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith(_CONTEXT))
+
+
+def explained(error: RuntimeError, fault: Fault | None, share: Share | None, dataset: Dataset) -> DaliDrError:
     """One clear error for what DALI reports amid its own context.
 
     Args:
       error: DALI's.
-      fault: taken from the pipeline's monitor; it may be of a later batch, which was read ahead.
+      fault: what is at fault: of the pipeline's monitor (it may be of a later batch, which was read ahead), or found by trying
+        the samples out; None where that is unknown.
       share: of the batch that was due; None while the pipeline is built.
       dataset: that was read.
-
-    Returns:
-      A ShardError; or `error` where it is none of ours and no decoder's. A decoder does not say which sample it was.
     """
     text = str(error)
-    if share and "decoders" in text and not (fault and fault.message in text):
+    if fault is not None:
+        return ShardError(
+            fault.message, kind=fault.kind, sample=fault.sample, key=fault.key, shard=fault.shard, offset=fault.offset
+        )
+    if share is not None and (failure := decoder_failure(text)):
         keys = ", ".join(dataset.keys[int(n)] for n in share.samples[:4])
         return ShardError(
-            f"an image of the batch with samples {share.samples.tolist()} ({keys}, …) of {dataset.path} cannot be decoded; "
-            f"`dali-dr verify --images {dataset.path}` finds it. The decoder says: {text.splitlines()[-1]}",
+            f"an image of {dataset.path} could not be decoded, but can be now: it is in the batch with samples "
+            f"{share.samples.tolist()} ({keys}, …) or was read ahead. The decoder says: {failure.reason}. Go on, or look for "
+            f"it with `dali-dr verify --images {dataset.path}`",
             kind="image",
         )
-    if fault is None:
-        return error
-    return ShardError(
-        fault.message, kind=fault.kind, sample=fault.sample, key=fault.key, shard=fault.shard, offset=fault.offset
-    )
+    return DaliDrError(f"the pipeline failed: {cleaned(text)}", kind="internal")
 
 
 def _known(number: int) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dali_dr.keyed import Int64
 from dali_dr.loader.state import Place
 from dali_dr.sampling.sampler import Sampler, Share
 
@@ -62,9 +63,9 @@ class Feed:
             self._begin(place)
         return self._at(0)[1]
 
-    def in_work(self) -> set[int]:
-        """Samples that the pipeline has been given and the consumer has not."""
-        return {int(n) for _, share in itertools.islice(self._shares, self._fed) for n in share.samples}
+    def in_work(self) -> list[Share]:
+        """What the pipeline has been given and the consumer has not."""
+        return [share for _, share in itertools.islice(self._shares, self._fed)]
 
     def pop(self) -> None:
         """The consumer has got the share that it was to get next, or a stale one was thrown away."""
@@ -92,8 +93,12 @@ class Feed:
             self._fillers += 1
             return self._given
         self._fed += 1
-        views = share.views.astype(np.int32)
-        self._given = share.samples, np.stack([2 * views, 2 * views + 1], axis=1) if self._pairs else views
-        if self._with_size:
-            self._given = *self._given, np.tile(np.array(share.size, np.int32), (len(share.samples), 1))
+        self._given = inputs(share.samples, share.views, share.size, pairs=self._pairs, with_size=self._with_size)
         return self._given
+
+
+def inputs(samples: Int64, views: Int64, size: tuple[int, int], *, pairs: bool, with_size: bool) -> tuple[Any, ...]:
+    """One batch's input, as `dali_dr.loader.graph.replay_pipeline` takes it."""
+    rows = views.astype(np.int32)
+    given = samples, np.stack([2 * rows, 2 * rows + 1], axis=1) if pairs else rows
+    return (*given, np.tile(np.array(size, np.int32), (len(samples), 1))) if with_size else given

@@ -16,8 +16,7 @@ import torch
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-from dali_dr.encoded import image_info
-from dali_dr.errors import DaliDrError, ShardError
+from dali_dr.errors import DaliDrError
 from dali_dr.loader import state
 from dali_dr.loader.checks import MAX_BATCH, whole
 from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSampler, ShownDataset, Ticket
@@ -27,9 +26,11 @@ from dali_dr.loader.graph import OUTPUTS, replay_pipeline
 from dali_dr.loader.options import Machine, Options, Schedule, Show, gather
 from dali_dr.loader.plan import make_plan
 from dali_dr.loader.present import Presentation
+from dali_dr.loader.skip import Skipped, Skipping, write_report
 from dali_dr.loader.state import Place
 from dali_dr.loader.stopwatch import Stopwatch
 from dali_dr.sampling.sampler import Share
+from dali_dr.sampling.standins import NothingLeft
 from dali_dr.shards.dataset import Dataset
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class _Standing:
       sound: the pipeline is known to be in order.
       said: the epoch that `set_epoch` said.
       anew: it was said after the last batch was given out.
+      replaced: positions of the place's epoch, of those given out before, for which others stood in.
     """
 
     place: Place
@@ -54,6 +56,7 @@ class _Standing:
     sound: bool = True
     said: int | None = None
     anew: bool = False
+    replaced: int = 0
 
     def begun(self) -> _Standing:
         """Where `iter` begins an epoch: the one that was said, or the next, unless it stands at the beginning of one, or at a
@@ -66,7 +69,9 @@ class _Standing:
         """The same, with the epoch that was said, where no other is under way."""
         if self.said is None or self.touched:
             return self
-        return _Standing(self.place if self.said == self.place.epoch else Place(self.said), sound=self.sound)
+        if self.said == self.place.epoch:
+            return _Standing(self.place, sound=self.sound, replaced=self.replaced)
+        return _Standing(Place(self.said), sound=self.sound)
 
 
 class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[misc]
@@ -137,8 +142,11 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         `CrossEntropyLoss` takes.
       with_index: add "index" and "view" to the batches.
       layout: "CHW" or "HWC".
-      on_error: "raise", or "skip": a sample that cannot be read or decoded is logged once, counted in `skipped`, and from
-        then on replaced by the next good one of the order. Finding it costs a moment: the pipeline starts anew.
+      on_error: "raise", or "skip": where a view cannot be read or decoded another sample stands in, the same one on every rank,
+        after every resume and with any prefetch (docs/loader.md); it is logged once, and listed by `skip_report`.
+      max_skipped: share of an epoch's positions for which others may stand in; with more the run ends with an error.
+      integrity, max_pixels, io_retry_s: what is checked of what is read, and how long is waited for it; see
+        `dali_dr.loader.graph.replay_pipeline`.
       roi_decode, decode_device, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
       device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
       auto_reset: after an epoch's end `next()` goes on with the next epoch (True, "yes"), or raises StopIteration until
@@ -165,15 +173,16 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         machine: Machine | None = None,
         **options: Unpack[Options],
     ) -> None:
-        self._dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset))
+        lossy = "skip" in (options.get("on_error"), machine and machine.on_error)
+        self._dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset), lossy=lossy)
         self.show, self.schedule, self.machine = gather(options, show, schedule, machine, len(self._dataset))
         plan = make_plan(
             self._dataset, whole("batch_size", batch_size, 1, MAX_BATCH), self.show, self.schedule, self.machine
         )
-        self._plan, self._sampler = plan, plan.sampler
+        skip, limit = self.machine.on_error == "skip", self.machine.max_skipped
+        self._plan, self._skipping = plan, Skipping(plan, self._dataset, skip=skip, limit=limit)
+        self._sampler = self._skipping.sampler
         self._presented = Presentation(self.show, plan.views_per_image, self._dataset.num_outputs)
-        self.skipped: dict[str, str] = {}
-        """Keys of the samples that were found bad (with on_error="skip"), and what is wrong with them."""
         self._stopwatch = Stopwatch()
         self._process = os.getpid()
         self._owner: threading.Thread | None = None  # the thread that takes this epoch's batches, once one does
@@ -206,7 +215,10 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     def _fetch(self, place: Place) -> tuple[Share, dict[str, torch.Tensor]]:
         """The share at a place and its batch, whatever the pipeline was at before."""
         while True:
-            share = self._feed.seek(place)
+            try:
+                share = self._feed.seek(place)
+            except NothingLeft as error:
+                raise self._skipping.nothing_left(error) from error
             try:
                 with self._stopwatch:
                     while self._feed.stale:
@@ -215,28 +227,9 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
                     return share, next(self._stream)[0]
             except RuntimeError as error:
                 fault = take_fault(self._stopwatch.number)
-                if self._feed.stale:
-                    pass  # what was left is bad, which does not matter any more
-                elif self.machine.on_error == "raise" or not self._set_aside_bad():
-                    raise explained(error, fault, share, self._dataset) from error
+                if not self._feed.stale:  # else what was left is bad, which does not matter any more
+                    self._skipping.settle(error, fault, self._feed.in_work(), place, self._standing.replaced)
                 self._rebuild(place)
-
-    def _set_aside_bad(self) -> bool:
-        """Looks for bad samples among those in work, to do without them from now on; False if there are none."""
-        found = {}
-        for number in self._feed.in_work():
-            try:
-                if self._dataset.has_record(number):
-                    self._dataset.record(number)
-                image_info(self._dataset.image(number), full=True)
-            except (ShardError, ValueError) as error:
-                found[number] = str(error)
-        for number, why in found.items():
-            key = self._dataset.keys[number]
-            self.skipped[key] = why
-            _log.warning("left out from now on: sample %d (%s): %s", number, key, why)
-        self._sampler = dataclasses.replace(self._sampler, bad=self._sampler.bad | found.keys())
-        return bool(found)
 
     # ---- epochs
 
@@ -311,9 +304,12 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         if not standing.sound:
             self._rebuild(place)
         share, batch = self._fetch(place)
+        replaced = self._skipping.check(share, standing.replaced)
         result = self._presented(batch)
         self._feed.pop()
-        return result, _Standing(Place(share.epoch, share.consumed), touched=True, said=standing.said)
+        self._skipping.given_out(share)
+        after = Place(share.epoch, share.consumed)
+        return result, _Standing(after, touched=True, said=standing.said, replaced=replaced)
 
     def _end_epoch(self, standing: _Standing) -> NoReturn:
         if self.schedule.auto_reset:
@@ -357,7 +353,9 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         """Where the run stands after the last batch that was given out, and a digest of what that means: JSON-able, less than a
         kilobyte, the same on every rank."""
         standing = self._standing.begun() if self._standing.anew else self._standing
-        return state.save(self._due(standing.place), self._plan.meaning)
+        place = self._due(standing.place)
+        replaced = standing.replaced if place == standing.place else 0
+        return state.save(place, self._plan.meaning, replaced * self._sampler.world_size)
 
     def _due(self, place: Place) -> Place:
         """The place, or where an epoch is done, the beginning of the next."""
@@ -371,10 +369,28 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             version, or out of range.
         """
         with self._alone():
-            place = self._due(state.restore(state_dict, self._plan.meaning, self._sampler.order.group))
+            saved = state.restore(state_dict, self._plan.meaning, self._sampler.order.group)
+            place = self._due(saved)
+            replaced = state.replaced(state_dict) // self._sampler.world_size if place == saved else 0
             self._sampler.run(place.epoch, place.consumed)  # refuses a rest that cannot be shared out among these ranks
-            self._standing = _Standing(place, sound=self._standing.sound)
+            self._standing = _Standing(place, sound=self._standing.sound, replaced=replaced)
             self._owner = None
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """With on_error="skip": the keys of the samples that others stood in for so far, and what is wrong with them."""
+        return {one.key: one.reason for one in self.skip_report()}
+
+    def skip_report(self, path: str | os.PathLike[str] | None = None) -> list[Skipped]:
+        """Every sample that others stood in for in the batches given out so far: key, shard, reason, and how often.
+
+        Args:
+          path: a file to write it to as well, as JSON.
+        """
+        report = self._skipping.report()
+        if path is not None:
+            write_report(report, path)
+        return report
 
     def stats(self) -> dict[str, float | int | bool]:
         """Where the time went since the iterator was made or `stats` was last called.

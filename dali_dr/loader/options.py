@@ -16,6 +16,7 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 
 from dali_dr.augment.fresh import Augment, Evaluation
 from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.encoded import MAX_PIXELS
 from dali_dr.loader import checks
 from dali_dr.record.labels import FORMS
 from dali_dr.sampling.choice import Window
@@ -32,6 +33,7 @@ DecodeDevice = Literal["auto", "cpu", "gpu"]
 DType = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["CHW", "HWC"]
 OnError = Literal["raise", "skip"]
+Integrity = Literal["normal", "full"]
 OrderName = Literal["global", "windowed", "sequential"]
 Targets = Literal["sparse", "dense", "top1", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
 Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
@@ -84,6 +86,10 @@ class Options(TypedDict, total=False):
     world_size: int | None
     num_threads: int | None
     on_error: OnError
+    max_skipped: float
+    integrity: Integrity
+    max_pixels: int
+    io_retry_s: float
     roi_decode: RoiDecode
     decode_device: DecodeDevice
     hw_decoder_load: float
@@ -176,6 +182,10 @@ class Machine:
     world_size: int | None = None
     num_threads: int | None = None
     on_error: OnError = "raise"
+    max_skipped: float = 0.01
+    integrity: Integrity = "normal"
+    max_pixels: int = MAX_PIXELS
+    io_retry_s: float = 3.0
     roi_decode: RoiDecode = "auto"
     decode_device: DecodeDevice = "auto"
     hw_decoder_load: float = 0.65
@@ -193,6 +203,10 @@ class Machine:
             if (value := getattr(self, name)) is not None:
                 _set(self, name, checks.whole(name, value, lowest))
         checks.one_of("on_error", self.on_error, get_args(OnError))
+        _set(self, "max_skipped", checks.number("max_skipped", self.max_skipped, 0.0, 1.0))
+        checks.one_of("integrity", self.integrity, get_args(Integrity))
+        _set(self, "max_pixels", checks.whole("max_pixels", self.max_pixels, 0, 2**31 - 1))
+        _set(self, "io_retry_s", checks.number("io_retry_s", self.io_retry_s, 0.0, 86_400.0))
         checks.one_of("roi_decode", self.roi_decode, get_args(RoiDecode))
         check_decode_device(self.decode_device, self.device)
         _set(self, "hw_decoder_load", checks.number("hw_decoder_load", self.hw_decoder_load, 0.0, 1.0))

@@ -30,9 +30,15 @@ class Place:
     consumed: int = 0
 
 
-def save(place: Place, meaning: Meaning) -> dict[str, Any]:
-    """The state of a run, JSON-able."""
-    return {"version": VERSION, "epoch": place.epoch, "consumed": place.consumed, **meaning}
+def save(place: Place, meaning: Meaning, replaced: int = 0) -> dict[str, Any]:
+    """The state of a run, JSON-able; `replaced` is about how many positions of the epoch others stood in for, on all ranks."""
+    counted = {"replaced": replaced} if replaced else {}
+    return {"version": VERSION, "epoch": place.epoch, "consumed": place.consumed, **counted, **meaning}
+
+
+def replaced(state: Mapping[str, Any]) -> int:
+    """What `save` was told of a run with bad samples."""
+    return _within(state, "replaced", 2**62) if "replaced" in state else 0
 
 
 def restore(state: Mapping[str, Any], meaning: Meaning, group: int) -> Place:

@@ -15,7 +15,8 @@ import numpy as np
 
 from dali_dr.keyed import Int64, mix
 from dali_dr.sampling.choice import Choice
-from dali_dr.sampling.order import Order, Showings, check_order
+from dali_dr.sampling.order import Order, check_order
+from dali_dr.sampling.standins import Bad, Passed, show
 
 LastBatch = Literal["partial", "drop", "fill"]
 
@@ -67,6 +68,7 @@ class Share:
       views: (B,) or (B, m) int64 rows of the samples' records; v < 0 is the fresh view number -v - 1.
       size: height and width of the views.
       consumed: positions of the epoch that all ranks have been given after this step.
+      passed: what is known not to be had and was passed over for these samples, with places in this share.
     """
 
     epoch: int
@@ -74,6 +76,7 @@ class Share:
     views: Int64
     size: tuple[int, int]
     consumed: int
+    passed: tuple[Passed, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +95,8 @@ class Sampler:
         evenly, so some may get one group of samples fewer. Where less than a group per rank would be left, the batch
         before is shortened, so that the last one has exactly a group for every rank. "drop": leave it out; "fill": fill
         up with samples from the beginning of the same epoch's order.
-      bad: samples that cannot be read; the next good one of the order stands in for each.
+      bad: what is known not to be had, for which others stand in (`dali_dr.sampling.standins`). It may grow while a run goes
+        on; shares computed before do not know of it. None: all can be had.
 
     Raises:
       TypeError: the order lacks something.
@@ -107,7 +111,7 @@ class Sampler:
     rank: int = 0
     world_size: int = 1
     last_batch: LastBatch = "partial"
-    bad: frozenset[int] = frozenset()
+    bad: Bad | None = None
 
     def __post_init__(self) -> None:
         check_order(self.order)
@@ -229,28 +233,15 @@ class Sampler:
 
     def _shares(self, epoch: int, places: list[_Place]) -> Iterator[Share]:
         positions = np.concatenate([np.arange(p.own.start, p.own.stop) for p in places]) % self.order.length
-        shown = self._good(epoch, positions)
-        views = self.choice.views(shown.samples, shown.turns, epoch, shown.places, shown.of)
-        cuts = np.cumsum([len(p.own) for p in places])[:-1]
-        for place, s, v in zip(places, np.split(shown.samples, cuts), np.split(views, cuts), strict=True):
-            yield Share(epoch, s, v, place.size, place.consumed)
-
-    def _good(self, epoch: int, positions: Int64) -> Showings:
-        """What stands at positions, with good samples in place of bad."""
-        shown = self.order.at(epoch, positions)
-        if not isinstance(shown, Showings):
-            raise TypeError(
-                f"{type(self.order).__name__}.at gave a {type(shown).__name__}, want a dali_dr.sampling.order.Showings"
-            )
-        bad = np.array(sorted(self.bad), np.int64)
-        moved, ahead = positions.copy(), 0
-        while bad.size and (which := np.nonzero(np.isin(shown.samples, bad))[0]).size:
-            ahead += self.order.group
-            if ahead >= self.order.length:
-                raise ValueError(f"none of the {self.order.length} samples of an epoch is good")
-            moved[which] = (positions[which] + ahead) % self.order.length
-            shown = self.order.at(epoch, moved)
-        return shown
+        shown = show(self.order, self.choice, epoch, positions, self.bad)
+        ends = np.cumsum([len(p.own) for p in places])
+        cuts = ends[:-1]
+        for place, end, s, v in zip(
+            places, ends.tolist(), np.split(shown.samples, cuts), np.split(shown.views, cuts), strict=True
+        ):
+            begin = end - len(s)
+            passed = tuple(Passed(p.place - begin, p.showing) for p in shown.passed if begin <= p.place < end)
+            yield Share(epoch, s, v, place.size, place.consumed, passed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from dali_dr.errors import ShardError
+from dali_dr.shards import files
+
 CLAIMS_NAME: Final = ".claims"  # the folder of a run's claims, in that of the data set
 # NFS clients may show attributes up to 60 s old (acregmax, acdirmax); three times that, and the pauses of a busy file
 # server, fit in.
@@ -79,11 +82,10 @@ class Claim:
 
     def close(self) -> None:
         """Let go of the file; the claim stays, without further signs of life."""
-        os.close(self._descriptor)
+        files.close(self._descriptor)
 
     def _write(self, text: str) -> None:
-        os.pwrite(self._descriptor, text.ljust(20).encode(), self._at)
-        os.fsync(self._descriptor)
+        files.write_at(self._descriptor, text.ljust(20).encode(), self._at)
 
 
 class Claims:
@@ -96,7 +98,7 @@ class Claims:
 
     def __init__(self, folder: Path, lease: float = DEFAULT_LEASE) -> None:
         self.folder, self.lease = folder.absolute(), lease
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         self._seen: dict[str, tuple[bytes, float]] = {}
 
     def take(self, pieces: Iterable[str]) -> Claim | None:
@@ -146,23 +148,50 @@ class Claims:
             thread.join()
             claim.close()
 
+    def remove(self) -> None:
+        """Remove what is in the folder, once the work is finished.
+
+        Raises:
+          ShardError: a file cannot be removed.
+        """
+        for path in sorted(self.folder.iterdir()):
+            files.remove(path)
+
     def _highest(self) -> dict[str, int]:
         highest: dict[str, int] = {}
-        for entry in os.scandir(self.folder):
-            if match := _NAME.fullmatch(entry.name):
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            raise ClaimsGone from None
+        except OSError as error:
+            raise ShardError(f"{self.folder}: cannot be listed ({error.strerror}); start this worker again") from error
+        for name in names:
+            if match := _NAME.fullmatch(name):
                 highest[match[1]] = max(highest.get(match[1], 0), int(match[2]))
         return highest
 
     def _create(self, piece: str, generation: int) -> Claim | None:
+        path = self.folder / f"{piece}.{generation}"
         try:
-            path = self.folder / f"{piece}.{generation}"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
+            descriptor = files.create(path)
+        except ShardError:
+            if not self.folder.exists():
+                raise ClaimsGone from None
+            raise
+        if descriptor is None:
             return None
         line = json.dumps(_myself()).encode() + b"\n"
-        os.write(descriptor, line)
         claim = Claim(self.folder, piece, generation, descriptor, len(line))
-        claim.beat()
+        try:
+            files.write_at(descriptor, line, 0)
+            claim.beat()
+        except BaseException as error:
+            # Nobody should wait for it. Where it cannot be removed either, it is stale once the lease is over.
+            files.discard(path)
+            claim.close()
+            if isinstance(error, OSError):
+                raise files.failure(path, error) from error
+            raise
         return claim
 
     def _stale(self, name: str) -> bool:
@@ -170,8 +199,12 @@ class Claims:
             content = (self.folder / name).read_bytes()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise ShardError(
+                f"{self.folder / name}: cannot be read ({error.strerror}); start this worker again"
+            ) from error
         now = time.monotonic()
-        before, since = self._seen.get(name, (b"", now))
+        before, since = self._seen.get(name, (None, now))
         if content != before:
             self._seen[name] = content, now
             since = now
@@ -205,5 +238,5 @@ def _dead(owner: bytes) -> bool:
         other, mine = json.loads(owner), _myself()
         here = all(other[name] == mine[name] for name in ("host", "boot", "pids"))
         return here and _started(other["pid"]) != other["started"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # torn by a crash: only the lease tells
         return False

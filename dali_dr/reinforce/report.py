@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from dali_dr.shards import tar
+from dali_dr.shards import files, tar
 from dali_dr.shards.manifest import Manifest
 
 REPORT_NAME: Final = "report"  # the folder of it, in that of the data set
@@ -25,6 +26,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes summary.json, confidence.png and skipped.jsonl (absent where nothing was skipped) into ``folder``.
 
+    The summary comes last, so that a folder with one holds a whole report.
+
     Args:
       folder: made if absent.
       manifest: of the data set.
@@ -35,7 +38,9 @@ def write_report(
     Returns:
       The summary.
     """
-    folder.mkdir(exist_ok=True)
+    files.make_folder(folder)
+    for stale in folder.glob(".*.tmp"):  # of a run that was killed here
+        files.remove(stale)
     total = {name: sum(f[name] for f in figures) for name in ("views", "seconds", "teacher_seconds")}
     counts = np.sum([f["confidence"] for f in figures], axis=0)
     middles = (np.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS
@@ -58,11 +63,11 @@ def write_report(
         "workers": [dict(zip(("rank", "host", "device"), worker, strict=True)) for worker in workers],
     }
     if skipped:
-        lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in skipped)
+        lines = "".join(json.dumps(one) + "\n" for one in skipped)  # ASCII: whatever keys hold
         tar.write_atomically(folder / "skipped.jsonl", lines.encode())
-    partial = tar.temporary(folder / "confidence.png")
-    histogram(counts, summary["mean_confidence"]).save(partial, "PNG")
-    partial.replace(folder / "confidence.png")
+    png = io.BytesIO()
+    histogram(counts, summary["mean_confidence"]).save(png, "PNG")
+    tar.write_atomically(folder / "confidence.png", png.getvalue())
     tar.write_atomically(folder / _SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
 

@@ -18,7 +18,6 @@ import functools
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +25,8 @@ from typing import Any, Final
 
 import tqdm
 
-from dali_dr.errors import ShardError
+from dali_dr.encoded import MAX_PIXELS
+from dali_dr.errors import ShardError, shown
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.reinforce.claims import CLAIMS_NAME, DEFAULT_LEASE, Claim, ClaimLost, Claims, ClaimsGone
@@ -37,8 +37,8 @@ from dali_dr.reinforce.report import REPORT_NAME, read_summary, write_report
 from dali_dr.reinforce.select import Select
 from dali_dr.reinforce.sources import Source, TarSource, staying_in_tars
 from dali_dr.reinforce.worker import Worker
+from dali_dr.shards import files, tar
 from dali_dr.shards import folder as shards_folder
-from dali_dr.shards import tar
 from dali_dr.shards.facts import ShardFacts
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest
 from dali_dr.shards.one_shard import OnError, write_one_shard
@@ -93,7 +93,7 @@ class Run:
     num_classes: int
     class_names: Sequence[str] | None = None
     samples_per_shard: int = SAMPLES_PER_SHARD
-    probabilities: Probabilities = "log8"
+    probabilities: Probabilities = "root8"
     on_error: OnError = "raise"
     pool: int | None = None
     select: Select = "random"
@@ -117,14 +117,14 @@ class Run:
         finished = shards_folder.begin(self.out, draft, alone=False)
         folder = self.out / CLAIMS_NAME
         if finished and not folder.exists():
-            return self._outcome()
+            return self._outcome(draft)
         with self.worker.logging_to(self.out / REPORT_NAME):
             claims = Claims(folder, self.lease)
             with contextlib.suppress(ClaimsGone):
                 if not finished:
                     self._write_shards(self._pieces(), draft, claims)
                 return self._end(draft, claims)
-        return self._outcome()
+        return self._outcome(draft)
 
     def _check(self) -> None:
         keys, kept = self.source.keys, self.generation.num_views
@@ -152,6 +152,8 @@ class Run:
             sha.update(f"{key} {int(label)}\n".encode())
         extra: dict[str, Any] = {"views": g.num_views, "topk": g.topk, "batch_views": g.batch_views}
         extra["source"] = {"images": len(self.source), "digest": f"sha256:{sha.hexdigest()}"}
+        if g.max_pixels != MAX_PIXELS:  # it decides which images are left out
+            extra["max_pixels"] = g.max_pixels
         if self.pool is not None:
             extra["selection"] = {"pool": self.pool, "select": self.select}
         return Manifest(
@@ -205,7 +207,7 @@ class Run:
         first = self.worker.rank * len(pieces) // self.worker.world_size
         order = [(first + n) % len(pieces) for n in range(len(pieces))]
         silent = not self.progress or self.worker.rank > 0
-        with tqdm.tqdm(total=images, unit="img", disable=silent, desc=self.out.name) as bar:
+        with tqdm.tqdm(total=images, unit="img", disable=silent, desc=shown(self.out.name)) as bar:
             start = True
             while missing := self._missing(draft, order):
                 # Others' shards count when they are done; what was there before this worker is not its rate.
@@ -244,7 +246,13 @@ class Run:
             figures = meter.figures(facts, self.worker)
             tar.write_atomically(self.out / CLAIMS_NAME / f"{path.stem}.json", json.dumps(figures).encode())
 
-        facts = write_one_shard(samples(), path, draft, on_error=pieces.on_error, confirm=confirm)
+        limit = self.generation.max_pixels
+        try:
+            facts = write_one_shard(samples(), path, draft, on_error=pieces.on_error, max_pixels=limit, confirm=confirm)
+        except files.WriteError as error:  # this worker was stopped, and what it was writing cleared away meanwhile
+            if (self.out / MANIFEST_NAME).exists():
+                raise ClaimLost(f"{path.name}: other workers have ended the run") from error
+            raise
         images, seconds = len(facts.keys) if facts else 0, meter.seconds
         asked = meter.teacher.seconds
         _log.info("%s: %d images in %.1f s, %.1f s of them in the teacher", path.name, images, seconds, asked)
@@ -259,26 +267,38 @@ class Run:
             missing = not (self.out / MANIFEST_NAME).exists()
             manifest = shards_folder.finalise(self.out, draft, clean=False) if missing else Manifest.load(self.out)
             figures = [json.loads(path.read_bytes()) for path in sorted(claims.folder.glob(f"{draft.name}-*.json"))]
-            if figures:  # none: this worker came when all was done, and made the folder of claims anew
-                facts = [ShardFacts.saved(self.out / shard.name) for shard in manifest.shards]
-                known = [f for f in facts if f is not None] + [*shards_folder.empty_shards(self.out, draft).values()]
-                skipped = [
-                    {"key": key, "why": why}
-                    for f in sorted(known, key=lambda f: f.name)
-                    for key, why in zip(f.skipped, f.reasons, strict=True)
-                ]
-                skipped += [{"key": self.source.keys[number], "why": why} for number, why in self._refused().items()]
-                write_report(self.out / REPORT_NAME, manifest, figures, skipped)
+            # No figures: this worker came when all was done, and made the folder of claims anew. A summary: another was
+            # killed while it removed the figures, of which some are left.
+            if figures and not read_summary(self.out):
+                self._report(manifest, figures, draft)
             shards_folder.begin(self.out, draft)  # removes what was for resuming
-            shutil.rmtree(claims.folder, ignore_errors=True)
+            claims.remove()
+        files.remove_folder(claims.folder)  # once no file of it is open, which NFS would keep under another name
         return Outcome(manifest, missing, read_summary(self.out))
+
+    def _report(self, manifest: Manifest, figures: Sequence[dict[str, Any]], draft: Manifest) -> None:
+        facts = [ShardFacts.saved(self.out / shard.name) for shard in manifest.shards]
+        known = [f for f in facts if f is not None] + [*shards_folder.empty_shards(self.out, draft).values()]
+        skipped = [
+            {"key": key, "why": why}
+            for f in sorted(known, key=lambda f: f.name)
+            for key, why in zip(f.skipped, f.reasons, strict=True)
+        ]
+        skipped += [{"key": self.source.keys[number], "why": why} for number, why in self._refused().items()]
+        write_report(self.out / REPORT_NAME, manifest, figures, skipped)
 
     def _missing(self, draft: Manifest, numbers: Sequence[int]) -> list[int]:
         done = {*shards_folder.finished_shards(self.out, draft), *shards_folder.empty_shards(self.out, draft)}
         return [number for number in numbers if number not in done]
 
-    def _outcome(self) -> Outcome:
-        """What came of it where another worker, or an earlier one, wrote index and manifest."""
+    def _outcome(self, clean: Manifest | None = None) -> Outcome:
+        """What came of it where another worker, or an earlier one, wrote index and manifest.
+
+        Args:
+          clean: the settings, where nobody is at work any more: a worker that was stopped may have left files.
+        """
+        if clean is not None:
+            shards_folder.begin(self.out, clean)
         return Outcome(Manifest.load(self.out), False, read_summary(self.out))
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -19,14 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from dali_dr.errors import ShardError
-from dali_dr.shards import tar
+from dali_dr.shards import files, tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, describe_topk, image_files, members_of
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleTable
 from dali_dr.shards.keys import KeyTable, keys_of
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
 
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
-_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -34,22 +31,17 @@ def lock(out: Path) -> Iterator[None]:
     """Hold ``out``, made if absent, for this process; the lock ends with the process, however that ends.
 
     Raises:
-      ShardError: another process holds it.
+      ShardError: another process holds it, or it cannot be made.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    files.make_folder(out)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ShardError(
-                f"{out}: another process is writing there; wait for it or choose another folder"
-            ) from error
-        except OSError:
-            _log.debug("%s: this file system has no locks", out)
+        descriptor = files.open_locked(out)
+    except BlockingIOError as error:
+        raise ShardError(f"{out}: another process is writing there; wait for it or choose another folder") from error
+    try:
         yield
     finally:
-        os.close(descriptor)
+        files.close(descriptor)
 
 
 def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True) -> bool:
@@ -68,7 +60,7 @@ def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True
     Raises:
       ShardError: the folder holds another run, or shards although ``resume`` is False.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     before = settings_of(out)
     if before is None:
         if finished_shards(out, draft):
@@ -103,7 +95,7 @@ def settings_of(out: Path) -> dict[str, Any] | None:
             return settings
         except FileNotFoundError:
             continue
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise ShardError(f"{out}: cannot be continued: {error}") from error
     return None
 
@@ -148,7 +140,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
         shards.append(facts.info)
         record_bytes += facts.record_bytes
         table.add_file(IndexedFile(path.name, facts.bytes), facts.keys, facts.entries())
-    table.write(out / INDEX_NAME, draft.num_classes)
+    table.write(out / INDEX_NAME, draft.num_classes, draft.num_outputs)
     manifest = dataclasses.replace(
         draft,
         shards=tuple(shards),
@@ -184,13 +176,13 @@ def shard_number(path: Path, draft: Manifest) -> int:
 def finished_shards(out: Path, draft: Manifest) -> list[int]:
     """Numbers of the complete shards in ``out``, rising."""
     pattern = re.compile(re.escape(draft.name) + r"-(\d{6,})\.tar")
-    return sorted(int(match[1]) for entry in os.scandir(out) if (match := pattern.fullmatch(entry.name)))
+    return sorted(int(match[1]) for entry in _listed(out) if (match := pattern.fullmatch(entry.name)))
 
 
 def empty_shards(out: Path, draft: Manifest) -> dict[int, ShardFacts]:
     """Facts, by number, of the shards that were done but are not there, because every sample of theirs was refused."""
     pattern = re.compile(rf"\.{re.escape(draft.name)}-(\d{{6,}})\.tar\.empty\.json")
-    found = {int(match[1]): entry for entry in os.scandir(out) if (match := pattern.fullmatch(entry.name))}
+    found = {int(match[1]): entry for entry in _listed(out) if (match := pattern.fullmatch(entry.name))}
     return {number: ShardFacts(**json.loads(Path(found[number]).read_bytes())) for number in sorted(found)}
 
 
@@ -224,9 +216,20 @@ def _clean(out: Path, draft: Manifest, finished: bool) -> None:
         rf"\.({re.escape(draft.name)}-\d{{6,}}\.(tar|idx)|\.{re.escape(draft.name)}-\d{{6,}}\.tar(\.empty)?\.json"
         rf"|{re.escape(INDEX_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(STATE_NAME)})\.[0-9a-f]+\.tmp"
     )
-    for entry in list(os.scandir(out)):
+    removed = False
+    for entry in _listed(out):
         match = shard.fullmatch(entry.name)
         orphan = match is not None and not (out / f"{match[2]}.tar").exists()
         spent = finished and (entry.name == STATE_NAME or (match is not None and match[1] == "."))
         if orphan or spent or empty.fullmatch(entry.name) or ours.fullmatch(entry.name):
-            Path(entry.path).unlink(missing_ok=True)
+            removed |= files.remove(Path(entry.path))
+    if removed:
+        files.sync_folder(out)
+
+
+def _listed(out: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(out) as entries:
+            return list(entries)
+    except OSError as error:
+        raise ShardError(f"{out}: cannot be listed ({error.strerror}); run the same command again") from error

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
+from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError
-from dali_dr.shards import tar
+from dali_dr.shards import files, tar
 from dali_dr.shards.facts import ShardFacts, StoredSample
 from dali_dr.shards.folder import save_empty, shard_number, shard_path
 from dali_dr.shards.keys import KeyTable, keys_of
@@ -21,7 +21,6 @@ from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.sample import Parts, Sample, check_key, parts_of, refuse
 
 OnError = Literal["raise", "skip"]
-_BUFFER = 1 << 20  # bytes: an image and its record go to the disk in one piece, several at a time
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +32,7 @@ def write_one_shard(
     limit: int | None = None,
     on_error: OnError = "raise",
     check_images: bool = False,
+    max_pixels: int = MAX_PIXELS,
     topk: int | None = None,
     keys: KeyTable | None = None,
     confirm: Callable[[ShardFacts], None] | None = None,
@@ -46,6 +46,7 @@ def write_one_shard(
       limit: samples in the shard; None: all.
       on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first.
       check_images: also decode every image in full.
+      max_pixels: that an image may have.
       topk: teacher classes that every sample must have (-1: no reinforcements); None: as the first one has.
       keys: keys of other shards, which the samples must not have; theirs are added.
       confirm: called with the facts when all is written but nothing is seen under its final name; what it raises ends
@@ -56,18 +57,19 @@ def write_one_shard(
       other, the facts stay beside it, see `empty_shards`.
 
     Raises:
-      ShardError: naming shard and key, for a sample that cannot be stored and ``on_error="raise"``.
+      ShardError: naming shard and key, for a sample that cannot be stored and ``on_error="raise"``; or naming a file
+        that cannot be written.
     """
     keys = KeyTable() if keys is None else keys
     number = shard_number(path, draft)
     facts = ShardFacts(path.name, topk=topk)
-    partial = tar.temporary(path)
+    partial = files.temporary(path)
     try:
-        with partial.open("wb", buffering=_BUFFER) as file:
+        with files.NewFile.open(partial) as file:
             shard = _OpenShard(file, path.parent, number, draft, facts, keys)
             for sample in samples:
                 try:
-                    parts = shard.check(sample, check_images)
+                    parts = shard.check(sample, check_images, max_pixels)
                 except ShardError as error:
                     if on_error == "raise":
                         raise ShardError(f"{path.name}: {error}") from error
@@ -84,13 +86,14 @@ def write_one_shard(
         if not shard.members:
             if facts.skipped:
                 save_empty(path, facts)
+            files.discard(partial)
             return None
         facts.save(path)
         tar.write_atomically(path.with_suffix(".idx"), tar.idx_text(shard.members).encode())
-        partial.replace(path)
-        tar.sync_folder(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        files.publish(partial, path)
+    except BaseException:
+        files.discard(partial)
+        raise
     return facts
 
 
@@ -102,21 +105,21 @@ class _OpenShard:
     """
 
     def __init__(
-        self, file: BinaryIO, folder: Path, number: int, draft: Manifest, facts: ShardFacts, keys: KeyTable
+        self, file: files.NewFile, folder: Path, number: int, draft: Manifest, facts: ShardFacts, keys: KeyTable
     ) -> None:
         self.members: list[list[tar.Member]] = []
         self._file, self._folder, self._number = file, folder, number
         self._draft, self._facts, self._keys = draft, facts, keys
         self._sha = hashlib.sha256()
 
-    def check(self, sample: Sample, check_images: bool) -> Parts:
+    def check(self, sample: Sample, check_images: bool, max_pixels: int) -> Parts:
         """What ``sample`` becomes. ShardError if it cannot be stored in this shard; then nothing is changed."""
         check_key(sample)
         for other in self._keys.shards_of(sample.key):
             there = shard_path(self._folder, self._draft, other)
             if sample.key in (self._facts.keys if other == self._number else keys_of(there)):
                 refuse(sample.key, f"is in {there.name} already")
-        parts = parts_of(sample, self._draft, check_image=check_images)
+        parts = parts_of(sample, self._draft, check_image=check_images, max_pixels=max_pixels)
         try:
             self._facts.check_topk(parts.topk)
         except ShardError as error:
@@ -139,7 +142,7 @@ class _OpenShard:
         if sample.place is not None and self._draft.image_tars:
             image = tar.Member(sample.key, sample.place.offset, len(sample.image_bytes))
             image_tar = sample.place.tar
-        stored = StoredSample(sample.key, int(sample.label), image, record, image_tar)
+        stored = StoredSample(sample.key, int(sample.label), image, record, image_tar, parts.size, parts.crc)
         self._facts.add(stored, parts.views, parts.topk)
 
     def finish(self) -> None:
@@ -147,8 +150,7 @@ class _OpenShard:
         self._put(tar.trailer(self._facts.bytes))
         self._facts.sha256 = self._sha.hexdigest()
         if self.members:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._file.sync()
 
     def _put(self, data: bytes) -> None:
         self._sha.update(data)

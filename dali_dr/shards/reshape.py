@@ -96,7 +96,7 @@ def subset(
     """Write a smaller data set with some views, teacher classes or images of another.
 
     ImageNet+ "Small" is 100 views of 400 and the 5 likeliest classes of 10. Probabilities stay what they are (the rest
-    of the mass grows); with the logarithmic encoding, only the rest is rounded anew.
+    of the mass grows); with "log8" or "root8" and fewer classes, codes may be rounded anew.
 
     Args:
       source: a reinforced data set.

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
+import google_crc32c
 import numpy as np
 
-from dali_dr.encoded import image_info
+from dali_dr.augment.views import MAX_SIDE
+from dali_dr.encoded import MAX_PIXELS, image_info
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence
@@ -64,11 +66,15 @@ class Parts(NamedTuple):
       members: (suffix, bytes) of its files in the tar, in their order.
       views: how many.
       topk: teacher classes per view; -1 without reinforcements.
+      size: (height, width) of the image.
+      crc: CRC-32C of the image's bytes.
     """
 
     members: list[tuple[str, bytes]]
     views: int
     topk: int
+    size: tuple[int, int]
+    crc: int
 
 
 def safe_key(text: str) -> str:
@@ -80,7 +86,7 @@ def safe_key(text: str) -> str:
 
     def escape(part: str, more: str = "") -> str:
         return "".join(
-            "".join(f"%{byte:02X}" for byte in c.encode())
+            "".join(f"%{byte:02X}" for byte in c.encode(errors="surrogatepass"))  # names that are not UTF-8
             if c.isspace() or not c.isprintable() or c in "%" + more
             else c
             for c in part
@@ -115,13 +121,14 @@ def check_key(sample: Sample) -> None:
         refuse(key, f"the key does not fit a tar header ({error}): at most 93 bytes after a '/', 155 before it")
 
 
-def parts_of(sample: Sample, draft: Manifest, *, check_image: bool = False) -> Parts:
+def parts_of(sample: Sample, draft: Manifest, *, check_image: bool = False, max_pixels: int = MAX_PIXELS) -> Parts:
     """What ``sample`` becomes in a data set of the settings in ``draft``.
 
     Args:
       sample: whose key was found good by `check_key`.
       draft: the settings; its shards and counts are not used.
       check_image: also decode the image in full.
+      max_pixels: that the image may have.
 
     Raises:
       ShardError: naming the key, if it cannot be stored.
@@ -131,9 +138,11 @@ def parts_of(sample: Sample, draft: Manifest, *, check_image: bool = False) -> P
         refuse(key, sample.problem)
     image = _image_of(sample)
     try:
-        suffix, height, width = image_info(image, full=check_image)
+        suffix, height, width = image_info(image, full=check_image, max_pixels=max_pixels)
     except ValueError as error:
         refuse(key, str(error))
+    if max(height, width) > MAX_SIDE:
+        refuse(key, f"the image has {height}x{width} pixels, a shard holds up to {MAX_SIDE} a side")
     label = sample.label
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or not 0 <= label < draft.num_classes:
         refuse(key, f"label is {label!r}, want an integer in 0..{draft.num_classes - 1}")
@@ -143,9 +152,10 @@ def parts_of(sample: Sample, draft: Manifest, *, check_image: bool = False) -> P
         if sample.place is None or sample.reinforcements is None:
             refuse(key, "a sidecar data set wants a place and reinforcements for every sample")
     if sample.reinforcements is None:
-        return Parts(members, 0, -1)
+        return Parts(members, 0, -1, (height, width), google_crc32c.value(image))
     members.append((tar.RECORD_SUFFIX, _record_of(key, sample.reinforcements, draft, height, width)))
-    return Parts(members, len(sample.reinforcements), sample.reinforcements.topk)
+    views = sample.reinforcements
+    return Parts(members, len(views), views.topk, (height, width), google_crc32c.value(image))
 
 
 def _image_of(sample: Sample) -> bytes:

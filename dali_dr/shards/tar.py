@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from dali_dr.errors import ShardError
+from dali_dr.shards import files
+from dali_dr.shards.regular import opened, read_fully
+from dali_dr.shards.tar_scan import TarFault, scan_headers
 
 BLOCK: Final = tarfile.BLOCKSIZE  # 512: headers and data start at multiples of it
 RECORD_SUFFIX: Final = "dr.zst"
@@ -81,11 +82,9 @@ def scan(path: Path) -> Iterator[Member]:
       ShardError: if the file is missing, cut off or not a tar.
     """
     try:
-        with tarfile.open(path, "r:", encoding="utf-8") as archive:
-            for info in archive:
-                if info.isreg():
-                    yield Member(info.name, info.offset_data, info.size)
-    except (OSError, tarfile.TarError) as error:
+        for found in scan_headers(path):
+            yield Member(*found)
+    except TarFault as error:
         raise ShardError(f"{path}: not a readable tar ({error}); restore it from a copy or write it anew") from error
 
 
@@ -96,30 +95,13 @@ def idx_text(samples: Sequence[Sequence[Member]]) -> str:
     return "\n".join([f"v1.2 {len(lines)}", *lines, ""])
 
 
-def temporary(path: Path) -> Path:
-    """A hidden name beside ``path`` to write it under before it is complete, new with every call: writers on several
-    machines may be at the same file, and process numbers repeat between machines."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
-    """Write ``chunks`` to ``path`` so that it is, at every instant, absent, its old self or complete and on disk."""
-    partial = _write_temporary(path, *chunks)
-    try:
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    """Write ``chunks`` to ``path`` so that it is, at every instant, absent, its old self or complete and on disk.
+
+    Raises:
+      ShardError: naming the file that cannot be written.
+    """
+    files.publish(_write_temporary(path, *chunks), path)
 
 
 def create_atomically(path: Path, *chunks: bytes | memoryview) -> bool:
@@ -127,34 +109,22 @@ def create_atomically(path: Path, *chunks: bytes | memoryview) -> bool:
 
     Returns:
       Whether it was this call that made the file.
+
+    Raises:
+      ShardError: naming the file that cannot be written.
     """
-    partial = _write_temporary(path, *chunks)
-    try:
-        os.link(partial, path)  # atomic, on NFS too; fails where the name exists
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links: exclusive, though a reader may see it half written
-        try:
-            with path.open("xb") as file:
-                file.write(partial.read_bytes())
-        except FileExistsError:
-            return False
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return True
+    return files.publish_first(_write_temporary(path, *chunks), path)
 
 
 def _write_temporary(path: Path, *chunks: bytes | memoryview) -> Path:
-    partial = temporary(path)
+    partial = files.temporary(path)
     try:
-        with partial.open("wb") as file:
+        with files.NewFile.open(partial) as file:
             for chunk in chunks:
                 file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+            file.sync()
     except BaseException:
-        partial.unlink(missing_ok=True)
+        files.discard(partial)
         raise
     return partial
 
@@ -165,13 +135,5 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
     Raises:
       ShardError: if the file is missing or too short.
     """
-    try:
-        with path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), size, offset)
-            while len(data) < size and (more := os.pread(file.fileno(), size - len(data), offset + len(data))):
-                data += more
-    except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror}); restore it from a copy") from error
-    if len(data) != size:
-        raise ShardError(f"{path}: ends before byte {offset + size}; restore it from a copy")
-    return data
+    with opened(path) as descriptor:
+        return read_fully(descriptor, path, offset, size)

@@ -16,7 +16,8 @@ from typing import Any, Final, NoReturn
 import tqdm
 
 from dali_dr.augment.spec import AugmentationSpec
-from dali_dr.errors import ShardError
+from dali_dr.encoded import MAX_PIXELS
+from dali_dr.errors import ShardError, shown
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards.dataset import Dataset
@@ -43,7 +44,7 @@ def write_shards(
     teacher: Mapping[str, Any] | None = None,
     samples_per_shard: int = SAMPLES_PER_SHARD,
     name: str = "shard",
-    probabilities: Probabilities = "log8",
+    probabilities: Probabilities = "root8",
     log_step: float = DEFAULT_LOG_STEP,
     seed: int | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -51,6 +52,7 @@ def write_shards(
     resume: bool = True,
     on_error: OnError = "raise",
     check_images: bool = False,
+    max_pixels: int = MAX_PIXELS,
     total: int | None = None,
     progress: bool = True,
 ) -> Manifest:
@@ -78,6 +80,7 @@ def write_shards(
       resume: False refuses a folder that already holds shards.
       on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
       check_images: also decode every image in full, to refuse images that are cut off (about 1 ms each).
+      max_pixels: that an image may have; larger ones are refused. The loader has a limit of its own.
       total: number of samples, for the progress bar, where ``samples`` has no length.
       progress: show a progress bar.
 
@@ -105,10 +108,10 @@ def write_shards(
         with contextlib.suppress(TypeError):
             total = len(samples)  # type: ignore[arg-type]
     out = Path(out).absolute()  # the samples are someone else's code, which may change the working directory
-    with lock(out), tqdm.tqdm(total=total, unit="img", disable=not progress, desc=out.name) as bar:
+    with lock(out), tqdm.tqdm(total=total, unit="img", disable=not progress, desc=shown(out.name)) as bar:
         if begin(out, draft, resume=resume):
             return _recheck(samples, out, on_error, bar)
-        _write_missing(samples, out, draft, on_error, check_images, bar)
+        _write_missing(samples, out, draft, on_error, check_images, max_pixels, bar)
         return finalise(out, draft)
 
 
@@ -134,7 +137,13 @@ def _check(draft: Manifest, samples: Samples, on_error: OnError) -> None:
 
 
 def _write_missing(
-    samples: Samples, out: Path, draft: Manifest, on_error: OnError, check_images: bool, bar: Any
+    samples: Samples,
+    out: Path,
+    draft: Manifest,
+    on_error: OnError,
+    check_images: bool,
+    max_pixels: int,
+    bar: Any,
 ) -> None:
     """Write every shard that ``out`` lacks, checking the others' keys against ``samples`` where those are at hand."""
     finished = set(finished_shards(out, draft))
@@ -169,6 +178,7 @@ def _write_missing(
                 limit=draft.samples_per_shard,
                 on_error=on_error,
                 check_images=check_images,
+                max_pixels=max_pixels,
                 topk=topk,
                 keys=keys,
             )

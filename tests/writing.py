@@ -1,0 +1,203 @@
+"""Everything that writes a data set, as small commands to be disturbed; and what a data set holds, to be compared."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import encode_jpeg, picture, write_files
+from PIL import Image
+from test_reinforce import generation
+from test_shards_write import CLASSES, SPEC, views
+
+import dali_dr
+from dali_dr.cli import make_parser
+from dali_dr.reinforce import claims as claims_module
+from dali_dr.reinforce import report as report_module
+from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.run import Run
+from dali_dr.reinforce.sources import ImageFolder
+from dali_dr.reinforce.worker import Worker, settle_batch
+from dali_dr.shards import folder as folder_module
+from dali_dr.shards.reshape import merge, subset
+from dali_dr.shards.sample import Sample
+from dali_dr.shards.write import write_shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Something that writes a data set into the folder that it is given."""
+
+    name: str
+    run: Callable[[Path], Any]
+
+
+class Lives:
+    """Runs in one process as if each were a process of its own, so that those before it are dead to `claims`."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def next(self) -> None:
+        self.number += 1
+
+
+@dataclasses.dataclass
+class Studio:
+    """Where the commands work.
+
+    Attributes:
+      root: a folder in memory, where fsync is cheap.
+      out: below it, but two folders down, which are to be made; emptied by `clear`.
+      commands: by name.
+      lives: see `Lives`.
+    """
+
+    root: Path
+    commands: dict[str, Command]
+    lives: Lives
+
+    @property
+    def disk(self) -> Path:
+        return self.root / "disk"
+
+    @property
+    def out(self) -> Path:
+        return self.disk / "deep" / "out"
+
+    def clear(self) -> Path:
+        shutil.rmtree(self.disk, ignore_errors=True)
+        self.disk.mkdir()
+        return self.out
+
+    def run(self, command: Command) -> None:
+        self.lives.next()
+        command.run(self.out)
+
+
+TIMES = ("teacher_hours", "device_hours", "gpu_hours", "teacher_utilisation", "workers")
+
+
+def snapshot(out: Path) -> dict[str, Any]:
+    """Every file and folder of a data set, but for logs and measured times."""
+    found: dict[str, Any] = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_dir():
+            found[name] = None
+        elif name == "report/summary.json":
+            found[name] = {k: v for k, v in json.loads(path.read_bytes()).items() if k not in TIMES}
+        elif path.suffix != ".log":
+            found[name] = path.read_bytes()
+    return found
+
+
+def holdings(out: Path) -> list[tuple[str, int, bytes, Any]]:
+    """What the data set gives to those who read it; ShardError if it cannot be opened."""
+    data = dali_dr.Dataset(out)
+    found = []
+    for number in range(len(data)):
+        soft = None
+        if data.has_record(number):
+            stored = data.reinforcements(number)
+            soft = (stored.crop.tobytes(), stored.soft_ids.tobytes(), stored.soft_probs.tobytes())
+        found.append((data.keys[number], data.label(number), data.image(number), soft))
+    return found
+
+
+def make_studio(root: Path, patch: pytest.MonkeyPatch) -> Studio:
+    jpegs = [encode_jpeg(picture(16, 16 + n, n)) for n in range(8)]
+    jpegs[2] = jpegs[2][: len(jpegs[2]) // 2]
+    samples = [Sample(f"c{n % 3}/s{n}", jpegs[n], n % CLASSES, views(n, 16, 16 + n)) for n in range(8)]
+    photos = write_files(root / "photos", {f"c{n // 4}/p{n}.jpg": jpegs[n] for n in (0, 1, 3, 4, 5, 6, 7)})
+    broken = {f"c{n // 4}/p{n}.jpg": b"no image" if n in (4, 5) else jpegs[n] for n in range(7)}
+    bad = write_files(root / "bad", broken)
+
+    def write(out: Path, seed: int = 0, **options: Any) -> None:
+        mine = [dataclasses.replace(s, reinforcements=views(seed + n, 16, 16 + n)) for n, s in enumerate(samples)]
+        settings = {"spec": SPEC, "num_classes": CLASSES, "samples_per_shard": 3, "seed": seed, "progress": False}
+        write_shards(mine, out, **{**settings, "on_error": "skip", "check_images": True, **options})
+
+    def pack(out: Path) -> None:
+        options = make_parser().parse_args(
+            ["pack", str(photos), "--out", str(out), "--samples-per-shard", "3", "--quiet", "--json"]
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            options.run(options)
+
+    first, second = root / "first", root / "second"
+    write(first)
+    write(second, 100)
+    lives = Lives()
+    patch.setattr(claims_module, "_started", lambda pid: lives.number)
+    patch.setattr(claims_module, "_BEATS", 1e-4)  # none, which would come between the calls that are counted
+    # Two thirds of a run's time otherwise, and nothing of this matter.
+    versions, picture_of = folder_module.library_versions(), Image.new("RGB", (64, 64))
+    patch.setattr(folder_module, "library_versions", lambda: versions)
+    patch.setattr(report_module, "histogram", lambda *_: picture_of)
+    known: dict[tuple[Any, ...], list[Sample]] = {}
+    draw_and_predict = Generation.samples
+
+    def remembered(self: Generation, source: Any, begin: int, end: int) -> Iterator[Sample]:
+        """DALI and the teacher work once: what they make is no matter of this."""
+        name = (self.spec.name, len(source), begin, end)
+        if name not in known:
+            known[name] = list(draw_and_predict(self, source, begin, end))
+        else:
+            for number in range(begin, end):
+                source.read(number)  # which notes what cannot be read
+        yield from known[name]
+
+    patch.setattr(Generation, "samples", remembered)
+    return Studio(
+        root,
+        {
+            command.name: command
+            for command in (
+                Command("write_shards", write),
+                Command("pack", pack),
+                Command("subset", lambda out: subset(first, out, views=3, topk=2, images=5, progress=False)),
+                Command("sidecar", lambda out: subset(first, out, views=2, sidecar=True, progress=False)),
+                Command("merge", lambda out: merge(first, second, out, progress=False)),
+                Command("generation", lambda out: generate(bad, out)),
+                Command("mixing", lambda out: generate(bad, out, "rrc+mixing")),
+            )
+        },
+        lives,
+    )
+
+
+def generate(images: Path, out: Path, preset: str = "rrc+ra+re", rank: int = 0, lease: float = 0.3) -> None:
+    """`dali-dr reinforce` with a small teacher; a shard of two images, one of them without any that can be decoded."""
+    g = generation(
+        spec=dali_dr.AugmentationSpec.preset(preset, size=16),
+        num_views=2,
+        batch_views=settle_batch(out, lambda: 4),
+        num_threads=1,
+    )
+    Run(
+        ImageFolder.scan(images),
+        out,
+        g,
+        6,
+        samples_per_shard=2,
+        on_error="skip",
+        lease=lease,
+        worker=Worker(rank, 2, rank),
+        progress=False,
+    ).work()
+
+
+def memory_folder() -> Path:
+    """A new folder, in memory where there is such a file system."""
+    shm = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="dali_dr-", dir=shm if os.access(shm, os.W_OK) else None))

@@ -1,10 +1,60 @@
-"""The one family of errors that dali_dr raises. A message says what is wrong, where, and what to do."""
+"""The one family of errors that dali_dr raises, and how foreign text is shown.
+
+A message says what is wrong, where, and what to do, in one line. Names of files, keys, classes and what libraries say of
+damaged files come from elsewhere: whatever acts on a terminal or a log in them is printed escaped. The rule is applied
+where texts leave: in `DaliDrError`, in `ShownFormatter` for logs, in `dali_dr.cli.common.say` for prints.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
+import reprlib
+from types import TracebackType
+from typing import Any, Final
+
+# Controls (C0, DEL, C1), lone surrogates, and what changes lines or their direction: Arabic letter mark, left-to-right
+# and right-to-left marks, line and paragraph separators, embeddings, overrides, isolates; byte order mark, annotations.
+_HIDDEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]"
+)
+
+
+def shown(text: object) -> str:
+    """``text`` in one line that any terminal and log can show: control characters and the like as \\xNN or \\uNNNN.
+
+    What is shown once stays as it is, so texts may pass here any number of times.
+    """
+    return _HIDDEN.sub(_escape, str(text))
+
+
+def brief(value: object, limit: int = 100) -> str:
+    """What ``value`` is, in up to ``limit`` characters, whatever it is: deep, long, or without a repr."""
+    shorten = reprlib.Repr()
+    shorten.maxstring = shorten.maxother = shorten.maxlong = limit
+    try:
+        text = shorten.repr(value)
+    except Exception:  # a number of more digits than Python prints, someone's __repr__
+        text = f"a {type(value).__name__}"
+    return shown(text if len(text) <= limit else text[:limit] + "…")
+
+
+class ShownFormatter(logging.Formatter):
+    """A formatter of log records in one line each, `shown`; tracebacks follow in lines of their own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The record's line."""
+        return shown(super().formatMessage(record))
+
+    def formatException(
+        self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    ) -> str:
+        """The traceback, line by line."""
+        return "\n".join(map(shown, super().formatException(ei).split("\n")))
+
 
 class DaliDrError(Exception):
-    """Base of all errors raised by dali_dr.
+    """Base of all errors raised by dali_dr. Its message is `shown`; the attributes are as they are.
 
     Attributes:
       kind: what is at fault, as `dali_dr.loader.faults.Fault` says it. This and the following are None where unknown.
@@ -23,7 +73,7 @@ class DaliDrError(Exception):
         shard: str | None = None,
         offset: int | None = None,
     ) -> None:
-        super().__init__(*args)
+        super().__init__(*(shown(a) if isinstance(a, str) else a for a in args))
         self.kind = kind
         self.sample = sample
         self.key = key
@@ -45,3 +95,8 @@ class ShardError(DaliDrError, ValueError):
 
 class PluginError(DaliDrError, ImportError):
     """The DALI plugin is not built, or was built for another DALI version."""
+
+
+def _escape(match: re.Match[Any]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -172,7 +172,7 @@ def test_cli_end_to_end(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["info", str(out), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["images"] == 8 and facts["views"] == 2 and facts["classes"] == 1000 and facts["topk"] == 10
-    assert facts["spec"] == "rrc+ra+re" and facts["format_version"] == 1 and facts["bytes_per_reinforcement"] > 0
+    assert facts["spec"] == "rrc+ra+re" and facts["format_version"] == 2 and facts["bytes_per_reinforcement"] > 0
     assert main(["verify", str(out), "--json", "--quiet"]) == 0
     assert main(["preview", str(out), "--out", str(tmp_path / "sheet.png"), "--rows", "2", "--views", "2"]) == 0
     assert Image.open(tmp_path / "sheet.png").width > 600

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeGuard
 
-from dali_dr.errors import SpecError
+from dali_dr.errors import SpecError, brief
+from dali_dr.regular import read_regular
 
 MAX_SIZE: Final = 4096  # largest view edge in pixels
 MAX_OPS: Final = 8  # RandAugment operations per view; draw() reserves random words for as many
 MAX_ALPHA: Final = 100.0  # of a Beta distribution; above, it is all but a constant
+_MAX_BYTES: Final = 1 << 20  # of a file that holds a spec
 INTERPOLATIONS: Final = ("bilinear", "bicubic")
 
 
@@ -144,8 +149,8 @@ class AugmentationSpec:
     @classmethod
     def preset(cls, name: str, size: int = 224) -> Self:
         """The preset ``name`` at view edge ``size``: "rrc", "rrc+ra+re" (ImageNet+'s recommended one) or with "+mixing"."""
-        if name not in _PRESETS:
-            raise SpecError(f"augmentation preset: want one of {', '.join(_PRESETS)}, got {name!r}")
+        if not isinstance(name, str) or name not in _PRESETS:
+            raise SpecError(f"augmentation preset: want one of {', '.join(_PRESETS)}, got {brief(name)}")
         return cls(size=size, **_PRESETS[name])
 
     @property
@@ -176,6 +181,24 @@ class AugmentationSpec:
                 values[name] = kind(**_checked_fields(kind, name, values[name]))
         return cls(**values)
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The spec in a JSON file.
+
+        Raises:
+          SpecError: naming the file, and what is wrong with it.
+        """
+        try:
+            return cls.from_json(json.loads(read_regular(path, _MAX_BYTES)))
+        except OSError as error:
+            raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from error
+        except RecursionError as error:
+            raise SpecError(f"{path}: not a spec: its JSON is nested too deeply") from error
+        except ValueError as error:
+            raise SpecError(f"{path}: not JSON: {error}") from error
+
 
 def _plain(member: Any) -> dict[str, Any]:
     """A member dataclass as a JSON-able dict (tuples become lists, as JSON reads them back)."""
@@ -189,10 +212,10 @@ def _checked_fields(cls: type, where: str, data: Any) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise _error(place, "want a JSON object", data)
     known = {f.name for f in fields(cls)}
-    unknown = sorted(str(name) for name in data if name not in known)
+    unknown = sorted(brief(name, 40) for name in data if name not in known)
     if unknown:
         raise SpecError(
-            f"augmentation {place}: unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            f"augmentation {place}: unknown field(s) {', '.join(unknown[:10])}; known: {', '.join(sorted(known))}"
         )
     missing = sorted(known - data.keys() - (_OPTIONAL if not where else frozenset()))
     if missing:
@@ -205,7 +228,7 @@ def _set(target: object, name: str, value: object) -> None:
 
 
 def _error(name: str, want: str, value: object) -> SpecError:
-    return SpecError(f"augmentation {name}: {want}, got {value!r}")
+    return SpecError(f"augmentation {name}: {want}, got {brief(value)}")
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:
@@ -214,7 +237,8 @@ def _integer(name: str, value: object, low: int, high: int) -> None:
 
 
 def _number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # A whole number may be too large for a float, and for math.isfinite.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _probability(name: str, value: object) -> float:

@@ -12,32 +12,34 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from dali_dr.cli import look, pack, reinforce, reshape, tune
-from dali_dr.errors import DaliDrError
+from dali_dr.cli import look, pack, reinforce, repair, reshape, tune
+from dali_dr.cli.common import Parser, say
+from dali_dr.errors import DaliDrError, ShownFormatter
 
-_GROUPS: Final = (reinforce, pack, look, tune, reshape)  # in the order of --help
+_GROUPS: Final = (reinforce, pack, look, tune, reshape, repair)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns the exit status."""
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)  # what a run tells of its shards goes to its log files
-    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[console])
+    console.setFormatter(ShownFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[console])
     options = make_parser().parse_args(arguments)
     try:
         status: int | None = options.run(options)
     except (DaliDrError, OSError) as error:
-        print(f"dali-dr: {error}", file=sys.stderr)
+        say(f"dali-dr: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("dali-dr: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        say("dali-dr: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 1
     return status or 0
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(prog="dali-dr", description="Reinforced data sets: make, inspect, check, look at.")
+    parser = Parser(prog="dali-dr", description="Reinforced data sets: make, inspect, check, look at.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in _GROUPS:
         group.add(commands)

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TextIO
 
-from dali_dr.encoded import CONTAINERS
+from dali_dr.encoded import CONTAINERS, MAX_PIXELS
+from dali_dr.errors import shown
 
 _FIRST, *_OTHERS = (container.suffixes[0] for container in CONTAINERS)
 FOLDER_HELP: Final = f"CLASS/NAME.{_FIRST} (also {', '.join(_OTHERS)}), or flat with ImageNet's file names"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors show what was typed, which a shell may have made of names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        """Usage and message on stderr; ends with exit status 2."""
+        super().error(shown(message))
+
+
+def say(text: str, file: TextIO | None = None, end: str = "\n") -> None:
+    """Prints ``text``, `shown`, in what the stream can encode. All that subcommands print goes through here."""
+    stream = sys.stdout if file is None else file
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end)
+
+
+def say_json(data: Any) -> None:
+    """Prints ``data`` as JSON of ASCII characters, which escapes all others."""
+    print(json.dumps(data, indent=1).replace("\x7f", "\\u007f"))
 
 
 def command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -42,6 +64,17 @@ def add_output(parser: argparse._ActionsContainer, text: str) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=text)
 
 
+def add_max_pixels(parser: argparse._ActionsContainer) -> None:
+    """Adds --max-pixels."""
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse images of more pixels before they take memory (default %(default)s)",
+    )
+
+
 def add_quiet(parser: argparse._ActionsContainer) -> None:
     """Adds --quiet."""
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -57,7 +90,6 @@ def wants_gpu(device: str) -> bool:
 def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None) -> None:
     """Prints what is in the data set ``path``, and of ``summary`` what its making took."""
     from dali_dr.shards.dataset import Dataset
-    from dali_dr.shards.manifest import FORMAT_VERSION
 
     m = Dataset(path).manifest
     facts = {
@@ -74,14 +106,14 @@ def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None)
         "shards": len(m.shards),
         "shard_bytes": sum(shard.bytes for shard in m.shards),
         "seed": m.seed,
-        "format_version": FORMAT_VERSION,
+        "format_version": m.format_version,
         "versions": dict(m.versions),
     }
     facts |= {"image_tars": len(m.image_tars)} if m.image_tars else {}
     more = ("skipped", "teacher_hours", "device_hours", "gpu_hours", "teacher_utilisation", "mean_confidence")
     facts |= {name: summary[name] for name in more} if summary else {}
     if as_json:
-        print(json.dumps(facts, indent=1))
+        say_json(facts)
         return
     for name, value in facts.items():
-        print(f"{name.replace('_', ' '):>24}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+        say(f"{name.replace('_', ' '):>24}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")

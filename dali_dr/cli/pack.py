@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import FOLDER_HELP, add_output, add_quiet, command, positive, print_info
+from dali_dr.cli.common import FOLDER_HELP, add_max_pixels, add_output, add_quiet, command, positive, print_info
 
 
 def add(commands: Any) -> None:
@@ -16,23 +16,33 @@ def add(commands: Any) -> None:
     add_output(pack, "data set to write, or to go on with")
     pack.add_argument("--samples-per-shard", type=positive, default=None, metavar="N")
     pack.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with a damaged image")
+    add_max_pixels(pack)
     add_quiet(pack)
 
 
 def _pack(options: argparse.Namespace) -> None:
+    from dali_dr.reinforce.readable import Readable
     from dali_dr.reinforce.sources import ImageFolder
     from dali_dr.shards.sample import Sample
     from dali_dr.shards.write import write_shards
 
     source = ImageFolder.scan(options.folder)
+    images = Readable(source, options.max_pixels)
     sizes = {"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}
+
+    def sample(number: int) -> Sample:
+        data = images.read(number)
+        problem = None if data else images.problem(number, data)
+        return Sample(source.keys[number], data, source.labels[number], problem=problem)
+
     write_shards(
-        lambda start: (Sample(source.keys[n], source.read(n), source.labels[n]) for n in range(start, len(source))),
+        lambda start: map(sample, range(start, len(source))),
         options.out,
         spec=None,
         num_classes=len(source.class_names),
         class_names=source.class_names,
         on_error=options.on_error,
+        max_pixels=options.max_pixels,
         total=len(source),
         progress=not options.quiet,
         **sizes,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dali_dr.cli.common import (
     FOLDER_HELP,
+    add_max_pixels,
     add_output,
     add_quiet,
     command,
     positive,
     positive_float,
     print_info,
+    say,
     wants_gpu,
 )
 from dali_dr.errors import DaliDrError
@@ -55,12 +56,13 @@ def _add_images(images: argparse._ArgumentGroup) -> None:
     images.add_argument(
         "--on-error", choices=("raise", "skip"), default="raise", help="what to do with a damaged image"
     )
+    add_max_pixels(images)
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
     add_output(output, "data set to write, or to go on with")
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
-    output.add_argument("--probabilities", choices=("log8", "float16", "float32"), default="log8")
+    output.add_argument("--probabilities", choices=("root8", "log8", "float16", "float32"), default="root8")
     output.add_argument("--sidecar", action="store_true", help="store records alone, beside the input's tars")
     output.add_argument("--no-verify", action="store_true", help="do not check the data set at the end")
 
@@ -136,7 +138,7 @@ def _add_machine(machine: argparse._ArgumentGroup) -> None:
 
 def _reinforce(options: argparse.Namespace) -> int:
     if (options.folder is None) == (options.input is None):
-        print("dali-dr reinforce: give the images once: FOLDER or --input WHAT", file=sys.stderr)
+        say("dali-dr reinforce: give the images once: FOLDER or --input WHAT", file=sys.stderr)
         return 2
     from dali_dr.reinforce.run import Run
     from dali_dr.reinforce.sources import open_source
@@ -175,7 +177,7 @@ def _spec(options: argparse.Namespace) -> AugmentationSpec:
 
     path = Path(options.spec)
     if path.suffix == ".json":
-        return AugmentationSpec.from_json(json.loads(path.read_text()))
+        return AugmentationSpec.load(path)
     return AugmentationSpec.preset(options.spec, size=options.size)
 
 
@@ -219,6 +221,7 @@ def _generation(options: argparse.Namespace, spec: AugmentationSpec, teacher: Te
         seed=options.seed,
         batch_views=options.batch or settle_batch(options.out, lambda: fit_batch(teacher, spec.size)),
         device="gpu" if teacher.device.type == "cuda" else "cpu",
+        max_pixels=options.max_pixels,
         **({"num_threads": options.threads} if options.threads else {}),
     )
 
@@ -228,22 +231,22 @@ def _tell(options: argparse.Namespace, outcome: Outcome) -> int:
     print_info(options.out, options.json, outcome.summary)
     if outcome.summary.get("skipped"):
         skipped = options.out / "report" / "skipped.jsonl"
-        print(f"dali-dr: {outcome.summary['skipped']} images were left out, see {skipped}", file=sys.stderr)
+        say(f"dali-dr: {outcome.summary['skipped']} images were left out, see {skipped}", file=sys.stderr)
     if options.no_verify or not outcome.ended:
         return 0
     from dali_dr.shards.verify import verify
 
     report = verify(options.out, progress=not options.quiet)
     for problem in report.problems:
-        print(f"dali-dr: problem: {problem}", file=sys.stderr)
+        say(f"dali-dr: problem: {problem}", file=sys.stderr)
     return 0 if report.ok else 1
 
 
 def _class_names(source: Source, teacher: Teacher, *, tell: bool) -> list[str]:
     """The names of the data set's classes: the source's, and more if the teacher knows more."""
-    names = list(source.class_names)
+    names = source.class_names
     if teacher.target == "embedding":
-        return names
+        return list(names)
     if len(names) > teacher.num_classes:
         raise DaliDrError(
             f"the images have {len(names)} classes, but teacher {teacher.name} predicts {teacher.num_classes}: use a "
@@ -251,11 +254,11 @@ def _class_names(source: Source, teacher: Teacher, *, tell: bool) -> list[str]:
         )
     if len(names) < teacher.num_classes:
         if tell:
-            print(
+            say(
                 f"dali-dr: note: the images have {len(names)} classes, but teacher {teacher.name} predicts "
                 f"{teacher.num_classes}; unless the first of these are the same classes, stored labels mean other "
                 "classes than stored predictions",
                 file=sys.stderr,
             )
-        names += [f"teacher class {n}" for n in range(len(names), teacher.num_classes)]
-    return names
+        return [*names, *(f"teacher class {n}" for n in range(len(names), teacher.num_classes))]
+    return list(names)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import add_quiet, command, positive
+from dali_dr.cli.common import add_quiet, command, positive, say, say_json
 
 
 def add(commands: Any) -> None:
@@ -37,12 +36,12 @@ def _tune(options: argparse.Namespace) -> None:
         progress=not options.quiet,
     )
     if options.json:
-        print(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=1))
+        say_json([dataclasses.asdict(trial) for trial in trials])
         return
-    print(f"{'img/s':>9}  threads  prefetch  hw_decoder_load")
+    say(f"{'img/s':>9}  threads  prefetch  hw_decoder_load")
     for t in trials:
         load = "" if t.hw_decoder_load is None else t.hw_decoder_load
-        print(f"{t.rate:9.0f}  {t.num_threads:7}  {t.prefetch:8}  {load}")
+        say(f"{t.rate:9.0f}  {t.num_threads:7}  {t.prefetch:8}  {load}")
     best = trials[0]
     load = "" if best.hw_decoder_load is None else f", hw_decoder_load={best.hw_decoder_load}"
-    print(f"fastest: ReinforcedIterator(..., num_threads={best.num_threads}, prefetch={best.prefetch}{load})")
+    say(f"fastest: ReinforcedIterator(..., num_threads={best.num_threads}, prefetch={best.prefetch}{load})")

@@ -16,7 +16,7 @@ from PIL import Image
 from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
-from dali_dr.encoded import image_info
+from dali_dr.encoded import MAX_PIXELS, image_info
 from dali_dr.errors import ShardError
 from dali_dr.loader.graph import stacked, view_pipeline
 from dali_dr.loader.options import Device, default_threads
@@ -41,6 +41,7 @@ class Generation:
       batch_views: views per teacher batch.
       device: where images are decoded and replayed.
       num_threads: DALI's CPU threads.
+      max_pixels: that an image may have; a larger one counts as one that cannot be decoded.
     """
 
     spec: AugmentationSpec
@@ -51,6 +52,7 @@ class Generation:
     batch_views: int = 64
     device: Device = "cpu"
     num_threads: int = dataclasses.field(default_factory=default_threads)
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.spec.mixing is not None and self.spec.mixing.double and self.num_views % 2:
@@ -190,7 +192,7 @@ class _Feed:
         )
         try:
             # A full decode: inside the pipeline a damaged image would end the run without saying which it was.
-            _, height, width = image_info(data, full=True)
+            _, height, width = image_info(data, full=True, max_pixels=self._generation.max_pixels)
         except ValueError:
             return _Image(number, key, label, data, None)
         g = self._generation
@@ -210,7 +212,7 @@ class _Feed:
     def _decoded_size(self, number: int) -> tuple[int, int]:
         """(height, width) of a partner image, which must decode."""
         try:
-            _, height, width = image_info(self._read(number), full=True)
+            _, height, width = image_info(self._read(number), full=True, max_pixels=self._generation.max_pixels)
         except ValueError as error:
             raise ShardError(
                 f"sample {self._source.keys[number]}: {error}. Other images are mixed with it: remove it, or choose "

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 
 from dali_dr.encoded import image_info
-from dali_dr.errors import ShardError
+from dali_dr.errors import shown
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.readable import Readable
 from dali_dr.reinforce.select import Select, select
 from dali_dr.reinforce.sources import Images
 from dali_dr.reinforce.teachers import Predictor
@@ -53,7 +53,7 @@ class Pieces:
 
     def samples(self, piece: int, teacher: Predictor) -> Iterator[Sample]:
         """The samples of ``piece``, all of them, predicted by ``teacher``; those that cannot be stored say why."""
-        g, images, numbers = self.generation, Readable(self.images), self.numbers(piece)
+        g, images, numbers = self.generation, self._readable(), self.numbers(piece)
         wide = self.pool is not None and self.select in _WIDE
         drawn = dataclasses.replace(
             g,
@@ -75,12 +75,12 @@ class Pieces:
         """The images that cannot be read or decoded, all of which are decoded to find out: reasons by number."""
 
         def problem(number: int) -> str | None:
-            images = Readable(self.images)
+            images = self._readable()
             data = images.read(number)
             try:
-                image_info(data, full=True)
+                image_info(data, full=True, max_pixels=self.generation.max_pixels)
             except ValueError:
-                return f"sample {self.images.keys[number]}: {images.problem(number, data)}"
+                return shown(f"sample {self.images.keys[number]}: {images.problem(number, data)}")
             return None
 
         with ThreadPoolExecutor(self.generation.num_threads) as pool:
@@ -97,6 +97,9 @@ class Pieces:
             on_error="raise",
             place=None if place is None else lambda number: place(numbers[number]),
         )
+
+    def _readable(self) -> Readable:
+        return Readable(self.images, self.generation.max_pixels)
 
     def _selected(self, sample: Sample, wide: bool) -> Sample:
         """``sample`` with the best ``num_views`` of its candidates."""
@@ -123,33 +126,3 @@ class Part:
 
     def read(self, number: int) -> bytes:
         return self._images.read(self._numbers[number])
-
-
-class Readable:
-    """Images that give no bytes where the image's file cannot be read, and remember why."""
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-        self._problems: dict[int, str] = {}
-        self.keys: Sequence[str] = images.keys
-        self.labels: Sequence[int] | npt.NDArray[np.int32] = images.labels
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, number: int) -> bytes:
-        try:
-            return self._images.read(number)
-        except (OSError, ShardError) as error:
-            self._problems[number] = f"cannot be read: {error}"
-            return b""
-
-    def problem(self, number: int, data: bytes) -> str:
-        """Why image ``number``, of the encoded bytes ``data``, has no views."""
-        if number in self._problems:
-            return self._problems[number]
-        try:
-            image_info(data, full=True)
-        except ValueError as error:
-            return str(error)
-        return "it came without views"

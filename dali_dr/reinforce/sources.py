@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import glob
-import io
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
@@ -19,10 +16,12 @@ import numpy.typing as npt
 
 from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import ShardError
+from dali_dr.regular import read_regular
+from dali_dr.reinforce.lists import Numbers, numbered, read_rows
 from dali_dr.shards import tar
 from dali_dr.shards.facts import members_of, read_image
 from dali_dr.shards.manifest import ImageTar
-from dali_dr.shards.sample import Place, safe_key
+from dali_dr.shards.sample import MAX_IMAGE_BYTES, Place, safe_key
 
 _SYNSET = re.compile(r"n\d{8}")
 
@@ -78,12 +77,15 @@ class ImageFolder:
     Where every class is an ImageNet synset, labels are ImageNet's class numbers (0 … 999), also for a part of the
     classes; else they are the positions of the class folders.
 
+    Links are followed. What is called an image and is no regular file, or not there any more, is told of when it is read.
+
     Attributes:
       root: the folder.
       files: image files relative to root, in order.
       keys: the sample keys: the files without extension, made safe by `dali_dr.shards.sample.safe_key`.
       labels: class numbers.
       class_names: names by class number: ImageNet's own for synsets, else those of the folders.
+      others: how many files are not called images, and so are left out.
     """
 
     root: Path
@@ -91,6 +93,7 @@ class ImageFolder:
     keys: Sequence[str]
     labels: Sequence[int]
     class_names: Sequence[str]
+    others: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", self.root.absolute())  # the working directory may change before `read`
@@ -100,11 +103,13 @@ class ImageFolder:
         """Lists the images under `root`.
 
         Raises:
-          ShardError: no such folder, or no images in class folders.
+          ShardError: no such folder, a folder in it cannot be listed or leads back to itself, no images in class folders,
+            or a class folder whose name is not UTF-8.
         """
         if not root.is_dir():
             raise ShardError(f"{root} is not a folder: give a folder of class folders of images")
-        files = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower()[1:] in SUFFIXES)
+        found = [path.relative_to(root) for path in _files_under(root)]
+        files = sorted(file for file in found if file.suffix.lower()[1:] in SUFFIXES)
         classes = [_class_of(f) for f in files]
         if not files or None in classes:
             stray = f" ({root / files[classes.index(None)]} is in none)" if files else ""
@@ -113,6 +118,9 @@ class ImageFolder:
                 f"(or {', '.join(f'.{s}' for s in SUFFIXES)}), or ImageNet's file names such as n01440764_10026.JPEG"
             )
         names = sorted({c for c in classes if c is not None})
+        for name in names:
+            if not _is_unicode(name):  # dataset.json could not hold it
+                raise ShardError(f"{root}: the name of the class folder {name} is not UTF-8: rename it")
         synsets, descriptions = imagenet_classes() if all(_SYNSET.fullmatch(n) for n in names) else ((), ())
         if synsets and all(n in synsets for n in names):
             number = {synset: i for i, synset in enumerate(synsets)}
@@ -120,21 +128,22 @@ class ImageFolder:
         else:
             number = {n: i for i, n in enumerate(names)}
             class_names = names
-        return cls(root, files, _keys_of(files), [number[c] for c in classes if c is not None], class_names)
+        labels = [number[c] for c in classes if c is not None]
+        return cls(root, files, _keys_of(files), labels, class_names, len(found) - len(files))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, number: int) -> bytes:
-        return (self.root / self.files[number]).read_bytes()
+        return read_regular(self.root / self.files[number], MAX_IMAGE_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)
 class FileList:
     """Images listed in a file: CSV with a header or JSON Lines, with "path", "label" and, if wanted, "key".
 
-    Paths are relative to the list's folder, or absolute. Labels that are all integers are class numbers; others are
-    names, which are numbered in sorted order.
+    Paths are relative to the list's folder, or absolute. Labels that are all whole numbers are class numbers; others
+    are names, which are numbered in sorted order. A file that is listed and cannot be read is told of when it is read.
 
     Attributes:
       files: image files.
@@ -158,46 +167,18 @@ class FileList:
         Raises:
           ShardError: naming the line that cannot be understood.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ShardError(f"{path}: cannot be read: {error}") from error
-        rows: list[dict[str, object]] = []
-        if path.suffix == ".csv":
-            rows += csv.DictReader(io.StringIO(text))
-        else:
-            for number, line in enumerate(text.splitlines(), start=1):
-                try:
-                    rows += [json.loads(line)] if line.strip() else []
-                except ValueError as error:
-                    raise ShardError(f"{path}: line {number}: not JSON: {error}") from error
-        if not rows:
-            raise ShardError(
-                f"{path}: lists no images; expected a header path,label and a line for each (or JSON Lines)"
-            )
-        for number, row in enumerate(rows, start=1):
-            if not isinstance(row, dict) or not row.get("path") or row.get("label") in (None, ""):
-                raise ShardError(f"{path}: image {number}: {row!r:.200}: want path and label, and if you like key")
-        names = [str(row["label"]) for row in rows]
-        if all(name.isdecimal() for name in names):
-            labels = [int(name) for name in names]
-            class_names = [str(n) for n in range(max(labels) + 1)]
-        else:
-            class_names = sorted(set(names))
-            number_of = {name: n for n, name in enumerate(class_names)}
-            labels = [number_of[name] for name in names]
-        paths = [Path(str(row["path"])) for row in rows]
-        if any(row.get("key") for row in rows):
-            keys = [str(row.get("key") or "") for row in rows]
-        else:
-            keys = _keys_of([p.relative_to(p.anchor) for p in paths])
+        rows = read_rows(path)
+        labels, class_names = numbered(path, [row.label for row in rows])
+        paths = [Path(row.path) for row in rows]
+        given = [row.key for row in rows]
+        keys = given if any(given) else _keys_of([p.relative_to(p.anchor) for p in paths])
         return cls([path.parent / p for p in paths], keys, labels, class_names)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, number: int) -> bytes:
-        return self.files[number].read_bytes()
+        return read_regular(self.files[number], MAX_IMAGE_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +224,7 @@ class WebDatasetTars:
                 members.append((number, sample.image.offset, sample.image.size))
         if not keys:
             raise ShardError(f"{tars[0]}: holds no samples")
-        class_names = [str(n) for n in range(max(labels) + 1)]
+        class_names = Numbers(max(labels) + 1)
         return cls(tars, keys, np.array(labels, np.int32), np.array(members, np.int64), class_names)
 
     def __len__(self) -> int:
@@ -294,6 +275,33 @@ def open_source(what: str | Path) -> Source:
     return next(kind for kind in KINDS if kind.is_meant(text)).open(text)
 
 
+def _files_under(root: Path) -> Iterator[Path]:
+    """What is no folder below ``root``, in any order; links to folders are followed. ShardError: see `ImageFolder.scan`."""
+    waiting: list[tuple[Path, tuple[tuple[int, int], ...]]] = [(root, ())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status = folder.stat()
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                raise ShardError(f"{folder}: a link that leads back to a folder that it is in: remove it")
+            for entry in os.scandir(folder):
+                path = folder / entry.name
+                if _is_folder(entry):
+                    waiting.append((path, (*above, here)))
+                else:
+                    yield path
+        except OSError as error:
+            raise ShardError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: told of when it is read
+        return False
+
+
 def _keys_of(files: Iterable[Path]) -> list[str]:
     """Distinct safe keys: the paths without extension, or with it where that was taken (a.jpg, a.png)."""
     keys: list[str] = []
@@ -304,6 +312,14 @@ def _keys_of(files: Iterable[Path]) -> list[str]:
         taken.add(key)
         keys.append(key)
     return keys
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8, as Python shows them
+        return False
+    return True
 
 
 def _class_of(file: Path) -> str | None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from dali_dr.errors import ShownFormatter
 from dali_dr.reinforce.claims import CLAIMS_NAME
+from dali_dr.shards import files, tar
 from dali_dr.shards import folder as shards_folder
-from dali_dr.shards import tar
 
 _BATCH: Final = "batch_views"  # name of the setting in the manifest, and of the file where it is agreed before
 _log = logging.getLogger(__name__)
@@ -51,10 +52,14 @@ class Worker:
     @contextlib.contextmanager
     def logging_to(self, folder: Path) -> Iterator[None]:
         """Appends what this package logs to rank-R.log in ``folder``, which is made if absent."""
-        folder.mkdir(exist_ok=True)
-        handler = logging.FileHandler(folder / f"rank-{self.rank}.log", encoding="utf-8")
+        files.make_folder(folder)
+        path = folder / f"rank-{self.rank}.log"
+        try:
+            handler = _LogFile(path, encoding="utf-8")
+        except OSError as error:
+            raise files.failure(path, error) from error
         handler.setFormatter(
-            logging.Formatter(f"%(asctime)s {socket.gethostname()} {os.getpid()} %(levelname)s %(message)s")
+            ShownFormatter(f"%(asctime)s {socket.gethostname()} {os.getpid()} %(levelname)s %(message)s")
         )
         logger = logging.getLogger("dali_dr")
         before = logger.level
@@ -71,6 +76,17 @@ class Worker:
             handler.close()
 
 
+class _LogFile(logging.FileHandler):
+    """A log that does without lines that the disk does not take: a run that cannot go on without it says so itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        del record
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def settle_batch(out: Path, measure: Callable[[], int]) -> int:
     """The views per teacher batch of the run in ``out``: what its first worker measured, for all and ever after.
 
@@ -82,7 +98,7 @@ def settle_batch(out: Path, measure: Callable[[], int]) -> int:
     if settings is not None and _BATCH in settings["extra"]:
         return int(settings["extra"][_BATCH])
     path = out / CLAIMS_NAME / _BATCH
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     if not path.exists():
         tar.create_atomically(path, str(measure()).encode())
     return int(path.read_text())

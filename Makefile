@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: setup demo test test-all lint native coverage device-test gpu-proof bench clean system
+# The newest clang, if there is one of 14 or later; and seconds of fuzzing for each target.
+CLANGXX ?= $(firstword $(foreach v,21 20 19 18 17 16 15 14,$(shell command -v clang++-$(v) 2>/dev/null)) $(shell command -v clang++ 2>/dev/null))
+SECONDS ?= 60
+
+.PHONY: setup demo test test-all lint native native-clang fuzz-build fuzz fuzz-if-clang memory coverage device-test gpu-proof bench clean system
 
 setup: $(VENV)/.installed $(VENV)/.plugin
 
@@ -13,6 +17,9 @@ system:
 	@if ! echo '#include <zstd.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 && command -v apt-get >/dev/null; then \
 	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends libzstd-dev g++; fi
+	@if [ "$$CI" = true ] && [ -z "$(CLANGXX)" ] && command -v apt-get >/dev/null; then \
+	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); $$SUDO apt-get update -qq; \
+	  for v in 19 18 17 16 15 14; do $$SUDO apt-get install -y -qq --no-install-recommends clang-$$v libclang-rt-$$v-dev llvm-$$v && break; done || true; fi
 
 $(VENV)/.installed: pyproject.toml constraints.txt | system
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system
 	# torch by itself and first, so that the build of it that suits this machine is taken
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt 'nvidia-dali-cuda120==2.4.*'
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[demo,test]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[demo,test,fuzz]'
 	touch $@ $(VENV)/.plugin
 
 # The plugin alone, when only C++ or CUDA changed.
@@ -31,10 +38,10 @@ $(VENV)/.plugin: $(VENV)/.installed setup.py $(SOURCES)
 demo: setup
 	$(BIN)/python examples/demo.py
 
-test: setup lint native coverage device-test
+test: setup lint native coverage device-test fuzz-if-clang
 	$(BIN)/python -m pytest -n 2 -m "not slow" tests
 
-test-all: setup lint native coverage device-test
+test-all: setup lint native native-clang coverage device-test fuzz-if-clang
 	$(BIN)/python -m pytest -n 2 tests
 
 lint: setup
@@ -47,7 +54,38 @@ lint: setup
 native: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S csrc -B build/native -G Ninja -DDALI_DR_SANITIZE=ON -DDALI_DR_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/native
-	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/native --output-on-failure
+	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/native -j 2 --output-on-failure
+
+# The fuzzers, by clang under the same sanitizers, with libraries that they see into. -O1: built in less time, as fast.
+fuzz-build: setup
+	@test -n "$(CLANGXX)" || { echo "no clang++ on the PATH (Debian: apt-get install clang libclang-rt-14-dev)" >&2; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S csrc -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=$(CLANGXX) -DDALI_DR_SANITIZE=ON \
+	  -DDALI_DR_LIBFUZZER=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE="-O1 -gline-tables-only" \
+	  -DDALI_DR_BLOCK_ROUNDS=100 >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/fuzz --target fuzz_targets
+
+# All C++ tests by clang, from the same build; and the parsers under MemorySanitizer.
+native-clang: fuzz-build memory
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/fuzz
+	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/fuzz -j 2 --output-on-failure
+
+# What keeps the inputs of the parsers, and blind mutations of them, under MemorySanitizer.
+memory: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S csrc -B build/memory -G Ninja -DCMAKE_CXX_COMPILER=$(CLANGXX) -DDALI_DR_SANITIZE=MEMORY \
+	  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE="-O1 -gline-tables-only" -DDALI_DR_FUZZ_MUTATIONS=2000 >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/memory --target fuzz_targets
+	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/memory -j 2 --output-on-failure
+
+# Fuzzes every parser and contract for SECONDS each, two at a time; docs/fuzzing.md.
+fuzz: fuzz-build
+	$(BIN)/python csrc/fuzz/run.py build/fuzz --seconds $(SECONDS)
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+
+# As part of the tests: for as long as they can wait, where there is a clang. CI brings one.
+fuzz-if-clang: setup
+	@if command -v $(or $(CLANGXX),clang++) >/dev/null; then \
+	  $(MAKE) --no-print-directory fuzz memory SECONDS=$${FUZZ_SECONDS:-10}; \
+	else echo "fuzzing: left out, because there is no clang++ on the PATH"; fi
 
 # Lines of csrc that the C++ tests run; fails where a folder that decides what a sample is has fewer than 95 %.
 coverage: setup
@@ -57,7 +95,7 @@ coverage: setup
 	$(BIN)/ninja -C build/coverage -t cleandead >/dev/null
 	find build/coverage -name '*.gcda' -delete
 	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/coverage -j 2 --output-on-failure -E '^fuzz'
-	$(BIN)/python csrc/tests/coverage.py build/coverage $(notdir $(wildcard csrc/view csrc/samples csrc/image csrc/record csrc/shards))
+	$(BIN)/python csrc/tests/coverage.py build/coverage $(notdir $(wildcard csrc/view csrc/draw csrc/samples csrc/image csrc/record csrc/shards))
 
 # The kernels and their test, compiled by nvcc alone where there is one; its cases run on host threads. On a GPU: gpu-proof.
 device-test: setup

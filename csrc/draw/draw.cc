@@ -6,8 +6,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <sstream>
 #include <vector>
+
+#include "message.h"
 
 namespace dali_dr::draw {
 namespace {
@@ -81,10 +82,7 @@ bool IsSigned(int32_t op) { return op >= kShearX && op <= kSharpness; }
 
 template <typename... Parts>
 [[noreturn]] void Fail(const char* name, const char* want, const Parts&... got) {
-  std::ostringstream message;
-  message << "`draw_" << name << "`: want " << want << ", got ";
-  (message << ... << got);
-  throw SpecError(message.str());
+  throw SpecError(Message("`draw_", name, "`: want ", want, ", got ", got...));
 }
 
 void CheckProbability(const char* name, double value) {
@@ -182,13 +180,13 @@ RandomBox::RandomBox(std::array<double, 2> area, std::array<double, 2> aspect)
     : scale(area), ratio(aspect), log_ratio{std::log(aspect[0]), std::log(aspect[1])} {}
 
 void Spec::Check() const {
+  if (num_ops < 0 || num_ops > kMaxDrawnOps) Fail("num_ops", "0 to 8 operations", num_ops);
+  for (const float m : magnitudes)
+    if (!(m >= 0 && m <= kMaxMagnitude)) Fail("magnitudes", "numbers 0 to 10^6", m);
   if (whole) return;
   if (size < 1 || size > image::kMaxViewSize) Fail("size", "1 to 8192 pixels", size);
   CheckBox(crop, "crop_scale", "crop_ratio");
   CheckProbability("flip", flip);
-  if (num_ops < 0 || num_ops > kMaxDrawnOps) Fail("num_ops", "0 to 8 operations", num_ops);
-  for (const float m : magnitudes)
-    if (!(m >= 0 && m <= kMaxMagnitude)) Fail("magnitudes", "numbers 0 to 10^6", m);
   CheckProbability("erase_probability", erase_probability);
   if (erase_probability > 0) CheckBox(erase, "erase_scale", "erase_ratio");
 }

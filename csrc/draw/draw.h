@@ -43,7 +43,7 @@ struct Spec {
   /// magnitudes 0 to kMaxMagnitude. The erase box is of no concern where erase_probability is 0.
   void Check() const;
 
-  bool whole = false;  // no drawing: every view is the whole image as it is, and the rest of no concern
+  bool whole = false;  // no drawing: every view is the whole image; only the operations are of concern, too
   uint64_t seed = 0;
   int32_t size = 0;  // edge of the view in pixels
   RandomBox crop;

@@ -121,6 +121,7 @@ void TestCheck() {
     refused("`draw_erase_ratio`", [&](Spec* s) { s->erase = RandomBox({0.5, 1}, ratio); });
   }
   for (int32_t ops : {-1, 9}) refused("`draw_num_ops`: want 0 to 8", [&](Spec* s) { s->num_ops = ops; });
+  refused("`draw_num_ops`", [](Spec* s) { s->whole = true, s->num_ops = -1; });  // words of whole views, too
   for (float m : {-1.f, 2e6f, std::numeric_limits<float>::quiet_NaN()})
     refused("`draw_magnitudes`", [&](Spec* s) { s->magnitudes[3] = m; });
   Spec spec = FullSpec();  // what is not drawn does not matter

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 namespace dali_dr::testing {
 namespace {
@@ -39,7 +38,8 @@ std::vector<int> Weights(int in, int out, int x, bool cubic, int* first) {
   return fixed;
 }
 
-uint8_t Weighed(const std::vector<int>& weight, const std::function<int(int)>& value) {
+template <typename Value>
+uint8_t Weighed(const std::vector<int>& weight, const Value& value) {
   int64_t sum = 1 << 21;
   for (size_t i = 0; i < weight.size(); ++i) sum += int64_t{weight[i]} * value(int(i));
   return uint8_t(std::clamp<int64_t>(sum >> 22, 0, 255));
@@ -72,7 +72,8 @@ Picture ResizeColumns(const Picture& in, int height, bool cubic) {
 }
 
 /// Each output pixel shows the input pixel in which from(x + 1/2, y + 1/2) lies; black outside.
-Picture Move(const Picture& in, const std::function<std::array<double, 2>(double, double)>& from) {
+template <typename From>
+Picture Move(const Picture& in, const From& from) {
   Picture out(in.height, in.width);
   for (int y = 0; y < in.height; ++y) {
     for (int x = 0; x < in.width; ++x) {
@@ -85,7 +86,8 @@ Picture Move(const Picture& in, const std::function<std::array<double, 2>(double
   return out;
 }
 
-Picture Map(const Picture& in, const std::function<int(int, int)>& map) {
+template <typename Value>
+Picture Map(const Picture& in, const Value& map) {
   Picture out = in;
   for (size_t i = 0; i < in.pixels.size(); ++i) out.pixels[i] = uint8_t(map(in.pixels[i], int(i % 3)));
   return out;
@@ -101,7 +103,8 @@ int Blend(int degenerate, int value, float factor) {
   return Clip(float(degenerate) + step);
 }
 
-Picture Enhance(const Picture& in, float factor, const std::function<int(int, int, int)>& degenerate) {
+template <typename Degenerate>
+Picture Enhance(const Picture& in, float factor, const Degenerate& degenerate) {
   Picture out = in;
   for (int y = 0; y < in.height; ++y)
     for (int x = 0; x < in.width; ++x)

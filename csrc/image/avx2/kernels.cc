@@ -3,6 +3,10 @@
 
 #include "image/avx2/avx2.h"
 
+#ifdef DR_HAS_AVX2
+#include <cpuid.h>
+#endif
+
 namespace dali_dr::image {
 
 #ifdef DR_HAS_AVX2
@@ -16,12 +20,18 @@ constexpr Kernels kAvx2Kernels = {
     avx2::RoundHalf, avx2::RoundBfloat,
 };
 
+// Asked of the processor, because __builtin_cpu_supports of clang before 19 does not know "f16c". That the
+// system saves the registers is part of its answer to "avx2".
+bool HasF16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 }  // namespace
 
 const Kernels* Avx2Kernels() {
   __builtin_cpu_init();
-  const bool runs =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool runs = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16c();
   return runs ? &kAvx2Kernels : nullptr;
 }
 #else

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dali_dr import _plugin
-from dali_dr.loader.options import DecodeDevice, Device, DType, Integrity, Layout, RoiDecode, check_decode_device
+from dali_dr.loader.options import DecodeDevice, Device, DType, Layout, RoiDecode, check_decode_device
 
 OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
 """What the pipeline returns, in order."""
@@ -44,13 +44,8 @@ def replay_pipeline(
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
     monitor: int = -1,
-    draw: Mapping[str, Any] = MappingProxyType({}),
-    topk: int = 0,
+    reading: Mapping[str, Any] = MappingProxyType({}),
     resize_shorter: int = 0,
-    integrity: Integrity = "normal",
-    index_checksum: int | None = None,
-    max_pixels: int = 0,
-    io_retry_s: float = 3.0,
 ) -> Any:
     """Builds the pipeline that replays stored views, or fresh ones for view numbers below 0.
 
@@ -68,15 +63,8 @@ def replay_pipeline(
       hw_decoder_load: share of the images for the GPU's JPEG engine (where the GPU decodes).
       prefetch: batches prepared ahead.
       monitor: number of the plugin's monitor that times read, decode and replay, and keeps their first fault; -1: none.
-      draw: arguments of `fn.dr.read` for fresh views (`dali_dr.augment.fresh.draw_arguments`).
-      topk: of fresh views, as `fn.dr.read` takes it.
+      reading: more arguments of `fn.dr.read`: of fresh views, and what is checked of what is read.
       resize_shorter: for evaluation, as `fn.dr.replay` takes it.
-      index_checksum: of the index, with which the data set was opened; None: whatever it has.
-      integrity: "full" holds every image file, whole, against the checksum in the index. With "normal" a damaged one is
-        an error where its size or the decoder tells.
-      max_pixels: images that have more by their header are an error, before memory is taken for them; 0: none are.
-      io_retry_s: seconds for which a shard that is missing, of another size or not to be read is tried again before that
-        is an error; 0: it is tried once.
       The others are those of `dali_dr.ReinforcedIterator`.
 
     Returns:
@@ -88,7 +76,6 @@ def replay_pipeline(
     on_gpu = device == "gpu" and decode_device != "cpu"
     decoder = _decoder("gpu" if on_gpu else "cpu", hw_decoder_load=hw_decoder_load)
     finish = {"mean": mean, "std": std, "dtype": dtypes[dtype], "output_layout": layout}
-    checks = {"check_images": integrity == "full", "max_pixels": max_pixels, "retry_s": io_retry_s}
     geometry = {"stored_size": stored_size, "interpolation": interpolation, "resize_shorter": resize_shorter}
 
     def decode(encoded: Any, start: Any, shape: Any) -> Any:
@@ -108,15 +95,7 @@ def replay_pipeline(
         inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
         encoded, label, start, shape, params, soft_ids, soft_probs, *partner = dr.read(
-            samples,
-            views,
-            index=index,
-            index_checksum=-1 if index_checksum is None else index_checksum,
-            mixing=mixing,
-            topk=topk,
-            monitor=monitor,
-            **checks,
-            **draw,
+            samples, views, index=index, mixing=mixing, monitor=monitor, **reading
         )
         images = [decode(encoded, start, shape), params, *([decode_partner(*partner)] if mixing else [])]
         origins = {} if roi_decode == "off" else {"origin": start} | ({"partner_origin": partner[1]} if mixing else {})

@@ -145,8 +145,11 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
       on_error: "raise", or "skip": where a view cannot be read or decoded another sample stands in, the same one on every rank,
         after every resume and with any prefetch (docs/loader.md); it is logged once, and listed by `skip_report`.
       max_skipped: share of an epoch's positions for which others may stand in; with more the run ends with an error.
-      integrity, max_pixels, io_retry_s: what is checked of what is read, and how long is waited for it; see
-        `dali_dr.loader.graph.replay_pipeline`.
+      integrity: "full" holds every image file, whole, against its CRC-32C in the index; with "normal" damage to one is an
+        error where its size or the decoder tells.
+      max_pixels: images with more by their header are an error, before memory is taken for them; 0: none are.
+      io_retry_s: seconds for which a shard that is missing, of another size or not to be read is tried again before that is
+        an error; 0: it is tried once.
       roi_decode, decode_device, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
       device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
       auto_reset: after an epoch's end `next()` goes on with the next epoch (True, "yes"), or raises StopIteration until

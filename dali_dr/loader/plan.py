@@ -135,7 +135,6 @@ def _graph(
     evaluating, fresh = isinstance(spec, Evaluation), show.augment is not None
     return {
         "index": str(dataset.index_path),
-        "index_checksum": dataset.index.checksum,
         "mixing": mixing,
         "device": machine.device,
         "device_id": _cuda_device(machine) if machine.device == "gpu" else None,
@@ -151,11 +150,14 @@ def _graph(
         "decode_device": machine.decode_device,
         "hw_decoder_load": machine.hw_decoder_load,
         "prefetch": machine.prefetch,
-        "integrity": machine.integrity,
-        "max_pixels": machine.max_pixels,
-        "io_retry_s": machine.io_retry_s,
-        "draw": draw_arguments(spec, schedule.seed if fresh else fresh_seed(schedule.seed)),
-        "topk": 1 if fresh else 0,
+        "reading": {
+            "index_checksum": -1 if dataset.index.checksum is None else dataset.index.checksum,
+            "check_images": machine.integrity == "full",
+            "max_pixels": machine.max_pixels,
+            "retry_s": machine.io_retry_s,
+            "topk": 1 if fresh else 0,
+            **draw_arguments(spec, schedule.seed if fresh else fresh_seed(schedule.seed)),
+        },
         "resize_shorter": spec.resize if isinstance(spec, Evaluation) else 0,
     }
 

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from dali_dr.shards.facts import ShardFacts, facts_path
+
 FUZZ = Path(__file__).resolve().parent / "fuzz"
 
 
@@ -55,3 +57,20 @@ def test_contents_of_frames_are_packed_and_unpacked(targets: ModuleType) -> None
 
 def test_the_corpus_is_small() -> None:
     assert sum(path.stat().st_size for path in FUZZ.rglob("*") if path.is_file() and path.suffix != ".pyc") < 200_000
+
+
+def test_any_flipped_bit_of_a_shards_facts_has_its_tar_read(tmp_path: Path) -> None:
+    shard = tmp_path / "shard-000000.tar"
+    shard.write_bytes(bytes(10240))
+    facts = ShardFacts(shard.name, 10240, "0" * 64, ["a"], [3], [(1, 5)], [(0, 0)], [0], -1, sizes=[(4, 5)], crcs=[7])
+    facts.save(shard)
+    path = facts_path(shard)
+    sound = path.read_bytes()
+    saved = ShardFacts.saved(shard)
+    assert saved is not None and saved.keys == ["a"] and saved.labels == [3] and saved.crcs == [7]
+    for bit in range(8 * len(sound)):
+        damaged = bytearray(sound)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        read = ShardFacts.saved(shard)
+        assert read is None or read == saved, bit

@@ -233,8 +233,10 @@ Source::Source(std::shared_ptr<const shards::ShardSet> shards, Options options)
   if (options_.check_images && !shards_->has_image_crcs())
     throw FaultError(
         {.kind = Fault::Kind::kArgument,
-         .message = "images cannot be held against their checksums: " + Escaped(shards_->index_path()) +
-                    " was made without image checksums; `dali-dr index --full DIR` adds them."});
+         .message =
+             "images cannot be held against their checksums: " + Escaped(shards_->index_path()) +
+             " was made without image checksums, or rebuilt after damage; `dali-dr index --full DIR` adds "
+             "them."});
 }
 
 bool Source::NeedsRecord(int64_t number, std::span<const int32_t> views) const {

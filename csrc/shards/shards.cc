@@ -206,10 +206,12 @@ void ShardSet::Load(Sample* sample) const {
 void ShardSet::CheckHeader(const Sample& sample, const Member& member) const {
   const std::span<const uint8_t, kTarBlock> header(member.bytes.data() - kTarBlock, kTarBlock);
   if (IsHeaderOf(header, sample.key, member.size)) return;
-  Fault fault = At(sample, member, Fault::Kind::kShard,
-                   Message(Where(sample, member), ": no tar member of that key with ", member.size,
-                           " bytes begins there. The shard was rewritten after ", Escaped(index_path()),
-                           " was made: delete the index, it is rebuilt from the shards"));
+  Fault fault =
+      At(sample, member, Fault::Kind::kShard,
+         Message(Where(sample, member), ": no tar member of that key with ", member.size,
+                 " bytes begins there. The shard is damaged: restore it from a copy; or if it was meant to "
+                 "change after ",
+                 Escaped(index_path()), " was made, delete that, it is rebuilt from the shards"));
   // As while a copy is made into space that was set aside for it.
   fault.passing = std::all_of(header.begin(), header.end(), [](uint8_t byte) { return byte == 0; });
   if (fault.passing) files_.Forget(member.file);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.encoded import image_info
-from dali_dr.errors import RecordError, ShardError
+from dali_dr.errors import RecordError, ShardError, shown
 from dali_dr.record.decode import Record, decode
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
@@ -22,6 +23,8 @@ from dali_dr.shards.files import WriteError
 from dali_dr.shards.index import INDEX_NAME, IndexedFile, Keys, SampleIndex
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.rebuild import rebuild_index
+
+_log = logging.getLogger(__name__)
 
 _FEW_KEYS: Final = 30  # that are searched for one by one; for more, a table of all keys takes less time
 
@@ -242,11 +245,12 @@ class Dataset:
             why = str(error)
         try:
             rebuild_index(self.path, self.manifest, path)
-        except WriteError as error:
-            raise ShardError(
-                f"{path}: has to be rebuilt ({why}) and cannot be written: {error.__cause__}; make the folder "
-                "writable for one opening"
-            ) from error
+        except WriteError as error:  # which says what to do
+            raise ShardError(f"{path}: has to be rebuilt ({why}): {error}") from error
+        _log.warning(
+            "%s: rebuilt from the shards (%s), without checksums of images, which `dali-dr index --full %s` adds",
+            shown(path), shown(why), shown(self.path),
+        )  # fmt: skip
         return SampleIndex(path)
 
     def _fits(self, index: SampleIndex) -> bool:

@@ -147,7 +147,9 @@ class ShardFacts:
 
     def save(self, shard: Path) -> None:
         """Write the facts beside ``shard``."""
-        tar.write_atomically(facts_path(shard), json.dumps(asdict(self)).encode())
+        facts = json.dumps(asdict(self))
+        whole = {"crc32c": google_crc32c.value(facts.encode()), "facts": facts}
+        tar.write_atomically(facts_path(shard), json.dumps(whole).encode())
 
     @classmethod
     def load(cls, shard: Path, images: ImageTars | None = None) -> ShardFacts:
@@ -158,11 +160,14 @@ class ShardFacts:
     def saved(cls, shard: Path) -> ShardFacts | None:
         """The facts in the file beside ``shard``, if there is one that fits it."""
         try:
-            facts = cls(**json.loads(facts_path(shard).read_bytes()))
+            whole = json.loads(facts_path(shard).read_bytes())
+            if google_crc32c.value(whole["facts"].encode()) != whole["crc32c"]:
+                return None  # damaged: the tar is read
+            facts = cls(**json.loads(whole["facts"]))
             fits = facts.bytes == shard.stat().st_size and facts.name == shard.name
             whole = len(facts.keys) == len(facts.sizes) == len(facts.crcs) and None not in facts.crcs
             return facts if fits and whole else None  # not whole: an earlier dali_dr wrote them
-        except (OSError, ValueError, TypeError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
 
 

@@ -611,7 +611,7 @@ def test_an_index_of_version_2(sized: DataSet) -> None:
         for sample, view, image, label, _, _, params, ids, _ in zip(sized.samples, (3, 2, 1), *outs, strict=True):
             assert (image.tobytes(), int(label)) == (sample.image, sample.label)
             assert (params.tolist(), ids.tolist()) == (sample.rows[view].packed(), sample.rows[view].ids)
-    expect(r"made without image checksums; `dali-dr index --full DIR`", sized.index, [0], [0], check_images=True)
+    expect(r"made without image checksums.*`dali-dr index --full DIR`", sized.index, [0], [0], check_images=True)
     blob = bytearray(sized.index.read_bytes())
     rng = np.random.default_rng(9)
     for _ in range(50):

@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.facts import ShardFacts
-from dali_dr.shards.index import IndexedFile, SampleTable
+from dali_dr.shards.index_layout import IndexedFile
 from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.sample_table import SampleTable
 
 PER_SHARD = 1000
 IMAGE_BYTES, RECORD_BYTES = 110_000, 6_000  # about ImageNet's mean, and 400 views at 15 bytes

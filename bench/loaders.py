@@ -100,7 +100,14 @@ def folder_images(folder: Path) -> list[tuple[str, bytes, int]]:
 
 
 def write_variant(
-    variant: str, images: list[Any], stored: list[Any] | None, classes: int, out: Path, number_of_views: int
+    variant: str,
+    images: list[Any],
+    stored: list[Any] | None,
+    classes: int,
+    out: Path,
+    number_of_views: int,
+    size: int = SIZE,
+    **writing: Any,
 ) -> None:
     import numpy as np
 
@@ -108,7 +115,7 @@ def write_variant(
     from dali_dr.augment.draw import draw
     from dali_dr.encoded import image_info
 
-    spec = AugmentationSpec.preset(variant.replace("double-mix", "rrc+mixing+ra+re"), size=SIZE)
+    spec = AugmentationSpec.preset(variant.replace("double-mix", "rrc+mixing+ra+re"), size=size)
     if variant == "double-mix":
         spec = dataclasses.replace(spec, mixing=dataclasses.replace(spec.mixing, double=True))
     sizes = [image_info(data)[1:] for _, data, _ in images]
@@ -137,7 +144,7 @@ def write_variant(
                 probs = -np.sort(-rng.dirichlet(np.full(12, 0.3), views), axis=1)[:, :10].astype(np.float32)
             yield Sample(key, data, label, Reinforcements(**columns, soft_ids=ids, soft_probs=probs))
 
-    write_shards(samples(), out, spec=spec, num_classes=classes, progress=False)
+    write_shards(samples(), out, spec=spec, num_classes=classes, progress=False, **writing)
 
 
 # ---- the loaders

@@ -35,11 +35,11 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from loaders import write_variant
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -59,37 +59,15 @@ def write_set(folder: Path, variant: str, views: int = VIEWS) -> None:
     """A data set of pictures made here, small enough that damage hits headers and tables often."""
     from PIL import Image
 
-    from dali_dr import AugmentationSpec, Reinforcements, Sample, write_shards
-    from dali_dr.augment.draw import draw
-
-    spec = AugmentationSpec.preset(variant, size=SIZE)
     random = np.random.default_rng(0)
-    sizes = [(int(h), int(w)) for h, w in random.integers(24, 64, (IMAGES, 2))]
-
-    def samples() -> Iterator[Sample]:
-        for number, (height, width) in enumerate(sizes):
-            coarse = random.integers(0, 256, (4, 4, 3)).astype(np.uint8)
-            buffer = io.BytesIO()
-            picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-            picture.save(buffer, "PNG" if number % 6 == 5 else "JPEG")
-            key = f"class-{number % 5}/picture-{number}"
-            drawn = draw(
-                spec,
-                seed=0,
-                key=key,
-                views=range(views),
-                image_height=height,
-                image_width=width,
-                population=IMAGES,
-                partner_size=lambda partner: sizes[partner],
-            )
-            columns = {f.name: getattr(drawn, f.name) for f in dataclasses.fields(drawn)}
-            ids = np.stack([random.permutation(CLASSES)[:10] for _ in range(views)]).astype(np.int32)
-            probs = -np.sort(-random.dirichlet(np.full(12, 0.3), views), axis=1)[:, :10].astype(np.float32)
-            label = int(random.integers(CLASSES))
-            yield Sample(key, buffer.getvalue(), label, Reinforcements(**columns, soft_ids=ids, soft_probs=probs))
-
-    write_shards(samples(), folder, spec=spec, num_classes=CLASSES, samples_per_shard=PER_SHARD, progress=False)
+    images = []
+    for number, (height, width) in enumerate(random.integers(24, 64, (IMAGES, 2)).tolist()):
+        coarse = random.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        buffer = io.BytesIO()
+        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        picture.save(buffer, "PNG" if number % 6 == 5 else "JPEG")
+        images.append((f"class-{number % 5}/picture-{number}", buffer.getvalue(), int(random.integers(CLASSES))))
+    write_variant(variant, images, None, CLASSES, folder, views, SIZE, samples_per_shard=PER_SHARD)
 
 
 def places(folder: Path, kind: str) -> list[tuple[str, int, int]]:

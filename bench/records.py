@@ -29,8 +29,10 @@ from dali_dr._plugin import load
 from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.record.labels import Reinforcements, sparsify
-from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleIndex, SampleTable
+from dali_dr.shards.index import SampleIndex
+from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.sample import Sample
+from dali_dr.shards.sample_table import SampleTable
 from dali_dr.shards.write import write_shards
 
 IMAGE = (375, 500)  # height, width: ImageNet's most common size

@@ -26,8 +26,10 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.cli import main
 from dali_dr.errors import ShardError
 from dali_dr.shards.dataset import Dataset
-from dali_dr.shards.index import ENTRY, IndexedFile, SampleIndex, SampleTable
+from dali_dr.shards.index import SampleIndex
+from dali_dr.shards.index_layout import ENTRY, IndexedFile
 from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.sample_table import SampleTable
 from dali_dr.shards.verify import verify
 
 

@@ -23,9 +23,10 @@ from test_shards_write import CLASSES, SPEC, contents, sample, write
 from dali_dr.cli import main
 from dali_dr.errors import ShardError
 from dali_dr.shards.dataset import Dataset
-from dali_dr.shards.index import ENTRY, IndexedFile, SampleIndex, SampleTable
-from dali_dr.shards.index_layout import STORED_2
+from dali_dr.shards.index import SampleIndex
+from dali_dr.shards.index_layout import ENTRY, STORED_2, IndexedFile
 from dali_dr.shards.manifest import Manifest, ShardInfo, library_versions
+from dali_dr.shards.sample_table import SampleTable
 from dali_dr.shards.tar import header
 from dali_dr.shards.verify import verify
 

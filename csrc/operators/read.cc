@@ -92,8 +92,8 @@ samples::Source OpenSource(const dali::OpSpec& spec) {
 DALI_SCHEMA(dr__Read)
     .DocStr(R"(Reads samples of a reinforced data set by number, each with the views that are asked for.
 
-Shards are plain tars, read at random through the sample index (``schemas/sample-index.md``). Of a sample's record only those groups of rows are decompressed
-that the views asked for are in, each once.
+Shards are plain tars, read at random through the sample index (``schemas/sample-index.md``). Of a sample's record only
+those groups of rows are decompressed that the views asked for are in, each once.
 
 With ``views``, the outputs are
 

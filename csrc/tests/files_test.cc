@@ -17,6 +17,7 @@
 
 #include "check.h"
 #include "make_shards.h"
+#include "shard_faults.h"
 #include "shards/buffers.h"
 
 namespace dali_dr::shards {
@@ -24,23 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace dali_dr::testing;
-
-/// The fault of the ShardError that `body` throws; without a message if it throws none.
-Fault FaultOf(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const ShardError& error) {
-    return error.fault();
-  }
-  return {};
-}
-
-Fault CheckRefused(const std::function<void()>& body, const std::string& word, const std::string& what) {
-  Fault fault = FaultOf(body);
-  Check(fault.message.find(word) != std::string::npos,
-        what + ": want an error about \"" + word + "\", got \"" + fault.message + "\"");
-  return fault;
-}
 
 void TestBuffers() {
   Buffers buffers;

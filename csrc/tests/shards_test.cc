@@ -24,6 +24,7 @@
 #include "check.h"
 #include "escape.h"
 #include "make_shards.h"
+#include "shard_faults.h"
 
 namespace dali_dr::shards {
 namespace {
@@ -31,24 +32,7 @@ namespace {
 namespace fs = std::filesystem;
 using namespace dali_dr::testing;
 
-/// The fault of the ShardError that `body` throws; without a message if it throws none.
-Fault FaultOf(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const ShardError& error) {
-    return error.fault();
-  }
-  return {};
-}
-
 std::string Refusal(const std::function<void()>& body) { return FaultOf(body).message; }
-
-Fault CheckRefused(const std::function<void()>& body, const std::string& word, const std::string& what) {
-  Fault fault = FaultOf(body);
-  Check(fault.message.find(word) != std::string::npos,
-        what + ": want an error about \"" + word + "\", got \"" + fault.message + "\"");
-  return fault;
-}
 
 /// Three samples: "a" and "b" in one tar, the record of "b" in a second one, "c" without a record.
 struct Fixture {

@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from dali_dr.shards.index import INDEX_NAME
+    from dali_dr.shards.index_layout import INDEX_NAME
     from dali_dr.shards.manifest import Manifest
     from dali_dr.shards.rebuild import rebuild_index
 

@@ -56,6 +56,6 @@ class Overheard:
                 reason = _COLOURS.sub("", match[1])
                 if reason not in self.reasons:
                     self.reasons.append(reason)
-            elif text.strip("\x1b[0m"):
+            elif _COLOURS.sub("", text):
                 rest.append(line)
         return b"".join(rest)

@@ -31,8 +31,8 @@ from dali_dr.record.layout import (
 )
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP, MAX_LOG_STEP, MIN_LOG_STEP
 from dali_dr.record.mixes import mix_flags, write_mix
-from dali_dr.record.rootprobs import pair_rank, root_step, to_codes
-from dali_dr.record.rows import view_flags, write_predictions, write_views
+from dali_dr.record.rootprobs import root_step
+from dali_dr.record.rows import view_flags, write_probabilities, write_views
 from dali_dr.record.tables import write_classes, write_operations, write_partners
 
 # A record of unmixed views has as many groups of rows as hold this many: 4 at N = 400, see `frames.compress`.
@@ -107,7 +107,8 @@ def encode(
     head = class_columns | op_columns | {"partner table": partner_table}
     flags = view_flags(drawn) | mix_flags(mix) | class_flags | DOUBLE * double
     encoding = ENCODINGS.index(probabilities)
-    root8, step = encoding == ROOT8, root_step(reinforcements.topk)
+    step = {ROOT8: root_step(reinforcements.topk), LOG8: float(np.float32(log_step))}.get(encoding, 0.0)
+    stored_probs, pair_rank = write_probabilities(reinforcements.soft_probs, encoding, step)
     header = Header(
         flags=flags,
         views=len(reinforcements),
@@ -120,14 +121,14 @@ def encode(
         topk=reinforcements.topk,
         class_entries=len(next(reversed(class_columns.values()))),
         probability_encoding=encoding,
-        pair_rank=pair_rank(to_codes(reinforcements.soft_probs, step)) if root8 else 0,
+        pair_rank=pair_rank,
         partner_entries=len(partner_table),
-        log_step=step if root8 else float(np.float32(log_step)) if encoding == LOG8 else 0.0,
+        log_step=step,
         group_rows=group_rows,
         largest_table=int(class_index.max(initial=-1)) + 1,
     )
     columns = write_views(drawn, own_ops, header)
-    columns |= write_predictions(reinforcements.soft_probs, class_index, header)
+    columns |= {"class indices": class_index, "probabilities": stored_probs}
     if mix is not None:
         columns |= write_mix(mix, partner_ops[0], partner_table, header)
     stored = group_columns(flags)

@@ -33,16 +33,15 @@ def write_views(views: Views, op_index: npt.NDArray[np.intp], header: Header) ->
     }
 
 
-def write_predictions(
-    probs: npt.NDArray[np.float32], class_index: npt.NDArray[np.integer[Any]], header: Header
-) -> Columns:
-    """The columns of predictions: probabilities (rows, K) and the places of their classes in the class table."""
-    values: npt.NDArray[Any] = probs
-    if header.probability_encoding == LOG8:
-        values = logprobs.to_codes(probs, header.log_step)
-    elif header.probability_encoding == ROOT8:
-        values = rootprobs.pack(rootprobs.to_codes(probs, header.log_step), header.pair_rank)
-    return {"class indices": class_index, "probabilities": values}
+def write_probabilities(probs: npt.NDArray[np.float32], encoding: int, step: float) -> tuple[npt.NDArray[Any], int]:
+    """The column of probabilities (rows, K), in the encoding of that number, and the header's pair_rank."""
+    if encoding == LOG8:
+        return logprobs.to_codes(probs, step), 0
+    if encoding == ROOT8:
+        codes = rootprobs.to_codes(probs, step)
+        rank = rootprobs.pair_rank(codes)
+        return rootprobs.pack(codes, rank), rank
+    return probs, 0
 
 
 def read_views(columns: Columns, header: Header, tables: Tables) -> Views:

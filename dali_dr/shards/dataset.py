@@ -20,7 +20,8 @@ from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
 from dali_dr.shards.facts import image_files
 from dali_dr.shards.files import WriteError
-from dali_dr.shards.index import INDEX_NAME, IndexedFile, Keys, SampleIndex
+from dali_dr.shards.index import Keys, SampleIndex
+from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.rebuild import rebuild_index
 

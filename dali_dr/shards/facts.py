@@ -27,7 +27,7 @@ from dali_dr.record.decode import Record, decode
 from dali_dr.shards import tar
 from dali_dr.shards.index_layout import ENTRY, MAX_LABEL, IndexedFile, section_crc, stored_entries
 from dali_dr.shards.manifest import ImageTar, Manifest, ShardInfo
-from dali_dr.shards.regular import opened
+from dali_dr.shards.reading import opened
 
 _HASH_CHUNK = 1 << 22
 MAX_LABEL_BYTES: Final = 16 << 20  # of KEY.cls or KEY.json in tars that others made, which may hold captions too
@@ -148,8 +148,8 @@ class ShardFacts:
     def save(self, shard: Path) -> None:
         """Write the facts beside ``shard``."""
         facts = json.dumps(asdict(self))
-        whole = {"crc32c": google_crc32c.value(facts.encode()), "facts": facts}
-        tar.write_atomically(facts_path(shard), json.dumps(whole).encode())
+        checked = {"crc32c": google_crc32c.value(facts.encode()), "facts": facts}
+        tar.write_atomically(facts_path(shard), json.dumps(checked).encode())
 
     @classmethod
     def load(cls, shard: Path, images: ImageTars | None = None) -> ShardFacts:
@@ -160,13 +160,11 @@ class ShardFacts:
     def saved(cls, shard: Path) -> ShardFacts | None:
         """The facts in the file beside ``shard``, if there is one that fits it."""
         try:
-            whole = json.loads(facts_path(shard).read_bytes())
-            if google_crc32c.value(whole["facts"].encode()) != whole["crc32c"]:
+            checked = json.loads(facts_path(shard).read_bytes())  # of an earlier dali_dr: without crc32c
+            if google_crc32c.value(checked["facts"].encode()) != checked["crc32c"]:
                 return None  # damaged: the tar is read
-            facts = cls(**json.loads(whole["facts"]))
-            fits = facts.bytes == shard.stat().st_size and facts.name == shard.name
-            whole = len(facts.keys) == len(facts.sizes) == len(facts.crcs) and None not in facts.crcs
-            return facts if fits and whole else None  # not whole: an earlier dali_dr wrote them
+            facts = cls(**json.loads(checked["facts"]))
+            return facts if facts.bytes == shard.stat().st_size and facts.name == shard.name else None
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
 
@@ -267,7 +265,7 @@ def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = Tru
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
     for members in members_of(shard):
-        sample = with_size(read_sample(shard, members, images), images.paths if images else [shard], full)
+        sample, _ = measured(read_sample(shard, members, images), images.paths if images else [shard], full)
         counts = (0, -1)
         if full and sample.record is not None:
             reinforcements = read_record(shard, sample.record).reinforcements
@@ -310,8 +308,8 @@ def read_sample(shard: Path, members: list[tar.Member], images: ImageTars | None
     return StoredSample(key, int(text), pictures[0], parts.get(tar.RECORD_SUFFIX))
 
 
-def with_size(sample: StoredSample, places: Sequence[Path], full: bool = False) -> StoredSample:
-    """``sample`` with the size of its image, from the image's header.
+def measured(sample: StoredSample, places: Sequence[Path], full: bool = False) -> tuple[StoredSample, bytes]:
+    """``sample`` with the size of its image, from the image's header; and what was read of the image.
 
     Args:
       sample: whose image lies in ``places[sample.image_tar]``, or the only place.
@@ -333,7 +331,7 @@ def with_size(sample: StoredSample, places: Sequence[Path], full: bool = False) 
         except ValueError as error:
             if length == image.size:
                 raise ShardError(f"{place}: sample {sample.key}: {error}") from error
-    return sample._replace(size=(height, width), crc=google_crc32c.value(data) if full else None)
+    return sample._replace(size=(height, width), crc=google_crc32c.value(data) if full else None), data
 
 
 def read_record(shard: Path, member: tar.Member) -> Record:

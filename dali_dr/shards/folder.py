@@ -19,9 +19,10 @@ from typing import Any, Final
 from dali_dr.errors import ShardError
 from dali_dr.shards import files, tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, describe_topk, image_files, members_of
-from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleTable
+from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.keys import KeyTable, keys_of
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
+from dali_dr.shards.sample_table import SampleTable
 
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
 

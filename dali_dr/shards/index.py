@@ -21,19 +21,13 @@ from dali_dr.shards.index_layout import (
     CHECKSUM_AT,
     ENTRY,
     HEADER_BYTES,
-    INDEX_NAME,
-    MAX_LABEL,
     STORED_1,
-    IndexedFile,
     Layout,
     LayoutError,
     parse_files,
     section_crc,
 )
-from dali_dr.shards.regular import PinnedFile
-from dali_dr.shards.sample_table import SampleTable
-
-__all__ = ["ENTRY", "INDEX_NAME", "MAX_LABEL", "IndexedFile", "Keys", "SampleIndex", "SampleTable"]
+from dali_dr.shards.reading import PinnedFile
 
 _REMEDY: Final = "delete it, it is rebuilt from the shards"
 _BATCH: Final = 4096  # keys that are decoded at a time

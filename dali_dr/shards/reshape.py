@@ -18,7 +18,7 @@ from dali_dr.record.labels import Reinforcements
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
 from dali_dr.shards.dataset import Dataset
-from dali_dr.shards.index import IndexedFile
+from dali_dr.shards.index_layout import IndexedFile
 from dali_dr.shards.manifest import ImageTar, Manifest
 from dali_dr.shards.sample import Place, Sample
 from dali_dr.shards.write import SAMPLES_PER_SHARD, write_shards

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from dali_dr.errors import ShardError
-from dali_dr.shards.regular import opened, read_fully
+from dali_dr.shards.reading import opened, read_fully
 
 MAX_BYTES: Final = 64 << 20  # a manifest of 100,000 shards has 25 MB
 _MAX_NODES: Final = 1_000_000  # objects and lists; likewise, 100,000

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from dali_dr.errors import ShardError
 from dali_dr.shards import files
-from dali_dr.shards.regular import opened, read_fully
+from dali_dr.shards.reading import opened, read_fully
 from dali_dr.shards.tar_scan import TarFault, scan_headers
 
 BLOCK: Final = tarfile.BLOCKSIZE  # 512: headers and data start at multiples of it

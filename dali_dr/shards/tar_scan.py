@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dali_dr.shards.regular import opened, read_fully
+from dali_dr.shards.reading import opened, read_fully
 
 _BLOCK: Final = 512
 _MAX_EXTENSION: Final = 1 << 20  # bytes of a pax or GNU extension header; names have 4,096 at most

@@ -19,12 +19,13 @@ from dali_dr.shards.facts import (
     ShardFacts,
     digest,
     image_files,
+    measured,
     members_of,
     read_record,
     read_sample,
-    with_size,
 )
-from dali_dr.shards.index import INDEX_NAME, IndexedFile, SampleIndex
+from dali_dr.shards.index import SampleIndex
+from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest, ShardInfo
 
@@ -212,7 +213,8 @@ def _check_sample(
     number: int,
 ) -> None:
     """Check one sample and append it to ``facts``; ShardError or ValueError for the first thing that is wrong."""
-    sample = with_size(read_sample(path, members, pictures), pictures.paths if pictures else [path], full=True)
+    places = pictures.paths if pictures else [path]
+    sample, encoded = measured(read_sample(path, members, pictures), places, full=True)
     if sample.record is None:
         facts.add(sample, 0, -1)
     else:
@@ -220,8 +222,6 @@ def _check_sample(
         facts.add(sample, len(record.reinforcements), record.reinforcements.topk)
     if sample.label >= manifest.num_classes:
         raise ValueError(f"its label is {sample.label}, dataset.json has {manifest.num_classes} classes")
-    place = path if pictures is None or sample.image_tar is None else pictures.paths[sample.image_tar]
-    encoded = tar.read_at(place, sample.image.offset, sample.image.size)
     limit = MAX_PIXELS if images else ANY_PIXELS
     suffix, height, width = image_info(encoded, full=images, max_pixels=limit)
     if pictures is None and suffix != written_suffix(sample.image.suffix):

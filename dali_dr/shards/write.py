@@ -23,7 +23,7 @@ from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.facts import ImageTars, ShardFacts
 from dali_dr.shards.folder import begin, finalise, finished_shards, lock, shard_path
-from dali_dr.shards.index import MAX_LABEL
+from dali_dr.shards.index_layout import MAX_LABEL
 from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import ImageTar, Manifest
 from dali_dr.shards.one_shard import OnError, write_one_shard

@@ -8,8 +8,8 @@ compared with those of the undamaged set:
 
   error    one error of dali_dr, and nothing else
   same     the run went through, and every value is what it was
-  image    the run went through, the damage lies in the bytes of an encoded image, and the pixels of that image alone differ:
-           not covered by design, but with --integrity full
+  image    the run went through, and nothing differs but pixels, of images whose encoded bytes were damaged (in mixed
+           views also where such an image is the partner): not covered by design, but with --integrity full
   SILENT   the run went through with another wrong value
   CRASH    the process died by a signal, or of an exception that is none of dali_dr's
   HANG     it took longer than 60 seconds
@@ -249,16 +249,23 @@ class Worker:
             self._process.join()
 
 
-def judge(found: Any, true: dict[int, Any], done: Damage, images: list[tuple[str, int, int]]) -> tuple[str, str]:
-    """The outcome of a mutation, and what to say of it."""
+def judge(
+    found: Any, true: dict[int, Any], done: Damage, images: list[tuple[str, int, int]], mixed: bool
+) -> tuple[str, str]:
+    """The outcome of a mutation, and what to say of it; `images` are the samples' in order."""
     if isinstance(found, tuple):
         return found
     if found == true:
         return "same", ""
-    inside = any(f == done.file and begin <= done.begin and done.end <= begin + n for f, begin, n in images)
-    if inside and found.keys() == true.keys() and all(found[n]["rest"] == true[n]["rest"] for n in true):
-        return "image", ""
     wrong = [n for n in true if found.get(n) != true[n]]
+    hit = {
+        number
+        for number, (file, begin, size) in enumerate(images)
+        if file == done.file and begin < done.end and done.begin < begin + size
+    }
+    pixels_alone = found.keys() == true.keys() and all(found[n]["rest"] == true[n]["rest"] for n in true)
+    if pixels_alone and hit and (mixed or hit.issuperset(wrong)):
+        return "image", ""
     parts = {p for n in wrong for p in ("rest", "pixels") if found.get(n, {}).get(p) != true[n][p]}
     return "SILENT", f"{sorted(parts)} of samples {wrong[:5]} differ"
 
@@ -276,7 +283,7 @@ def trial(number: int, options: argparse.Namespace, worker: Worker, cache: dict[
     shutil.copytree(options.scratch / name, folder)
     random = np.random.default_rng([options.seed, number])
     done = (flip if options.flips else damage)(folder, random)
-    outcome, why = judge(worker.run(folder), true, done, images)
+    outcome, why = judge(worker.run(folder), true, done, images, "mixing" in name)
     if outcome in BAD and options.keep:
         shutil.copytree(folder, options.keep / f"{outcome}-{number}", dirs_exist_ok=True)
     return {"number": number, "set": name, "outcome": outcome, "why": why, **dataclasses.asdict(done)}

@@ -37,6 +37,7 @@ def variants(batch_size: int) -> dict[str, dict[str, Any]]:
         "repeats=3": {"repeats": 3, "batch_size": batch_size // 3 * 3},
         "windowed order": {"order": "windowed"},
         "dense targets": {"targets": "dense"},
+        "integrity=full": {"integrity": "full"},
     }
 
 

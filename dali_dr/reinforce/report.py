@@ -21,6 +21,12 @@ _SUMMARY: Final = "summary.json"
 CONFIDENCE_BINS: Final = 50  # of 0..1
 
 
+def remove_partial(folder: Path) -> None:
+    """Removes what a run that was killed while it wrote the report left half done; nothing where there is no folder."""
+    for stale in folder.glob(".*.tmp"):
+        files.remove(stale)
+
+
 def write_report(
     folder: Path, manifest: Manifest, figures: Sequence[dict[str, Any]], skipped: Sequence[dict[str, str]]
 ) -> dict[str, Any]:
@@ -39,8 +45,6 @@ def write_report(
       The summary.
     """
     files.make_folder(folder)
-    for stale in folder.glob(".*.tmp"):  # of a run that was killed here
-        files.remove(stale)
     total = {name: sum(f[name] for f in figures) for name in ("views", "seconds", "teacher_seconds")}
     counts = np.sum([f["confidence"] for f in figures], axis=0)
     middles = (np.arange(CONFIDENCE_BINS) + 0.5) / CONFIDENCE_BINS

@@ -33,7 +33,7 @@ from dali_dr.reinforce.claims import CLAIMS_NAME, DEFAULT_LEASE, Claim, ClaimLos
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.measure import Meter
 from dali_dr.reinforce.pieces import Pieces
-from dali_dr.reinforce.report import REPORT_NAME, read_summary, write_report
+from dali_dr.reinforce.report import REPORT_NAME, read_summary, remove_partial, write_report
 from dali_dr.reinforce.select import Select
 from dali_dr.reinforce.sources import Source, TarSource, staying_in_tars
 from dali_dr.reinforce.worker import Worker
@@ -259,9 +259,7 @@ class Run:
 
     def _end(self, draft: Manifest, claims: Claims) -> Outcome:
         """Finishes the data set, or waits for the worker that does."""
-        while (claim := claims.take([_END])) is None:
-            if (self.out / MANIFEST_NAME).exists():
-                return self._outcome()
+        while (claim := claims.take([_END])) is None:  # also once there is a manifest: that worker may have died since
             time.sleep(min(0.5, self.lease / 20))
         with claims.held(claim):
             missing = not (self.out / MANIFEST_NAME).exists()
@@ -271,7 +269,7 @@ class Run:
             # killed while it removed the figures, of which some are left.
             if figures and not read_summary(self.out):
                 self._report(manifest, figures, draft)
-            shards_folder.begin(self.out, draft)  # removes what was for resuming
+            self._tidy(draft)
             claims.remove()
         files.remove_folder(claims.folder)  # once no file of it is open, which NFS would keep under another name
         return Outcome(manifest, missing, read_summary(self.out))
@@ -291,14 +289,14 @@ class Run:
         done = {*shards_folder.finished_shards(self.out, draft), *shards_folder.empty_shards(self.out, draft)}
         return [number for number in numbers if number not in done]
 
-    def _outcome(self, clean: Manifest | None = None) -> Outcome:
-        """What came of it where another worker, or an earlier one, wrote index and manifest.
+    def _tidy(self, draft: Manifest) -> None:
+        """Removes what was for resuming, and what workers that were stopped have left."""
+        shards_folder.begin(self.out, draft)
+        remove_partial(self.out / REPORT_NAME)
 
-        Args:
-          clean: the settings, where nobody is at work any more: a worker that was stopped may have left files.
-        """
-        if clean is not None:
-            shards_folder.begin(self.out, clean)
+    def _outcome(self, draft: Manifest) -> Outcome:
+        """What came of it where another worker, or an earlier one, wrote index and manifest, and nobody is at work now."""
+        self._tidy(draft)
         return Outcome(Manifest.load(self.out), False, read_summary(self.out))
 
 

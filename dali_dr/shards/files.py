@@ -270,6 +270,8 @@ def make_folder(folder: Path) -> None:
     missing = []
     while not folder.is_dir():
         if folder.parent == folder or folder.is_symlink() or folder.exists():
+            if folder.is_dir():  # another process has made it meanwhile
+                break
             error = OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             raise failure(folder, error) from error
         missing.append(folder)

@@ -217,14 +217,18 @@ def _clean(out: Path, draft: Manifest, finished: bool) -> None:
         rf"\.({re.escape(draft.name)}-\d{{6,}}\.(tar|idx)|\.{re.escape(draft.name)}-\d{{6,}}\.tar(\.empty)?\.json"
         rf"|{re.escape(INDEX_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(STATE_NAME)})\.[0-9a-f]+\.tmp"
     )
-    removed = False
+    superfluous = []
     for entry in _listed(out):
         match = shard.fullmatch(entry.name)
         orphan = match is not None and not (out / f"{match[2]}.tar").exists()
         spent = finished and (entry.name == STATE_NAME or (match is not None and match[1] == "."))
         if orphan or spent or empty.fullmatch(entry.name) or ours.fullmatch(entry.name):
-            removed |= files.remove(Path(entry.path))
-    if removed:
+            superfluous.append(Path(entry.path))
+    if superfluous:
+        # First what takes their place: a run that was killed may have named dataset.json and not come to the next line.
+        files.sync_folder(out)
+        for path in superfluous:
+            files.remove(path)
         files.sync_folder(out)
 
 

@@ -85,7 +85,7 @@ def prepare(data: Path | None, scratch: Path, names: Sequence[str] = (), views: 
 def folder_images(folder: Path) -> list[tuple[str, bytes, int]]:
     """(key, bytes, label) of a folder in classes, or of one without any, whose labels are then all 0."""
     from dali_dr.errors import DaliDrError
-    from dali_dr.reinforce.sources import ImageFolder
+    from dali_dr.sources import ImageFolder
 
     if not folder.is_dir():
         raise SystemExit(f"{folder} is no folder: name one of JPEG files")

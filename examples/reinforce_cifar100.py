@@ -43,15 +43,19 @@ class Unpickler(pickle.Unpickler):
 
 
 class Cifar:
-    """A source: padded images as PNG, made when asked for.
+    """A source (`dali_dr.sources.Source`): padded images as PNG, made when asked for.
 
     Attributes:
       keys: "CLASS/NUMBER", the number being the position in the pickle.
       labels: fine labels.
       class_names: from the file `meta` beside the pickle, else numbers.
+      notes: nothing to tell.
     """
 
+    notes = ()
+
     def __init__(self, path: Path) -> None:
+        self._path = path
         content = self._load(path)
         self.labels: Sequence[int] = content.get(b"fine_labels") or content[b"labels"]
         self._pixels = np.asarray(content[b"data"]).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
@@ -70,6 +74,9 @@ class Cifar:
         buffer = io.BytesIO()
         Image.fromarray(padded).save(buffer, "PNG")
         return buffer.getvalue()
+
+    def where(self, number: int) -> str:
+        return f"image {number} of {self._path}"
 
     @staticmethod
     def _load(path: Path) -> dict[bytes, Any]:

@@ -15,8 +15,8 @@ import torch
 
 import dali_dr
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.sources import open_source
 from dali_dr.reinforce.worker import Worker
+from dali_dr.sources import open_source
 
 
 class MyNetwork(torch.nn.Module):

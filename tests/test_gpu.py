@@ -28,7 +28,7 @@ import nvidia.dali.types as types
 
 from dali_dr import _plugin
 from dali_dr.reinforce.run import reinforce
-from dali_dr.reinforce.sources import ImageFolder
+from dali_dr.sources import ImageFolder
 
 GPU = os.environ.get("DALI_DR_GPU_TESTS", "gpu")
 DEVICE_TYPE = "cuda" if GPU == "gpu" else "cpu"

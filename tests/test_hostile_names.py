@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 import dali_dr
 from dali_dr.cli import main
 from dali_dr.errors import DaliDrError, ShownFormatter, brief, shown
-from dali_dr.reinforce.sources import open_source
 from dali_dr.shards.sample import safe_key
+from dali_dr.sources import open_source
 
 IMAGE = encode_jpeg(np.zeros((16, 16, 3), np.uint8))
 TRAPS = ("\x1b[31m", "\x9b2J", "\u202e", "\u2066", "\r", "\n", "\x07", "\x7f", "\u2028", "\ufeff")

@@ -25,9 +25,9 @@ from conftest import REPOSITORY, encode_jpeg, write_files
 
 import dali_dr
 from dali_dr.encoded import MAX_PIXELS, image_info
-from dali_dr.reinforce.lists import MAX_LINE
-from dali_dr.reinforce.readable import Readable
-from dali_dr.reinforce.sources import open_source
+from dali_dr.sources import open_source
+from dali_dr.sources.lists import MAX_LINE
+from dali_dr.sources.readable import Readable
 
 IMAGE = encode_jpeg(np.zeros((16, 16, 3), np.uint8))
 
@@ -317,7 +317,7 @@ def test_in_a_process_of_little_memory(tmp_path: Path) -> None:
     import json, pathlib, resource, sys
     from dali_dr.encoded import image_info
     from dali_dr.errors import ShardError
-    from dali_dr.reinforce.sources import open_source
+    from dali_dr.sources import open_source
     size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 100_000_000,) * 2)
     for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):

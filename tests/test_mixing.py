@@ -29,9 +29,9 @@ from dali_dr.record.labels import Reinforcements
 from dali_dr.reinforce.check import check_teacher
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.run import reinforce
-from dali_dr.reinforce.sources import ImageFolder
 from dali_dr.shards.reshape import merge, subset
 from dali_dr.shards.verify import verify
+from dali_dr.sources import ImageFolder
 
 load_torchvision()
 DRAWS, POPULATION, SIZE = 20_000, 1000, 64

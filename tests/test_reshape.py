@@ -25,10 +25,10 @@ from dali_dr.cli import main
 from dali_dr.encoded import image_info
 from dali_dr.preview import replay_views
 from dali_dr.reinforce.run import Run, reinforce
-from dali_dr.reinforce.sources import FileList, ImageFolder, WebDatasetTars, open_source
 from dali_dr.shards.reshape import choose_images, choose_rows, merge, subset
 from dali_dr.shards.sample import safe_key
 from dali_dr.shards.verify import verify
+from dali_dr.sources import FileList, ImageFolder, WebDatasetTars, open_source
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -170,13 +170,16 @@ def test_a_source_and_a_teacher_of_ones_own(image_tars: Path, sidecar: dali_dr.D
     theirs, g = open_source(f"{image_tars}/*.tar"), generation(num_views=12, topk=4, num_threads=1)
 
     class Plain:
-        keys, labels, class_names = theirs.keys, theirs.labels, theirs.class_names
+        keys, labels, class_names, notes = theirs.keys, theirs.labels, theirs.class_names, ()
 
         def __len__(self) -> int:
             return 15
 
         def read(self, number: int) -> bytes:
             return theirs.read(number)
+
+        def where(self, number: int) -> str:
+            return theirs.where(number)
 
     class InTars(Plain):
         def place(self, number: int) -> Any:

@@ -26,9 +26,9 @@ from dali_dr.reinforce import claims as claims_module
 from dali_dr.reinforce import run as run_module
 from dali_dr.reinforce.claims import ClaimLost, Claims, ClaimsGone
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.sources import ImageFolder
 from dali_dr.reinforce.worker import Worker, settle_batch
 from dali_dr.shards.verify import verify
+from dali_dr.sources import ImageFolder
 
 TEACHERS_SECONDS = 0.04  # that a batch takes, so that there is something to kill
 

@@ -14,8 +14,8 @@ from test_draw_cpp import sizes_read
 
 import dali_dr
 from dali_dr.encoded import CONTAINERS, NAMES, SUFFIXES, Container, image_info, written_suffix
-from dali_dr.reinforce.sources import open_source
 from dali_dr.shards.verify import verify
+from dali_dr.sources import open_source
 
 
 def encoded(pixels: np.ndarray, container: Container) -> bytes:

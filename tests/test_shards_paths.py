@@ -19,11 +19,11 @@ from test_reinforce import generation
 import dali_dr
 from dali_dr.reinforce.claims import ClaimLost, Claims
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.sources import FileList, ImageFolder, WebDatasetTars, open_source
 from dali_dr.shards.facts import ImageTars
 from dali_dr.shards.index import SampleIndex
 from dali_dr.shards.reshape import merge, subset
 from dali_dr.shards.verify import verify
+from dali_dr.sources import FileList, ImageFolder, WebDatasetTars, open_source
 
 IMAGES = [encode_jpeg(picture(40 + number, 50, number)) for number in range(6)]
 

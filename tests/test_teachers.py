@@ -18,8 +18,8 @@ from dali_dr.reinforce.check import check_teacher, load_stored_teacher
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.run import reinforce
 from dali_dr.reinforce.select import SELECTS, random_order, select
-from dali_dr.reinforce.sources import ImageFolder
 from dali_dr.reinforce.teachers import DEFAULT_BATCH, Member, Teacher, fit_batch, load_teacher
+from dali_dr.sources import ImageFolder
 
 HALF = (0.5, 0.5, 0.5)
 CPU = torch.device("cpu")

@@ -25,12 +25,12 @@ from dali_dr.reinforce import claims as claims_module
 from dali_dr.reinforce import report as report_module
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.sources import ImageFolder
 from dali_dr.reinforce.worker import Worker, settle_batch
 from dali_dr.shards import folder as folder_module
 from dali_dr.shards.reshape import merge, subset
 from dali_dr.shards.sample import Sample
 from dali_dr.shards.write import write_shards
+from dali_dr.sources import ImageFolder
 
 
 @dataclasses.dataclass(frozen=True)

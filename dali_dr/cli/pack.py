@@ -21,10 +21,10 @@ def add(commands: Any) -> None:
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from dali_dr.reinforce.readable import Readable
-    from dali_dr.reinforce.sources import ImageFolder
     from dali_dr.shards.sample import Sample
     from dali_dr.shards.write import write_shards
+    from dali_dr.sources import ImageFolder
+    from dali_dr.sources.readable import Readable
 
     source = ImageFolder.scan(options.folder)
     images = Readable(source, options.max_pixels)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from dali_dr.augment.spec import AugmentationSpec
     from dali_dr.reinforce.generate import Generation
     from dali_dr.reinforce.run import Outcome
-    from dali_dr.reinforce.sources import Source
     from dali_dr.reinforce.teachers import Teacher
     from dali_dr.reinforce.worker import Worker
+    from dali_dr.sources import Source
 
 
 def add(commands: Any) -> None:
@@ -141,8 +141,8 @@ def _reinforce(options: argparse.Namespace) -> int:
         say("dali-dr reinforce: give the images once: FOLDER or --input WHAT", file=sys.stderr)
         return 2
     from dali_dr.reinforce.run import Run
-    from dali_dr.reinforce.sources import open_source
     from dali_dr.reinforce.worker import Worker
+    from dali_dr.sources import open_source
 
     spec = _spec(options)
     worker = Worker.of_environment()

@@ -21,9 +21,9 @@ from dali_dr.errors import ShardError
 from dali_dr.loader.graph import stacked, view_pipeline
 from dali_dr.loader.options import Device, default_threads
 from dali_dr.record.labels import Reinforcements, sparsify
-from dali_dr.reinforce.sources import Images
 from dali_dr.reinforce.teachers import Predictor
 from dali_dr.shards.sample import Sample
+from dali_dr.sources.source import Images
 
 _CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
 

@@ -11,12 +11,12 @@ import numpy as np
 from dali_dr.encoded import image_info
 from dali_dr.errors import shown
 from dali_dr.reinforce.generate import Generation
-from dali_dr.reinforce.readable import Readable
 from dali_dr.reinforce.select import Select, select
-from dali_dr.reinforce.sources import Images
 from dali_dr.reinforce.teachers import Predictor
 from dali_dr.shards.one_shard import OnError
 from dali_dr.shards.sample import Place, Sample
+from dali_dr.sources.readable import Readable
+from dali_dr.sources.source import Images
 
 _WIDE = ("min-entropy", "max-entropy", "kmeans")  # selections that look at all classes of a prediction
 
@@ -126,3 +126,6 @@ class Part:
 
     def read(self, number: int) -> bytes:
         return self._images.read(self._numbers[number])
+
+    def where(self, number: int) -> str:
+        return self._images.where(self._numbers[number])

@@ -35,7 +35,6 @@ from dali_dr.reinforce.measure import Meter
 from dali_dr.reinforce.pieces import Pieces
 from dali_dr.reinforce.report import REPORT_NAME, read_summary, remove_partial, write_report
 from dali_dr.reinforce.select import Select
-from dali_dr.reinforce.sources import Source, TarSource, staying_in_tars
 from dali_dr.reinforce.worker import Worker
 from dali_dr.shards import files, tar
 from dali_dr.shards import folder as shards_folder
@@ -44,6 +43,7 @@ from dali_dr.shards.manifest import MANIFEST_NAME, Manifest
 from dali_dr.shards.one_shard import OnError, write_one_shard
 from dali_dr.shards.sample import Sample
 from dali_dr.shards.write import SAMPLES_PER_SHARD
+from dali_dr.sources.source import Source, TarSource, staying_in_tars
 
 _END: Final = "end"  # the last piece of work: index, manifest, report
 _REFUSED: Final = "refused.json"

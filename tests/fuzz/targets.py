@@ -23,12 +23,12 @@ from dali_dr.encoded import image_info
 from dali_dr.errors import DaliDrError, RecordError, ShardError, SpecError
 from dali_dr.loader import state
 from dali_dr.record.decode import decode
-from dali_dr.reinforce.lists import Numbers
-from dali_dr.reinforce.sources import FileList, WebDatasetTars
 from dali_dr.shards import tar
 from dali_dr.shards.facts import ShardFacts, facts_path, scan_shard
 from dali_dr.shards.index import SampleIndex
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, checksum_of
+from dali_dr.sources import FileList, WebDatasetTars
+from dali_dr.sources.classes import Numbers
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="dali_dr_fuzz_", dir=_MEMORY if _MEMORY.is_dir() else None))

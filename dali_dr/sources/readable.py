@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dali_dr.encoded import MAX_PIXELS, image_info
 from dali_dr.errors import ShardError, shown
-from dali_dr.reinforce.sources import Images
+from dali_dr.sources.source import Images
 
 
 class Readable:
@@ -46,3 +46,7 @@ class Readable:
         except ValueError as error:
             return str(error)
         return "it came without views"
+
+    def where(self, number: int) -> str:
+        """As `Images` has it."""
+        return self._images.where(number)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, overload
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from dali_dr.errors import ShardError, brief
-from dali_dr.regular import open_regular
-from dali_dr.shards.index_layout import MAX_LABEL
+from dali_dr.regular import open_regular, read_regular
+from dali_dr.shards.sample import MAX_IMAGE_BYTES
+from dali_dr.sources.classes import numbered
+from dali_dr.sources.source import READING, Reading, keys_of
 
 MAX_LINE: Final = 1 << 20  # bytes: paths have up to 4,096, and a line may hold columns besides
 _COLUMNS: Final = ("path", "label", "key")
@@ -25,30 +28,52 @@ class Row(NamedTuple):
     key: str
 
 
-class Numbers(Sequence[str]):
-    """The texts "0" … "count - 1": names of classes that have none, of which a label may claim a billion."""
+@dataclasses.dataclass(frozen=True)
+class FileList:
+    """Images listed in a file: CSV with a header or JSON Lines, with "path", "label" and, if wanted, "key".
 
-    def __init__(self, count: int) -> None:
-        self._range = range(count)
+    Paths are relative to the list's folder, or absolute. Labels that are all whole numbers are class numbers; others
+    are names, which are numbered in sorted order. A file that is listed and cannot be read is told of when it is read.
+
+    Attributes:
+      files: image files.
+      keys: those given, else the paths without extension, made safe.
+      labels: class numbers.
+      class_names: names by class number.
+      notes: see `Source`.
+    """
+
+    files: Sequence[Path]
+    keys: Sequence[str]
+    labels: Sequence[int]
+    class_names: Sequence[str]
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", [file.absolute() for file in self.files])  # as in `ImageFolder`
+
+    @classmethod
+    def load(cls, path: Path, reading: Reading = READING) -> FileList:
+        """Reads the list.
+
+        Raises:
+          ShardError: naming the line that cannot be understood.
+        """
+        rows = read_rows(path)
+        labels, class_names = numbered(path, [row.label for row in rows])
+        paths = [Path(row.path) for row in rows]
+        given = [row.key for row in rows]
+        keys = given if any(given) else keys_of([p.relative_to(p.anchor) for p in paths])
+        return cls([path.parent / p for p in paths], keys, labels, class_names)
 
     def __len__(self) -> int:
-        return len(self._range)
+        return len(self.files)
 
-    @overload
-    def __getitem__(self, item: int) -> str: ...
-    @overload
-    def __getitem__(self, item: slice) -> list[str]: ...
-    def __getitem__(self, item: int | slice) -> str | list[str]:
-        if isinstance(item, slice):
-            return [str(number) for number in self._range[item]]
-        return str(self._range[item])
+    def read(self, number: int) -> bytes:
+        return read_regular(self.files[number], MAX_IMAGE_BYTES)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # as lists have none
+    def where(self, number: int) -> str:
+        return str(self.files[number])
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -66,28 +91,6 @@ def read_rows(path: Path) -> list[Row]:
     if not rows:
         raise ShardError(f"{path}: lists no images; expected a header path,label and a line for each (or JSON Lines)")
     return rows
-
-
-def numbered(path: Path, labels: Sequence[str]) -> tuple[list[int], Sequence[str]]:
-    """Class numbers, and names by class number: labels that are all whole numbers are those, others are names.
-
-    Raises:
-      ShardError: some are whole numbers, and others numbers that are none, or one is too large.
-    """
-    whole = [label.isascii() and label.isdigit() for label in labels]
-    if all(whole):
-        for row, label in enumerate(labels, start=1):
-            if len(label) > 10 or int(label) > MAX_LABEL:
-                raise ShardError(f"{path}: image {row}: the label {brief(label)} is above {MAX_LABEL}")
-        numbers = [int(label) for label in labels]
-        return numbers, Numbers(max(numbers) + 1)
-    if any(whole):  # a 1.0, -1 or nan among numbers is a mistake, not a name
-        for row, label in enumerate(labels, start=1):
-            if not whole[row - 1] and _is_number(label):
-                raise ShardError(f"{path}: image {row}: the label {brief(label)} is no class number, as others are")
-    names = sorted(set(labels))
-    number_of = {name: number for number, name in enumerate(names)}
-    return [number_of[label] for label in labels], names
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
@@ -174,11 +177,3 @@ def _checked(path: Path, line: int, row: Mapping[str, Any]) -> Row:
     if not Path(texts[0]).name:
         raise ShardError(f"{path}: line {line}: path is {brief(texts[0])}, which names no file")
     return Row(*texts)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
-from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  (they enter Image.OPEN)
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401  (they enter Image.OPEN)
 
 from dali_dr.errors import shown
 
@@ -23,6 +23,18 @@ some 12 million pixels, the largest digital cameras 151 million.
 """
 ANY_PIXELS: Final = 1 << 64
 """A limit above every image, for headers of images that were let in when their data set was made."""
+
+
+class ImageFault(ValueError):
+    """An image that is refused.
+
+    Attributes:
+      remedy: what to do, where that is known from what is wrong.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        super().__init__(reason if remedy is None else f"{reason}; {remedy}")
+        self.reason, self.remedy = reason, remedy
 
 
 def _nothing(encoded: bytes) -> str | None:
@@ -101,16 +113,15 @@ def image_info(image_bytes: bytes, *, full: bool = False, max_pixels: int = MAX_
       The first suffix of its container, and its size in pixels.
 
     Raises:
-      ValueError: saying what is wrong with it.
+      ImageFault: saying what is wrong with it.
     """
     if not image_bytes:
-        raise ValueError("the image is empty (0 bytes)")
+        raise ImageFault("the image is empty (0 bytes)")
     try:
         container = _container_of(image_bytes)
         if early := container.early_size(image_bytes):
             _check_pixels(*early, max_pixels)
-        # Image.open would do the same, but for a limit of pixels of its own, which is one for the whole process.
-        with Image.OPEN[container.pillow][0](io.BytesIO(image_bytes), "") as image:
+        with _opened(container, image_bytes) as image:
             width, height = image.size
             _check_pixels(height, width, max_pixels)
             if fault := container.fault(image_bytes):
@@ -118,11 +129,33 @@ def image_info(image_bytes: bytes, *, full: bool = False, max_pixels: int = MAX_
             if full:
                 image.load()
     except Exception as error:  # Pillow raises many kinds on damaged files
-        raise ValueError(
-            f"the image ({len(image_bytes)} bytes, starting {image_bytes[:8].hex()}) cannot be read as {NAMES}: "
-            f"{shown(error) or type(error).__name__}"
-        ) from error
+        known = error if isinstance(error, ImageFault) else ImageFault(shown(error) or type(error).__name__)
+        what = f"the image ({len(image_bytes)} bytes, starting {image_bytes[:8].hex()}) cannot be read as {NAMES}"
+        raise ImageFault(f"{what}: {known.reason}", known.remedy) from error
     return container.suffixes[0], height, width
+
+
+def rgb_image(image_bytes: bytes) -> Image.Image:
+    """The image, decoded by Pillow and converted to RGB: what everything else is compared with.
+
+    Args:
+      image_bytes: the whole file, in a container of `CONTAINERS`, whose size in pixels was found bearable.
+
+    Raises:
+      ValueError: saying what is wrong with it.
+    """
+    try:
+        with _opened(_container_of(image_bytes), image_bytes) as image:
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except Exception as error:  # Pillow raises many kinds on damaged files
+        raise ValueError(shown(error) or type(error).__name__) from error
+
+
+def _opened(container: Container, image_bytes: bytes) -> ImageFile.ImageFile:
+    """As `Image.open` does, but for a limit of pixels of its own, which is one for the whole process."""
+    factory = cast("Callable[[io.BytesIO, str], ImageFile.ImageFile]", Image.OPEN[container.pillow][0])
+    return factory(io.BytesIO(image_bytes), "")
 
 
 def _container_of(image_bytes: bytes) -> Container:
@@ -138,7 +171,7 @@ def _container_of(image_bytes: bytes) -> Container:
 
 def _check_pixels(height: int, width: int, limit: int) -> None:
     if height * width > limit:
-        raise ValueError(
-            f"it has {height}x{width} pixels, above the limit of {limit}; scale it down, or raise max_pixels "
-            "(--max-pixels)"
+        raise ImageFault(
+            f"it has {height}x{width} pixels, above the limit of {limit}",
+            "scale it down, or raise max_pixels (--max-pixels)",
         )

@@ -380,7 +380,7 @@ def test_decoder_errors_name_the_sample_and_the_decoders_reason(
 def test_the_error_streams_other_lines_are_not_swallowed(capfd: pytest.CaptureFixture[str]) -> None:
     import os
 
-    from dali_dr.loader.overheard import Overheard
+    from dali_dr.images.overheard import Overheard
 
     heard = Overheard()
     with heard.listening():

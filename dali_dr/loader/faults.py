@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from dali_dr import _plugin
 from dali_dr.errors import DaliDrError, ShardError
+from dali_dr.images.decoder import cleaned, decoder_failure
 from dali_dr.sampling.sampler import Share
 from dali_dr.shards.dataset import Dataset
 
 Kind = Literal["internal", "argument", "shard", "record", "image", "view"]
 KINDS: Final[tuple[Kind, ...]] = ("internal", "argument", "shard", "record", "image", "view")
 """In the order of Fault::Kind in csrc/fault.h."""
-
-PARTNERS_DECODER: Final = "decode_partner"
-"""The function of the graph that decodes partners, which DALI names in its messages."""
-
-_DECODERS: Final = "nvidia.dali.fn.decoders."
-_CONTEXT: Final = ("Critical error in pipeline", "Current pipeline object is no longer valid")
-_OF_FILE: Final = (3, 4)  # statuses that parsing an image file's header ends with
-_STATUS: Final = {  # nvimgcodecStatus_t
-    1: "not initialised",
-    2: "invalid parameter",
-    3: "damaged image file",
-    4: "an image file of a kind that it does not know, or none at all",
-    5: "out of memory",
-    6: "the decoder failed",
-    7: "not made for this device",
-    8: "internal error",
-    9: "a kind of image that it does not support",
-}
 
 
 @dataclass(frozen=True)
@@ -109,46 +91,6 @@ def take_fault(number: int) -> Fault | None:
         failed=tuple(raw.failed[: raw.num_failed]),
         whole_file=bool(raw.whole_file),
     )
-
-
-@dataclass(frozen=True)
-class DecoderFailure:
-    """What DALI says of an image that cannot be decoded.
-
-    Attributes:
-      reason: the decoder's, as far as DALI hands it on: nvImageCodec's own words go to the standard error stream.
-      place: in the batch, where it is said; a header that cannot be parsed is not placed.
-      partner: it is the image that a view is mixed with.
-      of_file: it is so whatever region is asked for.
-    """
-
-    reason: str
-    place: int | None
-    partner: bool
-    of_file: bool
-
-
-def decoder_failure(text: str) -> DecoderFailure | None:
-    """Reads DALI's message; None if it was no decoder that failed."""
-    if _DECODERS not in text:
-        return None
-    reason = cleaned(text)
-    placed = re.search(r"sample #(\d+)", reason)
-    status = re.search(r"nvImageCodec failure: '#(\d+)'", reason)
-    code = int(status[1]) if status else 0
-    if status:
-        reason = f"nvImageCodec: {_STATUS.get(code, 'status')} ({code})"
-    elif placed and reason[placed.end() :].strip(" :\n"):
-        reason = reason[placed.end() :].strip(" :\n")
-    return DecoderFailure(
-        reason, int(placed[1]) if placed else None, f"in {PARTNERS_DECODER}\n" in text, code in _OF_FILE
-    )
-
-
-def cleaned(text: str) -> str:
-    """What DALI says, without its own context."""
-    lines = (line.strip() for line in text.rpartition("encountered:")[2].splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith(_CONTEXT))
 
 
 def explained(error: RuntimeError, fault: Fault | None, share: Share | None, dataset: Dataset) -> DaliDrError:

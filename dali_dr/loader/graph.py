@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dali_dr import _plugin
+from dali_dr.images.decoder import decoder_arguments
 from dali_dr.loader.options import DecodeDevice, Device, DType, Layout, RoiDecode, check_decode_device
 
 OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
@@ -74,7 +75,7 @@ def replay_pipeline(
     dr, fn, pipeline_def, types = _dali(device)
     dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "bfloat16": types.INT16, "float32": types.FLOAT}
     on_gpu = device == "gpu" and decode_device != "cpu"
-    decoder = _decoder("gpu" if on_gpu else "cpu", hw_decoder_load=hw_decoder_load)
+    decoder = decoder_arguments(on_gpu, hw_decoder_load=hw_decoder_load)
     finish = {"mean": mean, "std": std, "dtype": dtypes[dtype], "output_layout": layout}
     geometry = {"stored_size": stored_size, "interpolation": interpolation, "resize_shorter": resize_shorter}
 
@@ -85,7 +86,7 @@ def replay_pipeline(
             pixels = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
         return pixels if on_gpu or device == "cpu" else pixels.gpu()
 
-    def decode_partner(*partner: Any) -> Any:  # by this name an error's traceback tells it (loader/faults.py)
+    def decode_partner(*partner: Any) -> Any:  # by this name an error's traceback tells it (images/decoder.py)
         return decode(*partner)
 
     @pipeline_def(  # type: ignore[untyped-decorator]
@@ -136,7 +137,7 @@ def view_pipeline(
       per view.
     """
     dr, fn, pipeline_def, types = _dali(device)
-    decoder = _decoder(device)
+    decoder = decoder_arguments(device == "gpu")
     view: dict[str, Any] = {"size": size, "stored_size": stored_size, "interpolation": interpolation}
 
     def decode(encoded: Any) -> Any:
@@ -169,11 +170,3 @@ def _dali(device: Device) -> tuple[Any, Any, Any, Any]:
     from nvidia.dali import fn, pipeline_def, types
 
     return fn.dr, fn, pipeline_def, types  # type: ignore[attr-defined]  # registered by the plugin
-
-
-def _decoder(device: Device, **on_gpu: Any) -> dict[str, Any]:
-    """Arguments of DALI's decoders. Boxes are in pixels of the file, so EXIF orientation is not applied."""
-    from nvidia.dali import types
-
-    where = {"device": "mixed", **on_gpu} if device == "gpu" else {"device": "cpu"}
-    return {"output_type": types.RGB, "adjust_orientation": False, **where}

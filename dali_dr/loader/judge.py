@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dali_dr.loader.faults import Fault, cleaned, decoder_failure, take_fault
+from dali_dr.images.decoder import cleaned, decoder_failure
+from dali_dr.images.overheard import Overheard
+from dali_dr.loader.faults import Fault, take_fault
 from dali_dr.loader.feed import inputs
 from dali_dr.loader.graph import replay_pipeline
-from dali_dr.loader.overheard import Overheard
 from dali_dr.loader.plan import Plan
 from dali_dr.loader.stopwatch import Stopwatch
 from dali_dr.sampling.standins import Showing, rows

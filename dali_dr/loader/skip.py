@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dali_dr.errors import DaliDrError, ShardError
-from dali_dr.loader.faults import Fault, Kind, decoder_failure, explained
+from dali_dr.images.decoder import decoder_failure
+from dali_dr.loader.faults import Fault, Kind, explained
 from dali_dr.loader.judge import Judge, showings
 from dali_dr.loader.plan import Plan
 from dali_dr.loader.state import Place

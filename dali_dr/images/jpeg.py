@@ -1,0 +1,101 @@
+"""The marker segments of a JPEG file (ITU-T T.81, annex B): whether it is a plain one, and the same without junk between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+_SOI: Final = b"\xff\xd8"
+_EOI: Final = 0xD9
+_SOS: Final = 0xDA
+_DRI: Final = 0xDD
+_BASELINE: Final = 0xC0
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15, among which lie DHT, JPG and DAC
+_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 … RST7, SOI: no segment follows
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether ``data`` begins as a JPEG file does."""
+    return data[:3] == _SOI + b"\xff"
+
+
+def components(data: bytes) -> int:
+    """How many colours a JPEG has by its frame header: 4 for CMYK; 0 where there is none."""
+    return next((data[start + 9] for marker, start, end in _segments(data) if marker in _FRAMES and end > start + 9), 0)
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether ``data`` is a JPEG of the common kind: baseline, grey or of three colours, no restarts, nothing between its
+    segments, its end at the end. Of such a file a decoder shows the same pixels whichever region it is asked for."""
+    if not is_jpeg(data) or data[-2:] != b"\xff\xd9":
+        return False
+    at = 2
+    baseline = False
+    for marker, start, end in _segments(data):
+        if start != at or marker == _DRI:
+            return False
+        if marker in _FRAMES:
+            baseline = marker == _BASELINE and end > start + 9 and data[start + 9] in (1, 3)
+        if marker == _SOS:
+            return baseline
+        at = end
+    return False
+
+
+def without_junk(data: bytes) -> bytes | None:
+    """The same JPEG without what lies between its segments and belongs to none; None if there is no such thing.
+
+    Decoders pass over such bytes in different ways. Pixels and metadata stay as they are, and so does all after the end.
+    """
+    if not is_jpeg(data):
+        return None
+    parts, at, junk = [_SOI], 2, False
+    for marker, start, end in _segments(data):
+        junk |= start != at
+        parts.append(data[start:end])
+        at = end
+        if marker == _SOS:
+            at = _scan_end(data, end)
+            parts.append(data[end:at])
+        if marker == _EOI:
+            break
+    parts.append(data[at:])
+    return b"".join(parts) if junk else None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, where it begins, where its segment ends) up to the end of the image or of the file, scans' data left out."""
+    at = 2  # after SOI
+    while True:
+        at = data.find(b"\xff", at)
+        while 0 <= at < len(data) - 1 and data[at + 1] == 0xFF:  # fill bytes
+            at += 1
+        if not 0 <= at < len(data) - 1:
+            return
+        marker = data[at + 1]
+        if marker == 0:  # no marker: a byte of junk
+            at += 2
+            continue
+        if marker in _ALONE or marker == _EOI:
+            end = at + 2
+        else:
+            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            if end < at + 4 or end > len(data):
+                return
+        yield marker, at, end
+        if marker == _EOI:
+            return
+        at = _scan_end(data, end) if marker == _SOS else end
+
+
+def _scan_end(data: bytes, at: int) -> int:
+    """Where the next marker that is no restart begins, or the file ends."""
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
+        following = data[at + 1]
+        if following == 0 or 0xD0 <= following <= 0xD7:
+            at += 2
+        elif following == 0xFF:
+            at += 1
+        else:
+            return at
+    return len(data)

@@ -1,8 +1,8 @@
 """Admission: images as they enter a data set, judged; with what can be done for those that would be refused.
 
-Without being asked: what is an ordinary photo to everyone but the decoder is put into a form that it shows right. Of WebP and
-JPEG the container is written anew, the coded pixels stay. CMYK JPEG, which decoders turn into RGB each in its own way, and
-animated PNG become a PNG of what Pillow shows. On request (``convert``) so does whatever else Pillow reads.
+Without being asked: what is an ordinary photo to everyone but the decoder is put into a form that it shows right. The
+container of JPEG, WebP and PNG is written anew, the coded pixels stay. CMYK JPEG, which decoders turn into RGB each in its own
+way, and animated PNG become a PNG of what Pillow shows. On request (``convert``) so does whatever else Pillow reads.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Final
 from dali_dr.images.convert import as_png, format_of
 from dali_dr.images.jpeg import components, is_jpeg, without_junk
 from dali_dr.images.judge import Judge, Refusal, Shown
-from dali_dr.images.webp import with_even_chunks
+from dali_dr.images.webp import rewritten
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_IEND: Final = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,9 @@ class Admission:
         """The image in a form that is not refused, if there is one."""
         if not self._mend:
             return refusal
-        for change, how in (
-            ("container written anew", without_junk),
-            ("container written anew", with_even_chunks),
-        ):
+        for form, how in (("JPEG", without_junk), ("WebP", rewritten), ("PNG", _with_end)):
             if (better := how(data)) is not None and isinstance(verdict := self.judge([better])[0], Shown):
-                return Admitted(better, verdict, change)
+                return Admitted(better, verdict, f"container of a {form} written anew")
         kind = _always_converted(data)
         if kind is None and self._convert:
             kind = format_of(data, self.judge.max_pixels)
@@ -75,6 +73,11 @@ class Admission:
             return Refusal(f"{refusal.reason}; and Pillow cannot convert it: {error}", "replace it, or leave it out")
         verdict = self.judge([png])[0]
         return Admitted(png, verdict, f"{kind} stored as PNG") if isinstance(verdict, Shown) else refusal
+
+
+def _with_end(data: bytes) -> bytes | None:
+    """The same PNG with the chunk that ends it; None where it has one."""
+    return data + _IEND if data.startswith(_PNG) and _IEND not in data else None
 
 
 def _always_converted(data: bytes) -> str | None:

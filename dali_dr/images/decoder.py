@@ -117,7 +117,7 @@ class Decoder:
             outcome = self._run([images[n] for n in places], [regions[n] for n in places], whole)
             if not isinstance(outcome, str):
                 for at, place in enumerate(places):
-                    pixels = [np.asarray(output[at]) for output in outcome]
+                    pixels = [output[at] for output in outcome]
                     yield place, (pixels[0] if whole else None), pixels[-1]
                 continue
             failure = decoder_failure(outcome)
@@ -148,7 +148,7 @@ class Decoder:
             return str(error)
         if sum(np.prod(shape[:2], dtype=np.int64) for shape in outputs[0].shape()) <= _KEPT_PIXELS:
             self._pipelines[whole] = pipeline
-        return [[output.at(at) for at in range(len(images))] for output in outputs]
+        return [[np.asarray(output[at]) for at in range(len(images))] for output in outputs]
 
     def _pipeline(self, whole: bool) -> Any:
         from nvidia.dali import fn, pipeline_def, types

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in the data of a scan
 _SOI: Final = b"\xff\xd8"
 _EOI: Final = 0xD9
 _SOS: Final = 0xDA
 _DRI: Final = 0xDD
 _BASELINE: Final = 0xC0
+_PROGRESSIVE: Final = (0xC2, 0xCA)  # by Huffman, by arithmetic coding
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15, among which lie DHT, JPG and DAC
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0 … RST7, SOI: no segment follows
 
@@ -26,8 +29,8 @@ def components(data: bytes) -> int:
 
 def is_plain(data: bytes) -> bool:
     """Whether ``data`` is a JPEG of the common kind: baseline, grey or of three colours, no restarts, nothing between its
-    segments, its end at the end. Of such a file a decoder shows the same pixels whichever region it is asked for."""
-    if not is_jpeg(data) or data[-2:] != b"\xff\xd9":
+    segments, one scan that ends where the file does. A decoder reads such a file in one way, whichever region it shows."""
+    if not is_jpeg(data):
         return False
     at = 2
     baseline = False
@@ -37,9 +40,31 @@ def is_plain(data: bytes) -> bool:
         if marker in _FRAMES:
             baseline = marker == _BASELINE and end > start + 9 and data[start + 9] in (1, 3)
         if marker == _SOS:
-            return baseline
+            return baseline and _scan_end(data, end) == len(data) - 2 and data[-1] == _EOI
         at = end
     return False
+
+
+def is_smoothed(data: bytes) -> bool:
+    """Whether ``data`` is a progressive JPEG whose scans do not give the first coefficients in full, as of a file cut off.
+
+    libjpeg then smooths over the borders of blocks, and at the edges of a region otherwise than in the whole image (jdcoefct.c,
+    smoothing_ok; it looks at the first nine coefficients behind the mean).
+    """
+    accuracy: dict[int, list[int]] = {}  # of each component: the lowest bit that is known of each coefficient; -1: none
+    for marker, start, end in _segments(data):
+        if marker in _FRAMES:
+            if marker not in _PROGRESSIVE or end < start + 10 + 3 * data[start + 9]:
+                return False
+            accuracy = {data[start + 10 + 3 * n]: [-1] * 64 for n in range(data[start + 9])}
+        elif marker == _SOS and accuracy and end >= start + 8 + 2 * data[start + 4]:
+            first, last, bits = data[end - 3 : end]
+            for n in range(data[start + 4]):
+                known = accuracy.get(data[start + 5 + 2 * n])
+                if known is not None:
+                    known[first : last + 1] = [bits & 15] * (min(last, 63) + 1 - first)
+    means = all(known[0] >= 0 for known in accuracy.values())
+    return means and any(bit != 0 for known in accuracy.values() for bit in known[1:10])
 
 
 def without_junk(data: bytes) -> bytes | None:
@@ -80,7 +105,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             end = at + 2
         else:
             end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-            if end < at + 4 or end > len(data):
+            if end < at + 4:  # shorter than its own length: libjpeg passes over that
+                at += 4
+                continue
+            if end > len(data):
                 return
         yield marker, at, end
         if marker == _EOI:
@@ -90,12 +118,5 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _scan_end(data: bytes, at: int) -> int:
     """Where the next marker that is no restart begins, or the file ends."""
-    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
-        following = data[at + 1]
-        if following == 0 or 0xD0 <= following <= 0xD7:
-            at += 2
-        elif following == 0xFF:
-            at += 1
-        else:
-            return at
-    return len(data)
+    found = _MARKER.search(data, at)
+    return found.start() if found else len(data)

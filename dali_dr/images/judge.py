@@ -18,7 +18,7 @@ import numpy as np
 from dali_dr.encoded import MAX_PIXELS, ImageFault, image_info, rgb_image
 from dali_dr.images.convert import format_of
 from dali_dr.images.decoder import Decoder, Pixels, Region
-from dali_dr.images.jpeg import is_plain
+from dali_dr.images.jpeg import is_plain, is_smoothed
 
 BATCH: Final = 32
 """Images that are judged together: enough for all processors, and small in memory."""
@@ -55,6 +55,13 @@ class Refusal:
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.remedy}"
+
+
+_SMOOTHED: Final = Refusal(
+    "it is a progressive JPEG without its last scans, of which decoders show a region otherwise than the same region of the "
+    "whole",
+    f"replace it by a whole copy; {CONVERT}",
+)
 
 
 class Judge:
@@ -127,6 +134,8 @@ class Judge:
             problem = _against(wanted[place].result(), pixels, first[at])
             if problem is not None:
                 verdicts[place] = problem
+            elif is_smoothed(images[place]):
+                verdicts[place] = _SMOOTHED
             elif not is_plain(images[place]):
                 more += [(place, region) for region in regions(*sizes[at])[1:]]
         while more:
@@ -139,10 +148,11 @@ class Judge:
 
 
 def regions(height: int, width: int) -> list[Region]:
-    """Regions of an image of (height, width) pixels that are tried: one within it; its corners; a thin one off all grids."""
+    """Regions of an image of (height, width) pixels that are tried: of a plain JPEG the first, which costs little, as a decoder
+    need not read to the end; of others also corners, a whole stripe, a pixel."""
     h, w = -(-height // 8), -(-width // 4)
     return [
-        (height * 3 // 8, width * 3 // 8, h, w),
+        (height // 8, width * 3 // 8, h, w),
         (0, 0, h, w),
         (height - h, width - w, h, w),
         (height // 2, 0, -(-height // 5), width),

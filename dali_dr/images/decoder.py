@@ -33,7 +33,7 @@ _STATUS: Final = {  # nvimgcodecStatus_t
     8: "internal error",
     9: "a kind of image that it does not support",
 }
-_KEPT_PIXELS: Final = 1 << 25  # of a batch, above which its buffers are given back: 100 MB
+_KEPT_BYTES: Final = 100 << 20  # of a batch's pixels, above which the buffers are given back
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ class Decoder:
                 for at, place in enumerate(places):
                     pixels = [output[at] for output in outcome]
                     yield place, (pixels[0] if whole else None), pixels[-1]
+                if sum(pixels.size for pixels in outcome[0]) > _KEPT_BYTES:  # not before: they are the pipeline's memory
+                    self._pipelines.pop(whole, None)
                 continue
             failure = decoder_failure(outcome)
             if len(places) == 1:
@@ -146,8 +148,7 @@ class Decoder:
             if pipeline is not None:
                 pipeline._shutdown()
             return str(error)
-        if sum(np.prod(shape[:2], dtype=np.int64) for shape in outputs[0].shape()) <= _KEPT_PIXELS:
-            self._pipelines[whole] = pipeline
+        self._pipelines[whole] = pipeline
         return [[np.asarray(output[at]) for at in range(len(images))] for output in outputs]
 
     def _pipeline(self, whole: bool) -> Any:

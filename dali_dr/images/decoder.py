@@ -97,6 +97,22 @@ class Decoder:
         self._pipelines: dict[bool, Any] = {}  # with the whole image as an output, and without
         self._given: tuple[list[Any], ...] = ()
 
+    def unreadable(self, data: bytes) -> str | None:
+        """Why the decoder cannot make out what kind of image ``data`` is, and how large; None if it can.
+
+        Such an image must not come into `decode`, or any pipeline, beside others: DALI 2.4 then now and then ends the process
+        (it lets the others be decoded into what it has given back already).
+        """
+        from nvidia import nvimgcodec
+
+        heard = Overheard()
+        try:
+            with heard.listening():
+                nvimgcodec.CodeStream(data).height  # noqa: B018  (the header is read when it is asked for)
+        except RuntimeError as error:
+            return "; ".join(heard.reasons) or str(error)
+        return None
+
     def decode(
         self, images: Sequence[bytes], regions: Sequence[Region], *, whole: bool = True
     ) -> Iterator[tuple[int, Pixels | None, Pixels] | tuple[int, str]]:
@@ -119,7 +135,9 @@ class Decoder:
                 for at, place in enumerate(places):
                     pixels = [output[at] for output in outcome]
                     yield place, (pixels[0] if whole else None), pixels[-1]
-                if sum(pixels.size for pixels in outcome[0]) > _KEPT_BYTES:  # not before: they are the pipeline's memory
+                if (
+                    sum(pixels.size for pixels in outcome[0]) > _KEPT_BYTES
+                ):  # not before: they are the pipeline's memory
                     self._pipelines.pop(whole, None)
                 continue
             failure = decoder_failure(outcome)

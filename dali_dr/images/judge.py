@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -125,26 +125,45 @@ class Judge:
 
     def _judge(self, images: Sequence[bytes], places: list[int], verdicts: list[Shown | Refusal]) -> None:
         """Decodes the images at ``places`` by both, and notes what is against them."""
-        sizes = [_size(verdicts[place]) for place in places]
-        wanted = {place: self._pool.submit(_by_pillow, images[place]) for place in places}
-        first = [regions(*size)[0] for size in sizes]
-        more: list[tuple[int, Region]] = []
-        for at, *pixels in self._decoder.decode([images[place] for place in places], first):
-            place = places[at]
-            problem = _against(wanted[place].result(), pixels, first[at])
-            if problem is not None:
-                verdicts[place] = problem
+        sizes = {place: _size(verdicts[place]) for place in places}
+        wanted: dict[int, Pixels] = {}
+        # Pillow first: what it refuses need not be tried on a decoder, whose pipeline ends where one image fails.
+        for place, pixels in zip(places, self._pool.map(_by_pillow, (images[n] for n in places)), strict=True):
+            if isinstance(pixels, str):
+                verdicts[place] = Refusal(f"Pillow cannot read it: {pixels}", REPLACE)
             elif is_smoothed(images[place]):
                 verdicts[place] = _SMOOTHED
-            elif not is_plain(images[place]):
-                more += [(place, region) for region in regions(*sizes[at])[1:]]
-        while more:
-            some, more = more[:BATCH], more[BATCH:]
-            decoded = self._decoder.decode([images[p] for p, _ in some], [r for _, r in some], whole=False)
-            for at, *pixels in decoded:
-                place, region = some[at]
-                problem = _against(wanted[place].result(), pixels, region)
-                verdicts[place] = problem or verdicts[place]
+            elif problem := self._decoder.unreadable(images[place]):
+                verdicts[place] = _undecodable(problem)
+            else:
+                wanted[place] = pixels
+        places = list(wanted)
+        tried = [(place, regions(*sizes[place])[0]) for place in places]
+        self._compare(images, tried, wanted, verdicts, whole=True)
+        more = [
+            (place, region)
+            for place in places
+            if isinstance(verdicts[place], Shown) and not is_plain(images[place])
+            for region in regions(*sizes[place])[1:]
+        ]
+        for start in range(0, len(more), BATCH):
+            self._compare(images, more[start : start + BATCH], wanted, verdicts, whole=False)
+
+    def _compare(
+        self,
+        images: Sequence[bytes],
+        tried: Sequence[tuple[int, Region]],
+        wanted: Mapping[int, Pixels],
+        verdicts: list[Shown | Refusal],
+        whole: bool,
+    ) -> None:
+        """Decodes ``tried``, places and regions, and refuses what is not as ``wanted``."""
+        decoded = self._decoder.decode([images[n] for n, _ in tried], [region for _, region in tried], whole=whole)
+        for at, *pixels in decoded:
+            place, region = tried[at]
+            problem = _against(wanted[place], pixels, region)
+            if problem is not None:
+                verdicts[place] = problem
 
 
 def regions(height: int, width: int) -> list[Region]:
@@ -172,12 +191,10 @@ def _by_pillow(data: bytes) -> Pixels | str:
         return str(error)
 
 
-def _against(want: Pixels | str, got: Sequence[Pixels | str | None], region: Region) -> Refusal | None:
+def _against(want: Pixels, got: Sequence[Pixels | str | None], region: Region) -> Refusal | None:
     """What is against an image of the pixels ``want``; ``got`` is what the decoder shows: all of it, and ``region``."""
-    if isinstance(want, str):
-        return Refusal(f"Pillow cannot read it: {want}", REPLACE)
     if isinstance(got[0], str):
-        return Refusal(f"the decoder that training uses cannot decode it, although Pillow can: {got[0]}", CONVERT)
+        return _undecodable(got[0])
     y, x, height, width = region
     whole, part = got
     for what, ours, theirs in (
@@ -193,6 +210,10 @@ def _against(want: Pixels | str, got: Sequence[Pixels | str | None], region: Reg
                 f"the decoder that training uses shows {_difference(ours, theirs)} than Pillow{what}", CONVERT
             )
     return None
+
+
+def _undecodable(why: str) -> Refusal:
+    return Refusal(f"the decoder that training uses cannot decode it, although Pillow can: {why}", CONVERT)
 
 
 def _difference(ours: Pixels | str, theirs: Pixels) -> str:

@@ -9,6 +9,12 @@ from collections.abc import Iterator
 from typing import Final
 
 _SAID: Final = re.compile(r"(?:\x1b\[[0-9;]*m)*\[(?:ERROR|FATAL|WARNING)\]\s*(?:\x1b\[[0-9;]*m)*\s*(\[\w+\].*)")
+# libjpeg's own words, of which it writes a line for each damaged image (jerror.h).
+_LIBJPEG: Final = re.compile(
+    r"(Corrupt JPEG data: |Premature end of JPEG file|Inconsistent progression sequence|Unknown Adobe color transform code"
+    r"|Warning: unknown JFIF revision|Invalid SOS parameters|Unsupported JPEG process|Quantization table 0x|Huffman table 0x"
+    r"|Bogus |Empty JPEG image|Input file read error|Invalid JPEG file structure|Unsupported marker type|Maximum supported image)"
+)
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -56,6 +62,6 @@ class Overheard:
                 reason = _COLOURS.sub("", match[1])
                 if reason not in self.reasons:
                     self.reasons.append(reason)
-            elif _COLOURS.sub("", text):
+            elif _COLOURS.sub("", text) and not _LIBJPEG.match(text):
                 rest.append(line)
         return b"".join(rest)

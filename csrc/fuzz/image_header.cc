@@ -1,9 +1,11 @@
 // Any bytes in place of an encoded image: a size that is possible and stands in them, or a reason. What
-// follows the header does not change it, and without all of it there is the same size or none.
+// follows the header does not change it, and without all of it there is the same size or none. And what the
+// decoders' parsers take, whatever follows.
 #include <vector>
 
 #include "fuzz/fuzz.h"
 #include "image/header.h"
+#include "image/parse.h"
 #include "view/layout.h"
 
 using namespace dali_dr;
@@ -64,7 +66,12 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t cut = size == 0 ? 0 : (size_t{bytes.back()} * 251 + size) % size;
   const std::vector<uint8_t> part(data, data + cut);  // in memory of its own, so that an overrun is seen
   Size seen{};
-  if (image::ReadSize(part, &seen).empty())
-    Require(accepted && seen.height == whole.height && seen.width == whole.width, "a part has the same size");
+  if (!image::ReadSize(part, &seen).empty()) return 0;
+  Require(accepted && seen.height == whole.height && seen.width == whole.width, "a part has the same size");
+  // What decoders' parsers take they take with more behind it, as far as they look.
+  if (!image::Parse(part, &seen).empty()) return 0;
+  const Size parsed = seen;
+  Require(image::Parse(bytes, &seen).empty(), "taken with more behind it");
+  Require(seen.height == parsed.height && seen.width == parsed.width, "parsed alike");
   return 0;
 }

@@ -1,5 +1,6 @@
 // Any 512 bytes in place of a tar header, any key and size: accepted only where the header says a regular
-// ustar file whose name begins as KEY. does, of that size.
+// file of that size whose name begins as KEY. does, but for what tars of others may have in front and the key
+// as %XX.
 //
 // The input is the header, the size (8 bytes), and the key.
 #include "shards/tar_header.h"
@@ -39,6 +40,48 @@ std::string TextAt(const std::array<uint8_t, 512>& header, size_t at, size_t wid
   return {begin, end};
 }
 
+/// Without leading "/" and "./".
+std::string Stripped(std::string name) {
+  for (;;) {
+    if (name.rfind("./", 0) == 0)
+      name.erase(0, 2);
+    else if (name.rfind("/", 0) == 0)
+      name.erase(0, 1);
+    else
+      return name;
+  }
+}
+
+/// %XX as bytes.
+std::string Unescaped(const std::string& key) {
+  static const std::string digits = "0123456789ABCDEF";
+  std::string text;
+  for (size_t at = 0; at < key.size(); ++at) {
+    const size_t high = at + 2 < key.size() ? digits.find(key[at + 1]) : std::string::npos;
+    const size_t low = at + 2 < key.size() ? digits.find(key[at + 2]) : std::string::npos;
+    if (key[at] != '%' || high == std::string::npos || low == std::string::npos) {
+      text += key[at];
+    } else {
+      text += static_cast<char>(16 * high + low);
+      at += 2;
+    }
+  }
+  return text;
+}
+
+bool Names(const std::string& full, bool cut, const std::string& key) {
+  const bool named = full.compare(0, key.size() + 1, key + ".") == 0;
+  const bool foreign =
+      std::any_of(key.begin(), key.end(), [](char c) { return static_cast<signed char>(c) <= 0; });
+  const std::string hex = "0123456789abcdef";
+  const size_t size = key.size();
+  const bool digest =
+      size > 17 && key[size - 17] == '-' && key.find_first_not_of(hex, size - 16) == std::string::npos;
+  const size_t common = digest ? std::min(size - 17, full.size()) : 0;
+  const bool longer = digest && full.size() >= 94 && full.compare(0, common, key, 0, common) == 0;
+  return named || foreign || longer || (cut && key.compare(0, full.size(), full, 0, key.size()) == 0);
+}
+
 }  // namespace
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -47,14 +90,14 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto bytes = input.Take<uint64_t>();
   const std::string key(input.rest().begin(), input.rest().end());
   if (!shards::IsHeaderOf(std::span<const uint8_t, 512>(header), key, bytes)) return 0;
-  Require(header[156] == '0' || header[156] == 0, "a regular file");
-  Require(TextAt(header, 257, 5) == "ustar", "a ustar header");
+  Require(header[156] == '0' || header[156] == '7' || header[156] == 0, "a regular file");
+  Require(TextAt(header, 257, 5) == "ustar" || header[257] == 0, "a ustar header, or one from before");
   Require(static_cast<uint64_t>(SizeOf(header)) == bytes, "the size of the header");
-  const std::string prefix = TextAt(header, 345, 155), name = TextAt(header, 0, 100);
-  const std::string full = prefix.empty() ? name : prefix + "/" + name;
-  const bool named = full.compare(0, key.size() + 1, key + ".") == 0;
-  const bool foreign = std::any_of(key.begin(), key.end(), [](char c) { return c <= 0; });
-  Require(named || foreign || (name.size() >= 99 && key.compare(0, name.size(), name, 0, key.size()) == 0),
+  const bool posix = TextAt(header, 257, 6) == "ustar" && header[262] == 0;
+  const std::string prefix = posix ? TextAt(header, 345, 155) : "", name = TextAt(header, 0, 100);
+  const std::string all = prefix.empty() ? name : prefix + "/" + name, full = Stripped(all);
+  const bool cut = name.size() >= 99;
+  Require(Names(all, cut, key) || Names(full, cut, key) || Names(full, cut, Unescaped(key)),
           "the key, as far as a header can hold it");
   return 0;
 }

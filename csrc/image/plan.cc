@@ -9,8 +9,6 @@
 namespace dali_dr::image {
 namespace {
 
-constexpr int32_t kMaxResized = 1 << 16;  // longest side of a resized image of which a view is a part
-
 std::string Text(const Box& b) {
   return "(top " + std::to_string(b.top) + ", left " + std::to_string(b.left) + ", height " +
          std::to_string(b.height) + ", width " + std::to_string(b.width) + ")";
@@ -43,10 +41,11 @@ std::string ShowCentre(int32_t shorter_side, Plan* plan) {
   Box& crop = plan->crop;
   const Size out = plan->out;
   const int64_t shorter = std::min(crop.height, crop.width), longer = std::max(crop.height, crop.width);
-  const int64_t length = int64_t{shorter_side} * longer / shorter;
+  const int64_t length = int64_t{shorter_side} * longer / shorter;  // of which only the centre is computed
   if (length > kMaxResized) {
     return "its " + Text(Size{crop.height, crop.width}) + " pixels would be resized to " +
-           std::to_string(length) + " on the longer side, more than " + std::to_string(kMaxResized);
+           std::to_string(length) + " on the longer side, more than " + std::to_string(kMaxResized) +
+           ": pass a smaller `resize_shorter`, or leave the image out";
   }
   const bool upright = crop.height >= crop.width;
   plan->resized = upright ? Size{int32_t(length), shorter_side} : Size{shorter_side, int32_t(length)};

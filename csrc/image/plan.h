@@ -16,6 +16,14 @@ struct Size {
   int32_t height, width;
 };
 
+/// An image may be so many times as long as wide, and be shown by evaluation whatever it is resized to. A
+/// shard holds images of up to 65,535 pixels a side, so all of them are.
+constexpr int32_t kMaxAspect = 1 << 16;
+/// Longest side of a resized image of which a view is a part. Nothing is as long as that: it keeps
+/// coordinates, and twice their differences, inside int32.
+constexpr int32_t kMaxResized = kMaxAspect * kMaxViewSize;
+static_assert(kMaxResized <= 1 << 29);
+
 enum class StepKind : int32_t {
   kAffine,      ///< affine
   kBrightness,  ///< factor

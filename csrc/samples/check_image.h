@@ -11,7 +11,8 @@
 namespace dali_dr::samples {
 
 /// Checks the image of a loaded sample: its checksum, if `checksum`, the size in its header against that in
-/// the index, if the index has one, and against `max_pixels`, unless that is 0. Throws FaultError.
+/// the index, if the index has one, and against `max_pixels`, unless that is 0; and that the decoders'
+/// parsers take it (image/parse.h). Throws FaultError.
 void CheckImage(const shards::ShardSet& shards, const shards::Sample& sample, uint64_t max_pixels,
                 bool checksum);
 

@@ -334,7 +334,8 @@ void TestEvaluation(const MachineOf& machine) {
          {std::pair{256, Size{224, 224}}, {232, {224, 224}}, {301, {288, 161}}}) {
       std::vector<Case> cases;
       for (Size size : {Size{375, 500}, Size{501, 333}, Size{1600, 1999}, Size{97, 80}, Size{256, 401},
-                        Size{400, 232}, Size{2900, 301}, Size{40, 2000}, Size{1, 1}, Size{7, 900}}) {
+                        Size{400, 232}, Size{2900, 301}, Size{40, 2000}, Size{1, 1}, Size{7, 900},
+                        Size{700, 1}, Size{1, 700}, Size{3, 65'500}}) {
         cases.push_back(WholeImage(size, {}));
         cases.back().resize_shorter = shorter;
       }

@@ -26,10 +26,11 @@ namespace {
 namespace fs = std::filesystem;
 using namespace dali_dr::testing;
 
-/// A PNG's first bytes, of 500 x 375 pixels, which is all that is read of an image; `mark` tells images
+/// The chunks of a PNG of 500 x 375 pixels, which is all that is read of an image; `mark` tells images
 /// apart.
 Text Png(char mark) {
-  return Text("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\xf4\0\0\x01\x77\x08\x02", 26) + Text(600, mark);
+  return Text("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\xf4\0\0\x01\x77\x08\x02\0\0\0CRC:\0\0\x02\x58none", 41) +
+         Text(600, mark) + Text("CRC:\0\0\0\0IEND", 12);
 }
 
 struct Content {

@@ -7,7 +7,7 @@ way, and animated PNG become a PNG of what Pillow shows. On request (``convert``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,29 +50,54 @@ class Admission:
 
     def __call__(self, images: Sequence[bytes]) -> list[Admitted | Refusal]:
         """What becomes of each of the encoded ``images``."""
-        outcomes: list[Admitted | Refusal] = []
-        for data, verdict in zip(images, self.judge(images), strict=True):
-            outcomes.append(Admitted(data, verdict) if isinstance(verdict, Shown) else self._helped(data, verdict))
+        outcomes: list[Admitted | Refusal] = [
+            verdict if isinstance(verdict, Refusal) else Admitted(data, verdict)
+            for data, verdict in zip(images, self.judge(images), strict=True)
+        ]
+        if self._mend:
+            for helped in (_rewritten, self._as_png):
+                self._try(helped, images, outcomes)
         return outcomes
 
-    def _helped(self, data: bytes, refusal: Refusal) -> Admitted | Refusal:
-        """The image in a form that is not refused, if there is one."""
-        if not self._mend:
-            return refusal
-        for form, how in (("JPEG", without_junk), ("WebP", rewritten), ("PNG", _with_end)):
-            if (better := how(data)) is not None and isinstance(verdict := self.judge([better])[0], Shown):
-                return Admitted(better, verdict, f"container of a {form} written anew")
+    def _try(
+        self,
+        helped: Callable[[bytes], tuple[bytes, str] | str | None],
+        images: Sequence[bytes],
+        outcomes: list[Admitted | Refusal],
+    ) -> None:
+        """Puts those of ``images`` that are refused into another form, together with what that is called, if it helps."""
+        refused = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, Refusal)}
+        better: dict[int, tuple[bytes, str]] = {}
+        for number, form in zip(refused, self.judge.map(helped, [images[n] for n in refused]), strict=True):
+            if isinstance(form, str):
+                reason = f"{refused[number].reason}; and Pillow cannot convert it: {form}"
+                outcomes[number] = Refusal(reason, "replace it, or leave it out")
+            elif form is not None:
+                better[number] = form
+        verdicts = self.judge([data for data, _ in better.values()])
+        for (number, (data, change)), verdict in zip(better.items(), verdicts, strict=True):
+            if isinstance(verdict, Shown):
+                outcomes[number] = Admitted(data, verdict, change)
+
+    def _as_png(self, data: bytes) -> tuple[bytes, str] | str | None:
+        """A PNG of the image; why there is none; None if it is not one to be converted."""
         kind = _always_converted(data)
         if kind is None and self._convert:
             kind = format_of(data, self.judge.max_pixels)
         if kind is None:
-            return refusal
+            return None
         try:
-            png = as_png(data, self.judge.max_pixels)
+            return as_png(data, self.judge.max_pixels), f"{kind} stored as PNG"
         except ValueError as error:
-            return Refusal(f"{refusal.reason}; and Pillow cannot convert it: {error}", "replace it, or leave it out")
-        verdict = self.judge([png])[0]
-        return Admitted(png, verdict, f"{kind} stored as PNG") if isinstance(verdict, Shown) else refusal
+            return str(error)
+
+
+def _rewritten(data: bytes) -> tuple[bytes, str] | None:
+    """The same image in a container that is written anew, where that is another."""
+    for form, how in (("JPEG", without_junk), ("WebP", rewritten), ("PNG", _with_end)):
+        if (better := how(data)) is not None:
+            return better, f"container of a {form} written anew"
+    return None
 
 
 def _with_end(data: bytes) -> bytes | None:

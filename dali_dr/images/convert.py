@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any, Final, cast
 
@@ -10,12 +11,15 @@ from PIL import Image, ImageFile
 from dali_dr.errors import shown
 
 _PROGRAMS: Final = frozenset({"EPS"})  # which Pillow asks other programs to draw
+_STUBS: Final = frozenset({"BUFR", "GRIB", "HDF5", "MPEG", "WMF"})  # which it knows, and cannot draw
 
 
+@functools.cache
 def suffixes() -> frozenset[str]:
     """Of file names, lower case, without the dot: of all formats that Pillow reads here."""
     Image.init()
-    return frozenset(s[1:] for s, name in Image.EXTENSION.items() if name in Image.OPEN and name not in _PROGRAMS)
+    read = {*Image.OPEN, "MPO"} - _PROGRAMS - _STUBS  # MPO: JPEGs in a row, which the opener of JPEG opens
+    return frozenset(suffix[1:] for suffix, name in Image.EXTENSION.items() if name in read)
 
 
 def format_of(data: bytes, max_pixels: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.errors import DaliDrError
 from dali_dr.images.overheard import Overheard
 
 Pixels = npt.NDArray[np.uint8]
@@ -21,7 +23,7 @@ PARTNERS_DECODER: Final = "decode_partner"
 
 _DECODERS: Final = "nvidia.dali.fn.decoders."
 _CONTEXT: Final = ("Critical error in pipeline", "Current pipeline object is no longer valid")
-_OF_FILE: Final = (3, 4)  # statuses that parsing an image file's header ends with
+_OF_FILE: Final = (3, 4, 17)  # statuses that parsing an image file's header ends with
 _STATUS: Final = {  # nvimgcodecStatus_t
     1: "not initialised",
     2: "invalid parameter",
@@ -32,7 +34,18 @@ _STATUS: Final = {  # nvimgcodecStatus_t
     7: "not made for this device",
     8: "internal error",
     9: "a kind of image that it does not support",
+    10: "something that it depends on is missing",
+    12: "invalid parameter",  # from here on of an extension: a parser or a decoder
+    13: "damaged image file",
+    14: "a kind of image that it does not support",
+    15: "out of memory",
+    17: "damaged image file, or one that it does not understand",
+    18: "a kind of image that it does not support",
+    19: "cut-off image file",
+    20: "the decoder failed",
 }
+_used = False  # whether this process has built a pipeline
+_forked = False  # whether it is a fork of one that had
 _KEPT_BYTES: Final = 100 << 20  # of a batch's pixels, above which the buffers are given back
 
 
@@ -76,10 +89,31 @@ def cleaned(text: str) -> str:
     return "\n".join(line for line in lines if line and not line.startswith(_CONTEXT))
 
 
+def _in_child() -> None:
+    global _forked
+    _forked = _forked or _used
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
 def decoder_arguments(on_gpu: bool, **gpu_only: Any) -> dict[str, Any]:
-    """Arguments of DALI's decoders. Boxes are in pixels of the file, so EXIF orientation is not applied."""
+    """Arguments of DALI's decoders. Boxes are in pixels of the file, so EXIF orientation is not applied.
+
+    Raises:
+      DaliDrError: this process is a fork of one that used DALI, whose threads are not here: it would hang.
+    """
     from nvidia.dali import types
 
+    global _used
+    if _forked:
+        raise DaliDrError(
+            "DALI was used in the process that this one is a fork of, and would hang here: start processes by spawn "
+            "(multiprocessing.get_context('spawn')), or before the first loader is made or image judged; to write shards in a "
+            "fork pass check_images=False",
+            kind="argument",
+        )
+    _used = True
     where = {"device": "mixed", **gpu_only} if on_gpu else {"device": "cpu"}
     return {"output_type": types.RGB, "adjust_orientation": False, **where}
 
@@ -97,22 +131,6 @@ class Decoder:
         self._pipelines: dict[bool, Any] = {}  # with the whole image as an output, and without
         self._given: tuple[list[Any], ...] = ()
 
-    def unreadable(self, data: bytes) -> str | None:
-        """Why the decoder cannot make out what kind of image ``data`` is, and how large; None if it can.
-
-        Such an image must not come into `decode`, or any pipeline, beside others: DALI 2.4 then now and then ends the process
-        (it lets the others be decoded into what it has given back already).
-        """
-        from nvidia import nvimgcodec
-
-        heard = Overheard()
-        try:
-            with heard.listening():
-                nvimgcodec.CodeStream(data).height  # noqa: B018  (the header is read when it is asked for)
-        except RuntimeError as error:
-            return "; ".join(heard.reasons) or str(error)
-        return None
-
     def decode(
         self, images: Sequence[bytes], regions: Sequence[Region], *, whole: bool = True
     ) -> Iterator[tuple[int, Pixels | None, Pixels] | tuple[int, str]]:
@@ -129,7 +147,8 @@ class Decoder:
         """
         waiting = [list(range(len(images)))]
         while waiting:
-            places = waiting.pop()
+            if not (places := waiting.pop()):  # which would end a pipeline
+                continue
             outcome = self._run([images[n] for n in places], [regions[n] for n in places], whole)
             if not isinstance(outcome, str):
                 for at, place in enumerate(places):

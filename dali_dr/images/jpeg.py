@@ -35,12 +35,14 @@ def is_plain(data: bytes) -> bool:
     at = 2
     baseline = False
     for marker, start, end in _segments(data):
-        if start != at or marker == _DRI:
+        if start != at or marker == _DRI or marker in _ALONE:
             return False
         if marker in _FRAMES:
             baseline = marker == _BASELINE and end > start + 9 and data[start + 9] in (1, 3)
         if marker == _SOS:
-            return baseline and _scan_end(data, end) == len(data) - 2 and data[-1] == _EOI
+            # Every FF in the scan is one with a 00 behind it, but for that of EOI.
+            ends = data[-2:] == bytes((0xFF, _EOI))
+            return baseline and ends and data.count(b"\xff", end) == data.count(b"\xff\0", end) + 1
         at = end
     return False
 

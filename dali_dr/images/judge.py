@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
+from dali_dr.augment.views import MAX_SIDE
 from dali_dr.encoded import MAX_PIXELS, ImageFault, image_info, rgb_image
 from dali_dr.images.convert import format_of
 from dali_dr.images.decoder import Decoder, Pixels, Region
 from dali_dr.images.jpeg import is_plain, is_smoothed
 
+T = TypeVar("T")
 BATCH: Final = 32
 """Images that are judged together: enough for all processors, and small in memory."""
 _PIXELS: Final = 1 << 25  # that are decoded together, unless one image has more: 100 MB, twice
 CONVERT: Final = "--convert stores what Pillow shows of it as PNG; or leave it out"
+SMALLER: Final = "scale it down, cut it, or leave it out"
 REPLACE: Final = "replace it by a whole copy, or leave it out"
 
 
@@ -77,9 +81,12 @@ class Judge:
         self.max_pixels = max_pixels
         self._decode = decode
         threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(threads, "judge")
-        self._decoder = Decoder(threads, BATCH)
-        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads + 1, "judge")  # one waits for the decoder, which has threads of its own
+        # More than that DALI parses on several threads, and where that of the calling one fails, it takes away the memory that
+        # the others still use (SetupImpl in dali/operators/imgcodec/image_decoder.h, 2.4): the process may end.
+        self._batch = min(BATCH, 4 * (threads + 1))
+        self._decoder = Decoder(threads, self._batch)
+        self._decoding = threading.Lock()
 
     def __enter__(self) -> Judge:
         return self
@@ -92,20 +99,28 @@ class Judge:
         self._pool.shutdown(cancel_futures=True)
 
     def __call__(self, images: Sequence[bytes]) -> list[Shown | Refusal]:
-        """What becomes of each of the encoded ``images``, any number of them; from any thread, one at a time."""
-        with self._lock:
-            verdicts: list[Shown | Refusal] = [self._header(data) for data in images]
-            if self._decode:
-                for places in self._batches(verdicts):
-                    self._judge(images, places, verdicts)
+        """What becomes of each of the encoded ``images``, any number of them; from any number of threads at once."""
+        verdicts: list[Shown | Refusal] = [self._header(data) for data in images]
+        if self._decode:
+            batches = [self._pool.submit(self._judge, images, places, verdicts) for places in self._batches(verdicts)]
+            for batch in batches:
+                batch.result()
         return verdicts
+
+    def map(self, work: Callable[[bytes], T], images: Sequence[bytes]) -> list[T]:
+        """``work`` of each image, in parallel."""
+        return list(self._pool.map(work, images))
 
     def _header(self, data: bytes) -> Shown | Refusal:
         try:
-            return Shown(*image_info(data, max_pixels=self.max_pixels))
+            shown = Shown(*image_info(data, max_pixels=self.max_pixels))
         except ImageFault as error:
             readable = error.remedy is None and format_of(data, self.max_pixels) is not None
             return Refusal(error.reason, error.remedy or (CONVERT if readable else REPLACE))
+        if max(shown.height, shown.width) > MAX_SIDE:
+            size = f"{shown.height}x{shown.width}"
+            return Refusal(f"the image has {size} pixels, a shard holds up to {MAX_SIDE} a side", SMALLER)
+        return shown
 
     def _batches(self, verdicts: Sequence[Shown | Refusal]) -> Iterator[list[int]]:
         """The places of images that are decoded together."""
@@ -115,7 +130,7 @@ class Judge:
             if isinstance(verdict, Refusal):
                 continue
             size = verdict.height * verdict.width
-            if places and (len(places) == BATCH or pixels + size > _PIXELS):
+            if places and (len(places) == self._batch or pixels + size > _PIXELS):
                 yield places
                 places, pixels = [], 0
             places.append(place)
@@ -125,58 +140,64 @@ class Judge:
 
     def _judge(self, images: Sequence[bytes], places: list[int], verdicts: list[Shown | Refusal]) -> None:
         """Decodes the images at ``places`` by both, and notes what is against them."""
-        sizes = {place: _size(verdicts[place]) for place in places}
-        wanted: dict[int, Pixels] = {}
+        plain: list[_Trial] = []
+        others: list[_Trial] = []
         # Pillow first: what it refuses need not be tried on a decoder, whose pipeline ends where one image fails.
-        for place, pixels in zip(places, self._pool.map(_by_pillow, (images[n] for n in places)), strict=True):
-            if isinstance(pixels, str):
-                verdicts[place] = Refusal(f"Pillow cannot read it: {pixels}", REPLACE)
-            elif is_smoothed(images[place]):
+        for place in places:
+            data, size = images[place], _size(verdicts[place])
+            try:
+                image = rgb_image(data)
+            except ValueError as error:
+                verdicts[place] = Refusal(f"Pillow cannot read it: {error}", REPLACE)
+                continue
+            if is_smoothed(data):
                 verdicts[place] = _SMOOTHED
-            elif problem := self._decoder.unreadable(images[place]):
-                verdicts[place] = _undecodable(problem)
+            elif is_plain(data):
+                plain.append(_Trial(place, _REGIONS[0](*size), image))
             else:
-                wanted[place] = pixels
-        places = list(wanted)
-        tried = [(place, regions(*sizes[place])[0]) for place in places]
-        self._compare(images, tried, wanted, verdicts, whole=True)
-        more = [
-            (place, region)
-            for place in places
-            if isinstance(verdicts[place], Shown) and not is_plain(images[place])
-            for region in regions(*sizes[place])[1:]
-        ]
-        for start in range(0, len(more), BATCH):
-            self._compare(images, more[start : start + BATCH], wanted, verdicts, whole=False)
+                others.append(_Trial(place, _REGIONS[0](*size), image))
+        with self._decoding:
+            self._compare(images, plain, verdicts, whole=False)
+            self._compare(images, others, verdicts, whole=True)
+            more = [
+                trial._replace(region=region(*_size(verdicts[trial.place])))
+                for trial in others
+                if isinstance(verdicts[trial.place], Shown)
+                for region in _REGIONS[1:]
+            ]
+            for start in range(0, len(more), self._batch):
+                self._compare(images, more[start : start + self._batch], verdicts, whole=False)
 
     def _compare(
-        self,
-        images: Sequence[bytes],
-        tried: Sequence[tuple[int, Region]],
-        wanted: Mapping[int, Pixels],
-        verdicts: list[Shown | Refusal],
-        whole: bool,
+        self, images: Sequence[bytes], trials: Sequence[_Trial], verdicts: list[Shown | Refusal], whole: bool
     ) -> None:
-        """Decodes ``tried``, places and regions, and refuses what is not as ``wanted``."""
-        decoded = self._decoder.decode([images[n] for n, _ in tried], [region for _, region in tried], whole=whole)
-        for at, *pixels in decoded:
-            place, region = tried[at]
-            problem = _against(wanted[place], pixels, region)
+        """Decodes what is tried, and refuses what is not as Pillow has it."""
+        encoded = [images[trial.place] for trial in trials]
+        for at, *pixels in self._decoder.decode(encoded, [trial.region for trial in trials], whole=whole):
+            problem = _against(trials[at], pixels)
             if problem is not None:
-                verdicts[place] = problem
+                verdicts[trials[at].place] = problem
 
 
-def regions(height: int, width: int) -> list[Region]:
-    """Regions of an image of (height, width) pixels that are tried: of a plain JPEG the first, which costs little, as a decoder
-    need not read to the end; of others also corners, a whole stripe, a pixel."""
-    h, w = -(-height // 8), -(-width // 4)
-    return [
-        (height // 8, width * 3 // 8, h, w),
-        (0, 0, h, w),
-        (height - h, width - w, h, w),
-        (height // 2, 0, -(-height // 5), width),
-        (height * 2 // 3, width * 2 // 3, 1, 1),
-    ]
+class _Trial(NamedTuple):
+    """An image, by its place, of which a region is tried; and what Pillow shows of it."""
+
+    place: int
+    region: Region
+    image: Image.Image
+
+
+# Of a plain JPEG the first is tried, which costs little, as a decoder need not read to the end. The rest is Pillow's word alone:
+# what the decoder does with a plain JPEG from its first row to its last is what Pillow does, as both are libjpeg-turbo, and
+# costs as much again; regions are what it goes a way of its own for. tests/test_judge.py holds thousands of damaged plain JPEGs,
+# whole and in all regions, against that.
+_REGIONS: Final[tuple[Callable[[int, int], Region], ...]] = (
+    lambda h, w: (h // 8, w * 3 // 8, -(-h // 8), -(-w // 4)),
+    lambda h, w: (0, 0, -(-h // 8), -(-w // 4)),
+    lambda h, w: (h - -(-h // 8), w - -(-w // 4), -(-h // 8), -(-w // 4)),
+    lambda h, w: (h // 2, 0, -(-h // 5), w),
+    lambda h, w: (h * 2 // 3, w * 2 // 3, 1, 1),
+)
 
 
 def _size(verdict: Shown | Refusal) -> tuple[int, int]:
@@ -184,40 +205,25 @@ def _size(verdict: Shown | Refusal) -> tuple[int, int]:
     return verdict.height, verdict.width
 
 
-def _by_pillow(data: bytes) -> Pixels | str:
-    try:
-        return np.asarray(rgb_image(data))
-    except ValueError as error:
-        return str(error)
-
-
-def _against(want: Pixels, got: Sequence[Pixels | str | None], region: Region) -> Refusal | None:
-    """What is against an image of the pixels ``want``; ``got`` is what the decoder shows: all of it, and ``region``."""
+def _against(trial: _Trial, got: Sequence[Pixels | str | None]) -> Refusal | None:
+    """What is against an image of which the decoder shows ``got``: all of it, if not None, and the region."""
     if isinstance(got[0], str):
-        return _undecodable(got[0])
-    y, x, height, width = region
+        return Refusal(f"the decoder that training uses cannot decode it, although Pillow can: {got[0]}", CONVERT)
     whole, part = got
-    for what, ours, theirs in (
-        ("", whole, want),
-        (
-            f" in the region of {height}x{width} pixels at row {y}, column {x}",
-            part,
-            want[y : y + height, x : x + width],
-        ),
+    y, x, height, width = trial.region
+    region = f" in the region of {height}x{width} pixels at row {y}, column {x}"
+    for what, ours, image in (
+        ("", whole, trial.image),
+        (region, part, trial.image.crop((x, y, x + width, y + height))),
     ):
-        if ours is not None and not np.array_equal(ours, theirs):
+        if isinstance(ours, np.ndarray) and not np.array_equal(ours, theirs := np.asarray(image)):
             return Refusal(
                 f"the decoder that training uses shows {_difference(ours, theirs)} than Pillow{what}", CONVERT
             )
     return None
 
 
-def _undecodable(why: str) -> Refusal:
-    return Refusal(f"the decoder that training uses cannot decode it, although Pillow can: {why}", CONVERT)
-
-
-def _difference(ours: Pixels | str, theirs: Pixels) -> str:
-    assert not isinstance(ours, str)
+def _difference(ours: Pixels, theirs: Pixels) -> str:
     if ours.shape != theirs.shape:
         return f"another size ({ours.shape[0]}x{ours.shape[1]} instead of {theirs.shape[0]}x{theirs.shape[1]})"
     gap = np.abs(ours.astype(np.int16) - theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Final, NamedTuple
 from dali_dr.errors import ShardError
 from dali_dr.shards import files
 from dali_dr.shards.reading import opened, read_fully
-from dali_dr.shards.tar_scan import TarFault, scan_headers
+from dali_dr.shards.tar_scan import Compressed, TarFault, name_in, scan_headers
 
 BLOCK: Final = tarfile.BLOCKSIZE  # 512: headers and data start at multiples of it
 RECORD_SUFFIX: Final = "dr.zst"
 LABEL_SUFFIX: Final = "cls"
+_COMPARED: Final = 90  # characters of a key that is compared with a header
+_LEADING: Final = re.compile(r"^(?:\.?/)+")
+_ESCAPED: Final = re.compile(r"%([0-9A-F]{2})")
+_CUT: Final = re.compile(r"-[0-9a-f]{16}\Z")  # keys that were too long end so
 
 
 class Member(NamedTuple):
@@ -55,13 +60,22 @@ def header(name: str, size: int) -> bytes:
 def is_header_of(block: bytes, key: str, size: int) -> bool:
     """Whether ``block`` heads a regular file of ``size`` bytes called KEY.something.
 
-    A name that is not ASCII or too long may stand in an extension header elsewhere, and is not compared.
+    In tars that others made names may begin with "./", and hold characters that stand in the key as %XX. A name that is
+    not ASCII or too long may stand in an extension header elsewhere, and is not compared.
     """
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return False
-    named = info.name.startswith(f"{key}.") or not key.isascii() or len(key) > 90
+    name = name_in(block)
+    names = (name, _LEADING.sub("", name, count=1))
+    named = any(
+        any(written.startswith(f"{wanted}.") for written in names)
+        or not wanted.isascii()
+        or len(wanted) > _COMPARED
+        or _CUT.search(wanted)
+        for wanted in {key, _ESCAPED.sub(lambda match: chr(int(match[1], 16)), key)}
+    )
     return info.isreg() and info.size == size and named
 
 
@@ -84,6 +98,8 @@ def scan(path: Path) -> Iterator[Member]:
     try:
         for found in scan_headers(path):
             yield Member(*found)
+    except Compressed as error:
+        raise ShardError(f"{path}: {error}") from error
     except TarFault as error:
         raise ShardError(f"{path}: not a readable tar ({error}); restore it from a copy or write it anew") from error
 

@@ -6,6 +6,8 @@ tarfile itself believes what a header says of the length of an extension and rea
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,10 +19,71 @@ _MAX_EXTENSION: Final = 1 << 20  # bytes of a pax or GNU extension header; names
 _REGULAR: Final = (b"0", b"\0", b"7")
 _WITHOUT_DATA: Final = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes
 _AHEAD: Final = 8 << 10  # bytes that are read at a time: a label lies in them with the header after it
+_BEGIN: Final = 8  # bytes that tell how a file is compressed
 
 
 class TarFault(ValueError):
     """Bytes that are no tar; the message says why and where."""
+
+
+class Compressed(TarFault):
+    """A tar that is compressed as a whole: nothing in it has a place of its own; the message says what to run."""
+
+
+class Compression(NamedTuple):
+    """A way in which tars are compressed.
+
+    Attributes:
+      name: as people write it.
+      magic: how such files begin.
+      keep: the command that decompresses FILE beside itself.
+      stdout: the command that decompresses FILE to its output.
+      suffixes: of files that ``keep`` takes, to which it gives the name without it, or with .tar for those of one part.
+    """
+
+    name: str
+    magic: bytes
+    keep: str
+    stdout: str
+    suffixes: tuple[str, ...]
+
+
+COMPRESSIONS: Final = (
+    Compression("gzip", b"\x1f\x8b", "gunzip -k", "gzip -dc", (".tar.gz", ".tgz")),
+    Compression("zstd", b"\x28\xb5\x2f\xfd", "zstd -d", "zstd -dc", (".tar.zst", ".tzst")),
+    Compression("xz", b"\xfd7zXZ\0", "xz -dk", "xz -dc", (".tar.xz", ".txz")),
+    Compression("bzip2", b"BZh", "bunzip2 -k", "bzip2 -dc", (".tar.bz2", ".tbz2", ".tbz")),
+    Compression("lz4", b"\x04\x22\x4d\x18", "lz4 -dk -m", "lz4 -dc", (".tar.lz4",)),
+)
+COMPRESSED_SUFFIXES: Final = tuple(suffix for way in COMPRESSIONS for suffix in way.suffixes)
+
+
+def refuse_compressed(path: Path, begin: bytes, others: int = 0) -> None:
+    """Refuses the tar at ``path`` if it is compressed, by what it begins with, whatever it is called.
+
+    Args:
+      path: the file.
+      begin: its first bytes.
+      others: compressed files that were found besides.
+
+    Raises:
+      Compressed: with the command that makes a plain tar of it.
+    """
+    way = next((way for way in COMPRESSIONS if begin.startswith(way.magic)), None)
+    if way is None:
+        return
+    suffix = next((suffix for suffix in way.suffixes if path.name.lower().endswith(suffix)), None)
+    if suffix is not None:
+        plain = path.name[: len(path.name) - len(suffix)] + ".tar"
+        command = f"{way.keep} {shlex.quote(str(path))}"
+    else:
+        plain = re.sub(r"(?i)(\.tar)?$", ".plain.tar", path.name, count=1)
+        command = f"{way.stdout} {shlex.quote(str(path))} > {shlex.quote(str(path.with_name(plain)))}"
+    more = f" (and the same for {others} more)" if others else ""
+    raise Compressed(
+        f"it is compressed with {way.name}, so that no image in it has a place of its own: make a plain tar of it once, "
+        f"by `{command}`{more}, and give {plain}"
+    )
 
 
 class Found(NamedTuple):
@@ -36,6 +99,7 @@ def scan_headers(path: Path) -> Iterator[Found]:
 
     Raises:
       ShardError: the file is missing or no regular file.
+      Compressed: it is compressed as a whole.
       TarFault: it is cut off, or no tar that is read here.
     """
     with opened(path) as descriptor:
@@ -53,6 +117,7 @@ class _Scan:
     def files(self) -> Iterator[Found]:
         """See `scan_headers`."""
         if self._size < _BLOCK:
+            self._refuse_compressed()
             raise TarFault(f"it has {self._size} bytes, a tar has at least one header of {_BLOCK}")
         at = 0
         common: dict[str, str] = {}
@@ -61,6 +126,8 @@ class _Scan:
             block = self._read(at, _BLOCK)
             if block.count(0) == _BLOCK:
                 return  # the end of the archive
+            if at == 0 and block[257:262] != b"ustar":
+                self._refuse_compressed()
             _check_sum(block, at)
             kind, size = block[156:157], _number(block[124:136], at)
             data = at + _BLOCK
@@ -85,7 +152,7 @@ class _Scan:
                 size = 0
             if data + size > self._size:
                 raise TarFault(f"the member at byte {at} says it has {size} bytes, of which the file lacks some")
-            name = said.get("path") or _name(block)
+            name = said.get("path") or name_in(block)
             if kind in _REGULAR and not (kind == b"\0" and name.endswith("/")):  # an old way to say folder
                 if "\0" in name:
                     raise TarFault(f"the name of the member at byte {at} holds a zero byte")
@@ -93,6 +160,9 @@ class _Scan:
             at = data + -(-size // _BLOCK) * _BLOCK
         if pending:
             raise TarFault("it ends after an extension header")
+
+    def _refuse_compressed(self) -> None:
+        refuse_compressed(self._path, self._read(0, min(self._size, _BEGIN)))
 
     def _read(self, at: int, size: int) -> bytes:
         if at + size > self._size:
@@ -151,7 +221,8 @@ def _pax(text: bytes, at: int) -> dict[str, str]:
     return records
 
 
-def _name(block: bytes) -> str:
+def name_in(block: bytes) -> str:
+    """The name in a header. Only POSIX's has a prefix: GNU's has times there, and those before ustar nothing."""
     name, prefix = _text(block[:100]), _text(block[345:500])
     return f"{prefix}/{name}" if prefix and block[257:263] == b"ustar\0" else name
 

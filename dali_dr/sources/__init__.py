@@ -3,7 +3,7 @@
 from dali_dr.sources.classes import imagenet_classes
 from dali_dr.sources.folder import ImageFolder
 from dali_dr.sources.lists import FileList
-from dali_dr.sources.opening import open_source
+from dali_dr.sources.opening import check_output, open_source
 from dali_dr.sources.source import Images, Reading, Source, TarSource
 from dali_dr.sources.tars import WebDatasetTars
 
@@ -15,6 +15,7 @@ __all__ = [
     "Source",
     "TarSource",
     "WebDatasetTars",
+    "check_output",
     "imagenet_classes",
     "open_source",
 ]

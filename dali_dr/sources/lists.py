@@ -12,20 +12,22 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from dali_dr.errors import ShardError, brief
 from dali_dr.regular import open_regular, read_regular
-from dali_dr.shards.sample import MAX_IMAGE_BYTES
+from dali_dr.shards.sample import MAX_IMAGE_BYTES, key_fault
 from dali_dr.sources.classes import numbered
 from dali_dr.sources.source import READING, Reading, keys_of
 
+_EXACT: Final = 2.0**53  # whole numbers below are exact as floats
 MAX_LINE: Final = 1 << 20  # bytes: paths have up to 4,096, and a line may hold columns besides
-_COLUMNS: Final = ("path", "label", "key")
+LABEL: Final = "label"  # the column of labels, unless a user names another
 
 
 class Row(NamedTuple):
-    """An image: its path, its label as text, its key ("": none was given)."""
+    """An image: its path, its label as text, its key ("": none was given), and the number of its line or row from 1."""
 
     path: str
     label: str
     key: str
+    line: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ class FileList:
     """Images listed in a file: CSV with a header or JSON Lines, with "path", "label" and, if wanted, "key".
 
     Paths are relative to the list's folder, or absolute. Labels that are all whole numbers are class numbers; others
-    are names, which are numbered in sorted order. A file that is listed and cannot be read is told of when it is read.
+    are names, which are numbered as `dali_dr.sources.classes.numbered` says. A file that is listed and cannot be read is
+    told of when it is read.
 
     Attributes:
       files: image files.
@@ -57,14 +60,28 @@ class FileList:
         """Reads the list.
 
         Raises:
-          ShardError: naming the line that cannot be understood.
+          ShardError: naming the line that cannot be understood, or whose image cannot be stored.
         """
-        rows = read_rows(path)
-        labels, class_names = numbered(path, [row.label for row in rows])
+        return cls.of_rows(path, read_rows(path, reading), reading)
+
+    @classmethod
+    def of_rows(cls, path: Path, rows: Sequence[Row], reading: Reading = READING, unit: str = "line") -> FileList:
+        """The list of ``rows``, at least one, which were read from ``path`` and checked by `checked_row`.
+
+        Args:
+          path: of the list.
+          rows: its images.
+          reading: how it is read.
+          unit: what the numbers of rows count, for messages.
+
+        Raises:
+          ShardError: naming the row whose image has no class number or key.
+        """
+        classes = numbered(path, [row.label for row in rows], reading, lambda number: f"{unit} {rows[number].line}")
         paths = [Path(row.path) for row in rows]
-        given = [row.key for row in rows]
-        keys = given if any(given) else keys_of([p.relative_to(p.anchor) for p in paths])
-        return cls([path.parent / p for p in paths], keys, labels, class_names)
+        given = any(row.key for row in rows)
+        keys = _given_keys(path, rows, unit) if given else _keys_of_paths(path, rows, paths, unit)
+        return cls([path.parent / p for p in paths], keys, classes.labels, classes.class_names, classes.notes)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -75,22 +92,107 @@ class FileList:
     def where(self, number: int) -> str:
         return str(self.files[number])
 
+    def size(self, number: int) -> int:
+        return self.files[number].stat().st_size
 
-def read_rows(path: Path) -> list[Row]:
+
+def read_rows(path: Path, reading: Reading = READING) -> list[Row]:
     """The rows of the list at ``path``, at least one.
 
     Raises:
       ShardError: naming the line that cannot be understood.
     """
+    label = reading.label_field or LABEL
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            reader = _csv_rows if path.suffix == ".csv" else _json_rows
-            rows = [_checked(path, line, row) for line, row in reader(path, _lines(path, file))]
+            lines = _lines(path, file)
+            found = _csv_rows(path, lines, label) if path.suffix.lower() == ".csv" else _json_rows(path, lines)
+            rows = [checked_row(path, line, row, label) for line, row in found]
     except OSError as error:
         raise ShardError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not rows:
-        raise ShardError(f"{path}: lists no images; expected a header path,label and a line for each (or JSON Lines)")
+        raise ShardError(f"{path}: lists no images; expected a header path,{label} and a line for each (or JSON Lines)")
     return rows
+
+
+def checked_row(path: Path, line: int, row: Mapping[str, Any], label: str = LABEL, unit: str = "line") -> Row:
+    """A row of three texts that are what a name of a file, a class and a sample may be.
+
+    Args:
+      path: of the list, for messages.
+      line: number of the row.
+      row: values by column, of whatever kind; others than path, label and key do not count.
+      label: the column of labels.
+      unit: what ``line`` counts.
+
+    Raises:
+      ShardError: naming the row and the value that is none.
+    """
+    where = f"{path}: {unit} {line}"
+    for name in ("path", label):
+        if row.get(name) in (None, ""):
+            if name in row:
+                hint = "; fill it in, or take the line out"
+            elif name == label:
+                hint = "; --label-field names another column"
+            else:
+                hint = f"; want columns path and {label}, which a CSV names in its first line, separated by commas"
+            raise ShardError(f"{where}: has no {name}: {brief(dict(row), 200)}{hint}")
+    file = _text(where, "path", row["path"], "a text")
+    if not Path(file).name:
+        raise ShardError(f"{where}: path is {brief(file)}, which names no file")
+    value = row[label]
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        value = int(value)  # a column of floats, as pandas writes one that had gaps
+    return Row(file, _text(where, label, value), _text(where, "key", row.get("key")), line)
+
+
+def _text(where: str, name: str, value: object, want: str = "a text or a whole number") -> str:
+    """``value`` of the column ``name`` as text, None as "". ShardError if it is no text (or number, where that is wanted)."""
+    value = "" if value is None else value
+    number = isinstance(value, int) and not isinstance(value, bool) and want != "a text"
+    if not number and not isinstance(value, str):
+        raise ShardError(f"{where}: {name} is {brief(value)}, want {want}")
+    text = str(value)
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ShardError(f"{where}: {name} is {brief(text)}, which holds NUL or half a character")
+    return text
+
+
+def _given_keys(path: Path, rows: Sequence[Row], unit: str) -> list[str]:
+    for row in rows:
+        if not row.key:
+            raise ShardError(f"{path}: {unit} {row.line}: has no key, as others have: give all rows one, or none")
+        if fault := key_fault(row.key):
+            raise ShardError(f"{path}: {unit} {row.line}: {brief(row.key)}: {fault}")
+    keys = [row.key for row in rows]
+    _distinct(path, rows, keys, unit, "key")
+    return keys
+
+
+def _keys_of_paths(path: Path, rows: Sequence[Row], paths: Sequence[Path], unit: str) -> list[str]:
+    for row, file in zip(rows, paths, strict=True):
+        if ".." in file.parts:
+            raise ShardError(
+                f"{path}: {unit} {row.line}: of the path {brief(row.path)} no key can be made, as it leads upwards: add a "
+                "column key, whose values name the samples, or write paths without '..' (absolute ones will do)"
+            )
+    files = [file.as_posix()[len(file.anchor) :] for file in paths]
+    _distinct(path, rows, files, unit, "path")
+    return keys_of(files)
+
+
+def _distinct(path: Path, rows: Sequence[Row], texts: Sequence[str], unit: str, what: str) -> None:
+    """ShardError if one of the rows' ``texts``, which are ``what``, comes twice."""
+    if len(set(texts)) == len(texts):
+        return
+    first: dict[str, Row] = {}
+    for row, text in zip(rows, texts, strict=True):
+        if (other := first.setdefault(text, row)) is not row:
+            raise ShardError(
+                f"{path}: {unit} {row.line}: the {what} {brief(text)} is that of {unit} {other.line} already: leave the image "
+                "out, or add a column key with distinct values"
+            )
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
@@ -109,7 +211,7 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
         yield text
 
 
-def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_rows(path: Path, lines: Iterator[str], label: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.reader(lines, strict=True)
     header: list[str] = []
     try:
@@ -118,7 +220,7 @@ def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Mapping[s
                 continue
             if not header:
                 header = row
-                for name in _COLUMNS:
+                for name in ("path", label, "key"):
                     if header.count(name) > 1:
                         raise ShardError(f"{path}: line {reader.line_num}: has {header.count(name)} columns {name}")
             elif len(row) > len(header):
@@ -156,24 +258,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
-
-
-def _checked(path: Path, line: int, row: Mapping[str, Any]) -> Row:
-    """A row of three texts that are what a name of a file, a class and a sample may be."""
-    for name in ("path", "label"):
-        if row.get(name) in (None, ""):
-            raise ShardError(f"{path}: line {line}: has no {name}: {brief(dict(row), 200)}")
-    texts = []
-    for name in _COLUMNS:
-        value = row.get(name)
-        value = "" if value is None else value
-        if not isinstance(value, str) and (name == "path" or isinstance(value, bool) or not isinstance(value, int)):
-            want = "a text" if name == "path" else "a text or a whole number"
-            raise ShardError(f"{path}: line {line}: {name} is {brief(value)}, want {want}")
-        text = str(value)
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            raise ShardError(f"{path}: line {line}: {name} is {brief(text)}, which holds NUL or half a character")
-        texts.append(text)
-    if not Path(texts[0]).name:
-        raise ShardError(f"{path}: line {line}: path is {brief(texts[0])}, which names no file")
-    return Row(*texts)

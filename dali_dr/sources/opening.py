@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from dali_dr.errors import ShardError
 from dali_dr.sources.folder import ImageFolder
+from dali_dr.sources.huggingface import PARQUET, PREFIX, open_huggingface, open_parquet
 from dali_dr.sources.lists import FileList
-from dali_dr.sources.source import READING, Reading, Source
+from dali_dr.sources.source import READING, Reading, Source, check_keys
+from dali_dr.sources.tars import SUFFIXES as TAR_SUFFIXES
 from dali_dr.sources.tars import WebDatasetTars
 
 
@@ -27,18 +30,37 @@ class Kind:
 
 
 KINDS: Final = (
-    Kind(lambda text: text.endswith((".csv", ".jsonl")), lambda text, reading: FileList.load(Path(text), reading)),
-    Kind(lambda text: text.endswith(".tar"), WebDatasetTars.match),
+    Kind(lambda text: text.startswith(PREFIX), open_huggingface),
+    Kind(lambda text: text.lower().endswith(PARQUET), open_parquet),
+    Kind(
+        lambda text: text.lower().endswith((".csv", ".jsonl")), lambda text, reading: FileList.load(Path(text), reading)
+    ),
+    Kind(lambda text: text.lower().endswith(TAR_SUFFIXES), WebDatasetTars.match),
     Kind(lambda text: True, lambda text, reading: ImageFolder.scan(Path(text), reading)),
 )
 """The first that is meant is opened. To add a kind of source: a class with what `Source` wants, and a row here."""
 
 
 def open_source(what: str | Path, reading: Reading = READING) -> Source:
-    """The source that ``what`` names: a folder, a pattern of webdataset tars (or one), or a .csv or .jsonl list.
+    """The source that ``what`` names: a folder, tars, a list, or a table of images.
+
+    Tars are given as webdataset takes them: a name, a pattern ("t-*.tar"), braces ("t-{000..146}.tar"), several with "::".
+    Lists are .csv, .jsonl or .parquet; tables .parquet files, or Hugging Face's "hf:NAME_OR_FOLDER:SPLIT".
 
     Raises:
-      ShardError: it is none of these, or holds no images.
+      ShardError: it is none of these, holds no images, or one whose key or class a data set cannot hold.
     """
     text = str(what)
-    return next(kind for kind in KINDS if kind.is_meant(text)).open(text, reading)
+    source = next(kind for kind in KINDS if kind.is_meant(text)).open(text, reading)
+    check_keys(source)
+    return source
+
+
+def check_output(what: str | Path, out: Path) -> None:
+    """ShardError if the data set ``out`` would lie in the folder of images ``what``, and be a class of it the next time."""
+    text = str(what)
+    meant = next(kind for kind in KINDS if kind.is_meant(text))
+    if meant is KINDS[-1] and out.resolve().is_relative_to(Path(text).resolve()):
+        raise ShardError(
+            f"{out}: lies in the folder of images {text}, where it would be taken for a class: choose another --out"
+        )

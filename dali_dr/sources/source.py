@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.errors import ShardError
+from dali_dr.errors import ShardError, brief
 from dali_dr.shards.manifest import ImageTar
-from dali_dr.shards.sample import Place, safe_key
+from dali_dr.shards.sample import Place, fitting_key, key_fault, safe_key
 
 Numbering = Literal["auto", "sorted", "numeric", "imagenet"]
 NUMBERINGS: Final[tuple[Numbering, ...]] = ("auto", "sorted", "numeric", "imagenet")
@@ -37,6 +38,8 @@ class Reading:
 
 
 READING: Final = Reading()
+_LOOKING: Final = 16  # threads that ask for the sizes of files
+_LOOKED_AT: Final = 1024  # files that one of them looks at in one go
 
 
 class Images(Protocol):
@@ -68,6 +71,14 @@ class Source(Images, Protocol):
 
 
 @runtime_checkable
+class SizedSource(Source, Protocol):
+    """A source that knows the sizes of its images without reading them."""
+
+    def size(self, number: int) -> int:
+        """Bytes of image ``number``. OSError where its file cannot be looked at."""
+
+
+@runtime_checkable
 class TarSource(Source, Protocol):
     """A source whose images lie in tars, beside which a sidecar data set may be written."""
 
@@ -89,13 +100,62 @@ def staying_in_tars(source: Source) -> TarSource:
     return source
 
 
-def keys_of(files: Iterable[Path]) -> list[str]:
-    """Distinct safe keys: the paths without extension, or with it where that was taken (a.jpg, a.png)."""
+def image_labels(tars: TarSource) -> Mapping[str, Any]:
+    """What the manifest of a sidecar data set says in its `extra` of the labels in ``tars``.
+
+    A source says it in an attribute ``image_labels``, where labels are not KEY.cls with the class number itself.
+    """
+    said: Mapping[str, Any] = getattr(tars, "image_labels", {})
+    return said
+
+
+def sizes_of(source: Source) -> list[int] | None:
+    """Bytes of each image, -1 where its file cannot be looked at; None where the source does not know them cheaply."""
+    if not isinstance(source, SizedSource):
+        return None
+
+    def size(number: int) -> int:
+        try:
+            return source.size(number)
+        except (OSError, ValueError):  # ValueError: a name that no file can have
+            return -1
+
+    def some(first: int) -> list[int]:
+        return [size(number) for number in range(first, min(first + _LOOKED_AT, len(source)))]
+
+    with ThreadPoolExecutor(_LOOKING) as pool:  # a file server takes its time for each
+        return [one for sizes in pool.map(some, range(0, len(source), _LOOKED_AT)) for one in sizes]
+
+
+def check_keys(source: Source) -> None:
+    """Refuses a source with a key that shards cannot hold.
+
+    Raises:
+      ShardError: saying where the first such image is.
+    """
+    for number, key in enumerate(source.keys):
+        if fault := key_fault(key):
+            raise ShardError(f"{source.where(number)}: sample {brief(key)}: {fault}", key=key)
+
+
+def keys_of(files: Iterable[str]) -> list[str]:
+    """Distinct safe keys of distinct paths: without extension, or with it where that was taken (a.jpg, a.png).
+
+    What is too long for a tar's header is cut, and ends in a digest of the whole.
+    """
     keys: list[str] = []
     taken: set[str] = set()
     for file in files:
-        key = safe_key(file.with_suffix("").as_posix())
-        key = safe_key(file.as_posix()) if key in taken else key
+        key = fitting_key(safe_key(_without_suffix(file)))
+        if key in taken:
+            key = fitting_key(safe_key(file))
+        if key in taken:  # a.jpg, a.png.jpg, a.png: the second is called as the third would be
+            key = fitting_key(safe_key(file), whole=False)
         taken.add(key)
         keys.append(key)
     return keys
+
+
+def _without_suffix(file: str) -> str:
+    dot = file.rfind(".", file.rfind("/") + 2)  # a dot that a name begins with begins no suffix
+    return file[:dot] if dot > 0 else file

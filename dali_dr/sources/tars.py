@@ -1,36 +1,55 @@
-"""Webdataset tars as a source of images."""
+"""Webdataset tars as a source of images, also as others make them."""
 
 from __future__ import annotations
 
 import dataclasses
 import glob
+import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.errors import ShardError
+from dali_dr.errors import ShardError, brief
+from dali_dr.images.convert import suffixes as convertible
 from dali_dr.shards import tar
-from dali_dr.shards.facts import members_of, read_image
 from dali_dr.shards.manifest import ImageTar
+from dali_dr.shards.others import Group, LabelRule, groups_of, image_of, no_image, whole_number
+from dali_dr.shards.reading import opened
 from dali_dr.shards.sample import Place
-from dali_dr.sources.classes import Numbers
+from dali_dr.shards.tar_scan import COMPRESSED_SUFFIXES, COMPRESSIONS, Compressed, refuse_compressed
+from dali_dr.sources.classes import numbered
+from dali_dr.sources.left_out import LeftOut
 from dali_dr.sources.source import READING, Reading
+
+SUFFIXES: Final = (".tar", *COMPRESSED_SUFFIXES)
+_BEGIN: Final = max(len(way.magic) for way in COMPRESSIONS)
+
+MAX_TARS: Final = 1_000_000  # that braces may name
+_RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)")
+_STREAMS: Final = ("pipe:", "http:", "https:", "s3:", "gs:", "ftp:")  # which webdataset takes
 
 
 @dataclasses.dataclass(frozen=True)
 class WebDatasetTars:
-    """Webdataset tars: samples of an image, a class number (KEY.cls, or "label" in KEY.json) and whatever else.
+    """Webdataset tars: samples of an image, a label and whatever else, grouped and named as webdataset does it.
+
+    The label is a class number or the name of a class, in KEY.cls or as "label" in KEY.json, or where
+    `Reading.label_field` says. What is no part of a sample is left out, and counted in the notes: hidden members, those
+    under __…__, README and LICENSE, and what has neither an image nor a label.
 
     Attributes:
       tars: the files, in order.
-      keys: in the order of the tars.
+      keys: in the order of the tars; webdataset's, but for what shards cannot store (`stored_key`).
       labels: int32 (S,).
       members: int64 (S, 3): number of the tar, offset and length of the image.
-      class_names: the numbers as text.
+      class_names: the numbers as text, or the names.
       notes: see `Source`.
+      rule: where labels are, and which classes they mean.
     """
 
     tars: Sequence[Path]
@@ -39,34 +58,39 @@ class WebDatasetTars:
     members: npt.NDArray[np.int64]
     class_names: Sequence[str]
     notes: Sequence[str] = ()
+    rule: LabelRule = dataclasses.field(default_factory=LabelRule)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tars", [path.absolute() for path in self.tars])  # as in `ImageFolder`
 
     @classmethod
     def match(cls, pattern: str, reading: Reading = READING) -> WebDatasetTars:
-        """Reads the tars whose names match ``pattern`` ("**": any folders), in sorted order; see `scan`."""
-        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (absolute patterns)
-        return cls.scan([Path(path) for path in found or [pattern]], reading)
+        """Reads the tars that ``pattern`` names, see `expand`; and see `scan`."""
+        return cls.scan(expand(pattern), reading)
 
     @classmethod
     def scan(cls, tars: Sequence[Path], reading: Reading = READING) -> WebDatasetTars:
         """Reads the headers of the tars, and their labels.
 
         Raises:
-          ShardError: naming tar and key of a sample without an image or label.
+          ShardError: naming tar and key of a sample without an image or label, or with the key of another; or a tar that
+            is missing or compressed.
         """
-        keys, labels, members = [], [], []
-        for number, path in enumerate(tars):
-            for group in members_of(path):
-                sample = read_image(path, number, group)
-                keys.append(sample.key)
-                labels.append(sample.label)
-                members.append((number, sample.image.offset, sample.image.size))
-        if not keys:
-            raise ShardError(f"{tars[0]}: holds no samples")
-        class_names = Numbers(max(labels) + 1)
-        return cls(tars, keys, np.array(labels, np.int32), np.array(members, np.int64), class_names)
+        _refuse_compressed(tars)
+        found = _Found(tars, LabelRule(reading.label_field), reading.convert)
+        for number in range(len(tars)):
+            found.add(number)
+        if not found.keys:
+            left = "".join(f"; {note}" for note in found.left_out.notes)
+            raise ShardError(f"{tars[0]}: holds no samples: no images with labels{left}")
+        members = np.array(found.members, np.int64).reshape(-1, 3)
+        title = tars[0] if len(tars) == 1 else Path(os.path.commonpath([path.absolute().parent for path in tars]))
+        labels = numbered(title, found.labels, reading, found.label_place)
+        numbers = dict(zip(found.labels, labels.labels, strict=True))
+        plain = all(whole_number(text) == number for text, number in numbers.items())
+        rule = LabelRule(reading.label_field, None if plain else numbers)
+        notes = (*labels.notes, *found.left_out.notes)
+        return cls(tars, found.keys, np.array(labels.labels, np.int32), members, labels.class_names, notes, rule)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,6 +103,9 @@ class WebDatasetTars:
         file, offset, _ = self.members[number].tolist()
         return f"{self.tars[file]} at byte {offset}"
 
+    def size(self, number: int) -> int:
+        return int(self.members[number][2])
+
     def place(self, number: int) -> Place:
         """Where image ``number`` is, for a sidecar data set."""
         file, offset, _ = self.members[number].tolist()
@@ -86,4 +113,124 @@ class WebDatasetTars:
 
     def image_tars(self, out: Path) -> tuple[ImageTar, ...]:
         """The tars, as the manifest of a sidecar data set in ``out`` names them."""
-        return tuple(ImageTar(os.path.relpath(path, out), path.stat().st_size) for path in self.tars)
+        return tuple(ImageTar.seen_from(out, path, path.stat().st_size) for path in self.tars)
+
+    @property
+    def image_labels(self) -> dict[str, Any]:
+        """What the manifest of a sidecar data set says in its `extra`: where labels are, if not where they usually are."""
+        return self.rule.to_extra()
+
+
+def expand(pattern: str) -> list[Path]:
+    """The tars that ``pattern`` names, as webdataset understands it, and globs besides.
+
+    "a.tar::b.tar" is a list; "t-{000..146}.tar" and "t-{a,b}.tar" are the names that braces give, in their order, each of
+    which must be there; "t-*.tar" (with "**": in any folders) is what there is, in sorted order. A file that is called as
+    the pattern is the file.
+
+    Raises:
+      ShardError: a file is not there, is none, or the braces cannot be understood.
+    """
+    found: list[Path] = []
+    for part in [pattern] if os.path.lexists(pattern) else pattern.split("::"):
+        if part.startswith(_STREAMS) and not os.path.lexists(part):
+            raise ShardError(
+                f"{part}: tars are read at random, so URLs and pipes are not: download it first, and give its path"
+            )
+        names = [part] if os.path.lexists(part) or "{" not in part else _braces(part)
+        for name in names:
+            matches = [name] if os.path.lexists(name) else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+            if not matches:
+                what = "no file matches" if glob.has_magic(name) else "no such file"
+                several = f" ({brief(pattern)} names {len(names)} files in all)" if len(names) > 1 else ""
+                raise ShardError(f"{name}: {what}{several}: correct the name, or copy the tar there")
+            found += map(Path, matches)
+    return found
+
+
+class _Found:
+    """The samples that were found so far.
+
+    Attributes:
+      keys, labels, members: of the samples; labels as texts.
+      left_out: what is no part of one.
+    """
+
+    def __init__(self, tars: Sequence[Path], rule: LabelRule, convert: bool) -> None:
+        self.keys: list[str] = []
+        self.labels: list[str] = []
+        self.members: list[tuple[int, int, int]] = []
+        self.left_out = LeftOut()
+        self._tars, self._rule = tars, rule
+        self._others = convertible() if convert else frozenset[str]()
+        self._taken: set[str] = set()
+        self._texts: dict[str, str] = {}  # one object per class, not one per image
+
+    def add(self, number: int) -> None:
+        """Takes the samples of tar ``number``. ShardError: see `WebDatasetTars.scan`."""
+        path = self._tars[number]
+        for group in groups_of(path, self.left_out.add):
+            image = image_of(path, group, self._others)
+            if image is None:
+                self._leave(path, group)
+                continue
+            text = self._rule.text_of(path, group)
+            if group.key in self._taken:
+                self._twice(path, group, image)
+            self._taken.add(group.key)
+            self.keys.append(group.key)
+            self.labels.append(self._texts.setdefault(text, text))
+            self.members.append((number, image.offset, image.size))
+
+    def label_place(self, number: int) -> str:
+        """Where the label of sample ``number`` is, for messages."""
+        file, offset, _ = self.members[number]
+        path, key = self._tars[file], self.keys[number]
+        group = next((g for g in groups_of(path) if any(m.offset == offset for m in g.members.values())), None)
+        member = None if group is None else self._rule.member_of(group)
+        place = f"sample {key}" if member is None else f"sample {key}: {member.name}"
+        return place if len(self._tars) == 1 else f"{path}: {place}"
+
+    def _leave(self, path: Path, group: Group) -> None:
+        """Leaves out what has no image. ShardError if it has a label, or another kind of image, and so should have one."""
+        others = [suffix for suffix in group.members if suffix.rpartition(".")[2] in convertible()]
+        if others or self._rule.claims(path, group):
+            no_image(path, group, f"; --convert stores .{others[0]} as PNG" if others else "")
+        for member in group.members.values():
+            self.left_out.add("member without image", f"{path.name}: {member.name}", "members without image")
+
+    def _twice(self, path: Path, group: Group, image: tar.Member) -> None:
+        number, offset, _ = self.members[self.keys.index(group.key)]
+        there = next((m.name for m in tar.scan(self._tars[number]) if m.offset == offset), "")
+        raise ShardError(
+            f"{path}: {image.name}: its key in a data set, {group.key}, is that of {there} in {self._tars[number]}, too: "
+            "rename one, or give the tars to two runs"
+        )
+
+
+def _braces(pattern: str) -> list[str]:
+    from webdataset.shardlists import expand_urls
+
+    count = math.prod(abs(int(end) - int(begin)) + 1 for begin, end in _RANGE.findall(pattern))
+    if count > MAX_TARS:
+        raise ShardError(f"{pattern}: its braces say {count} tars, more than {MAX_TARS}: is there a digit too many?")
+    try:
+        names: list[str] = expand_urls(pattern)
+        return names
+    except (AssertionError, ValueError, RecursionError) as error:  # the first: ${VARIABLE}
+        raise ShardError(f"{pattern}: its braces cannot be understood ({error}); write them as {{000..146}}") from error
+
+
+def _refuse_compressed(tars: Sequence[Path]) -> None:
+    """ShardError at once, before hours of reading, if a tar is missing or compressed."""
+    compressed: list[tuple[Path, bytes]] = []
+    for path in tars:
+        with opened(path) as descriptor:
+            begin = os.pread(descriptor, _BEGIN, 0)
+        if any(begin.startswith(way.magic) for way in COMPRESSIONS):
+            compressed.append((path, begin))
+    for path, begin in compressed:
+        try:
+            refuse_compressed(path, begin, len(compressed) - 1)
+        except Compressed as error:
+            raise ShardError(f"{path}: {error}") from error

@@ -160,6 +160,11 @@ def all_seeds() -> dict[str, list[bytes]]:
         "record_content": [pack_parts([decompress(frame) for frame in split(member)]) for member in members],
         **made,
         "tar": tars(),
+        "label": [
+            b"\x003\n", b"\0tabby cat", b"\0007", b'\0"4"', b'\0{"label": 2}', b'a.b\0{"a": {"b": 1}}',
+            b'a.0\0{"a": [true, "x"]}',
+            b"\0" + deep, b"\0NaN", b"\0-1", b"\0" + b"9" * 30, b"\0\xff", b"\0\xef\xbb\xbf1.0", b"\0a\nb", b"\0[1]",
+        ],
         "image": images(),
         "spec": [*specs, deep, b'{"size": NaN}', b'{"size": 1e999}'],
         "csv": [

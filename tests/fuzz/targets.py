@@ -7,15 +7,18 @@ sees what lies behind them.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
 import struct
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import webdataset.tariterators  # noqa: F401  (imported, with torch, when a tar is first read, which takes seconds)
 import zstandard
 
 from dali_dr.augment.spec import AugmentationSpec
@@ -27,8 +30,10 @@ from dali_dr.shards import tar
 from dali_dr.shards.facts import ShardFacts, facts_path, scan_shard
 from dali_dr.shards.index import SampleIndex
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, checksum_of
-from dali_dr.sources import FileList, WebDatasetTars
-from dali_dr.sources.classes import Numbers
+from dali_dr.shards.others import LabelRule, groups_of
+from dali_dr.shards.sample import key_fault
+from dali_dr.sources import FileList, Reading, WebDatasetTars
+from dali_dr.sources.classes import MAX_CLASSES, Numbers
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="dali_dr_fuzz_", dir=_MEMORY if _MEMORY.is_dir() else None))
@@ -111,6 +116,26 @@ def members(data: bytes) -> None:
     _allowed(source.read, 0)
 
 
+def label(data: bytes) -> None:
+    """What a tar of others has as the label of a sample: a text or JSON, at a place that is given in front of it."""
+    field, _, text = data.partition(b"\0")
+    path = _FOLDER / "labelled.tar"
+    with tarfile.open(path, "w") as out:
+        for suffix, content in (("jpg", b""), ("cls", text), ("json", text)):
+            info = tarfile.TarInfo(f"k.{suffix}")
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    for place in (None, "json", f"json:{field.decode(errors='replace')}"):
+        try:
+            source = WebDatasetTars.scan([path], Reading(label_field=place))
+        except ShardError:
+            continue
+        number = int(source.labels[0])
+        assert 0 <= number < len(source.class_names) and source.class_names[number].isprintable()
+        group = next(groups_of(path))
+        assert LabelRule.of_extra(json.loads(json.dumps(source.image_labels))).label_of(path, group) == number
+
+
 def facts(data: bytes) -> None:
     """The hidden JSON beside a shard that is being written."""
     shard = _FOLDER / "shard-000000.tar"
@@ -171,6 +196,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "manifest": manifest,
     "index": index,
     "tar": members,
+    "label": label,
     "facts": facts,
     "image": image,
     "spec": spec,
@@ -212,7 +238,8 @@ def _list(name: str, data: bytes) -> None:
         return
     assert len(read) == len(read.keys) == len(read.labels) > 0
     assert isinstance(read.class_names, Numbers) or all(name.encode() for name in read.class_names)
-    assert min(read.labels) >= 0 and max(read.labels) < len(read.class_names)
+    assert min(read.labels) >= 0 and max(read.labels) < len(read.class_names) <= MAX_CLASSES
+    assert len(set(read.keys)) == len(read.keys) and not any(map(key_fault, read.keys))
 
 
 def _allowed(function: Callable[..., Any], *arguments: Any) -> None:

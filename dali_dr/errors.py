@@ -62,6 +62,8 @@ class DaliDrError(Exception):
       key: of the sample.
       shard: path of the tar.
       offset: of the member's data in the tar, in bytes.
+      reason: what is wrong with the sample, without its key.
+      remedy: what to do about it.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class DaliDrError(Exception):
         key: str | None = None,
         shard: str | None = None,
         offset: int | None = None,
+        reason: str | None = None,
+        remedy: str | None = None,
     ) -> None:
         super().__init__(*(shown(a) if isinstance(a, str) else a for a in args))
         self.kind = kind
@@ -79,6 +83,8 @@ class DaliDrError(Exception):
         self.key = key
         self.shard = shard
         self.offset = offset
+        self.reason = reason
+        self.remedy = remedy
 
 
 class SpecError(DaliDrError, ValueError):

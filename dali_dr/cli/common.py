@@ -6,13 +6,18 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from dali_dr.encoded import CONTAINERS, MAX_PIXELS
 from dali_dr.errors import shown
 
+if TYPE_CHECKING:
+    from dali_dr.sources import Reading, Source
+
 _FIRST, *_OTHERS = (container.suffixes[0] for container in CONTAINERS)
-FOLDER_HELP: Final = f"CLASS/NAME.{_FIRST} (also {', '.join(_OTHERS)}), or flat with ImageNet's file names"
+_FOLDER_HELP: Final = f"CLASS/NAME.{_FIRST} (also {', '.join(_OTHERS)}), or flat with ImageNet's file names"
+_NUMBERINGS: Final = ("auto", "sorted", "numeric", "imagenet")  # as sources.source, whose import would take a second
+_KEPT: Final = ("topk", "full", "hard", "smoothing")  # what --labels meant before it became --keep
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,6 +69,85 @@ def add_output(parser: argparse._ActionsContainer, text: str) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=text)
 
 
+def add_reading(parser: argparse._ActionsContainer) -> None:
+    """Adds where the images are and how they are read: FOLDER or --input, --labels, --classes, --label-field, --convert.
+
+    See `input_of` and `reading_of`.
+    """
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("folder", nargs="?", default=None, metavar="FOLDER", help=_FOLDER_HELP)
+    where.add_argument(
+        "--input",
+        default=None,
+        metavar="WHAT",
+        help="instead: a folder; tars as webdataset names them ('t-*.tar', 't-{000..146}.tar'); a .csv, .jsonl or .parquet "
+        "list; .parquet files of images; hf:NAME_OR_FOLDER:SPLIT",
+    )
+    parser.add_argument(
+        "--labels",
+        type=_numbering,
+        choices=_NUMBERINGS,
+        default="auto",
+        help="how classes are numbered: sorted: by their names in sorted order, as torchvision does it; numeric: each "
+        "name is the number; imagenet: ImageNet's numbers of synsets; auto (default): as imagenet or numeric where all "
+        "names are such, else sorted",
+    )
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a name of a class (or synset) in each line, whose number is that of its line from 0: in place of --labels",
+    )
+    parser.add_argument(
+        "--label-field",
+        default=None,
+        metavar="FIELD",
+        help="where labels are: the column of a list or table, the member of a tar's samples (cls, json:label)",
+    )
+    parser.add_argument(
+        "--convert",
+        action="store_true",
+        help="take all images that Pillow reads (.bmp, .gif, .tif, …), and store as PNG what shards do not hold",
+    )
+
+
+def input_of(options: argparse.Namespace) -> str:
+    """What `open_source` shall open, of the options that `add_reading` added."""
+    return str(options.folder if options.input is None else options.input)
+
+
+def reading_of(options: argparse.Namespace) -> Reading:
+    """How it is read, of the options that `add_reading` added."""
+    from dali_dr.sources import Reading
+
+    return Reading(options.labels, options.classes, options.label_field, options.convert)
+
+
+def tell(source: Source) -> None:
+    """Prints what a user should know of how ``source`` was read."""
+    for note in source.notes:
+        say(f"dali-dr: note: {note}", file=sys.stderr)
+
+
+def _numbering(text: str) -> str:
+    if text in _KEPT:
+        raise argparse.ArgumentTypeError(
+            f"says how classes are numbered; what is kept of a prediction is said by --keep {text}"
+        )
+    return text
+
+
+def add_on_error(parser: argparse._ActionsContainer) -> None:
+    """Adds --on-error."""
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what to do with an image that cannot be read, or that training would not show as Pillow does",
+    )
+
+
 def add_max_pixels(parser: argparse._ActionsContainer) -> None:
     """Adds --max-pixels."""
     parser.add_argument(
@@ -110,8 +194,18 @@ def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None)
         "versions": dict(m.versions),
     }
     facts |= {"image_tars": len(m.image_tars)} if m.image_tars else {}
-    more = ("skipped", "teacher_hours", "device_hours", "gpu_hours", "teacher_utilisation", "mean_confidence")
-    facts |= {name: summary[name] for name in more} if summary else {}
+    more = (
+        "taken",
+        "images_per_second",
+        "skipped",
+        "changed",
+        "teacher_hours",
+        "device_hours",
+        "gpu_hours",
+        "teacher_utilisation",
+        "mean_confidence",
+    )
+    facts |= {name: summary[name] for name in more if name in summary} if summary else {}
     if as_json:
         say_json(facts)
         return

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dali_dr.cli.common import add_quiet, command, positive, print_info, say, say_json, wants_gpu
+from dali_dr.cli.common import add_max_pixels, add_quiet, command, positive, print_info, say, say_json, wants_gpu
 
 if TYPE_CHECKING:
     from dali_dr.loader.options import Device
@@ -22,7 +22,8 @@ def add(commands: Any) -> None:
 
     verify = command(commands, "verify", _verify, "check hashes, index and every record of a data set")
     verify.add_argument("dataset", type=Path)
-    verify.add_argument("--images", action="store_true", help="decode every image too")
+    verify.add_argument("--images", action="store_true", help="also decode every image, and compare with Pillow")
+    add_max_pixels(verify)
     verify.add_argument(
         "--teacher",
         metavar="NAME[,NAME…]",
@@ -50,7 +51,7 @@ def _info(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from dali_dr.shards.verify import verify
 
-    report = verify(options.dataset, images=options.images, progress=not options.quiet)
+    report = verify(options.dataset, images=options.images, max_pixels=options.max_pixels, progress=not options.quiet)
     check = _ask_teacher(options) if options.teacher and report.ok else None  # what is broken need not be compared
     ok = report.ok and (check is None or check.ok)
     if options.json:

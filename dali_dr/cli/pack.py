@@ -1,50 +1,82 @@
-"""dali-dr pack: a folder of images as plain shards."""
+"""dali-dr pack: images as plain shards."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-from dali_dr.cli.common import FOLDER_HELP, add_max_pixels, add_output, add_quiet, command, positive, print_info
+from dali_dr.cli.common import (
+    add_max_pixels,
+    add_on_error,
+    add_output,
+    add_quiet,
+    add_reading,
+    command,
+    input_of,
+    positive,
+    print_info,
+    reading_of,
+    say,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from dali_dr.pack import Packed
 
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
-    pack = command(commands, "pack", _pack, "pack a folder of images into plain shards, without reinforcements")
-    pack.add_argument("folder", type=Path, help=FOLDER_HELP)
-    add_output(pack, "data set to write, or to go on with")
-    pack.add_argument("--samples-per-shard", type=positive, default=None, metavar="N")
-    pack.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with a damaged image")
-    add_max_pixels(pack)
-    add_quiet(pack)
+    pack = command(commands, "pack", _pack, "pack images into plain shards, without reinforcements")
+    images = pack.add_argument_group("images")
+    add_reading(images)
+    add_on_error(images)
+    images.add_argument(
+        "--no-decode-check",
+        action="store_true",
+        help="look at the headers of images alone: faster, but a damaged one may end training",
+    )
+    add_max_pixels(images)
+    output = pack.add_argument_group("data set")
+    add_output(output, "data set to write, or to go on with; a finished one is compared with the images")
+    output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
+    output.add_argument(
+        "--force", action="store_true", help="remove the data set or unfinished run that is in --out, and begin anew"
+    )
+    machine = pack.add_argument_group("machine")
+    machine.add_argument("--threads", type=positive, default=None, help="that judge images (default: one for each CPU)")
+    add_quiet(machine)
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from dali_dr.shards.sample import Sample
-    from dali_dr.shards.write import write_shards
-    from dali_dr.sources import ImageFolder
-    from dali_dr.sources.readable import Readable
+    from dali_dr.pack import pack
+    from dali_dr.sources import check_output, open_source
 
-    source = ImageFolder.scan(options.folder)
-    images = Readable(source, options.max_pixels)
-    sizes = {"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}
-
-    def sample(number: int) -> Sample:
-        data = images.read(number)
-        problem = None if data else images.problem(number, data)
-        return Sample(source.keys[number], data, source.labels[number], problem=problem)
-
-    write_shards(
-        lambda start: map(sample, range(start, len(source))),
+    check_output(input_of(options), options.out)
+    source = open_source(input_of(options), reading_of(options))
+    tell(source)
+    packed = pack(
+        source,
         options.out,
-        spec=None,
-        num_classes=len(source.class_names),
-        class_names=source.class_names,
         on_error=options.on_error,
         max_pixels=options.max_pixels,
-        total=len(source),
+        check=not options.no_decode_check,
+        convert=options.convert,
+        force=options.force,
+        threads=options.threads,
         progress=not options.quiet,
-        **sizes,
+        **({"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}),
     )
-    print_info(options.out, options.json)
+    print_info(options.out, options.json, packed.figures)
+    _tell(options, packed)
+
+
+def _tell(options: argparse.Namespace, packed: Packed) -> None:
+    """Prints what is not in the data set as the source has it."""
+    from dali_dr.shards.report import CHANGED_NAME, REPORT_NAME, SKIPPED_NAME
+
+    report = options.out / REPORT_NAME
+    for change, count in packed.changes.items():
+        say(f"dali-dr: {count} images changed: {change}; see {report / CHANGED_NAME}", file=sys.stderr)
+    if packed.refused:
+        say(f"dali-dr: {len(packed.refused)} images were left out, see {report / SKIPPED_NAME}", file=sys.stderr)

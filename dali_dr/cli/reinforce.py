@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dali_dr.cli.common import (
-    FOLDER_HELP,
     add_max_pixels,
+    add_on_error,
     add_output,
     add_quiet,
+    add_reading,
     command,
+    input_of,
     positive,
     positive_float,
     print_info,
+    reading_of,
     say,
+    tell,
     wants_gpu,
 )
 from dali_dr.errors import DaliDrError
@@ -46,16 +50,8 @@ def add(commands: Any) -> None:
 
 
 def _add_images(images: argparse._ArgumentGroup) -> None:
-    images.add_argument("folder", nargs="?", default=None, help=FOLDER_HELP)
-    images.add_argument(
-        "--input",
-        default=None,
-        metavar="WHAT",
-        help="instead: a folder, 'PATTERN.tar' (webdataset), or a .csv or .jsonl list",
-    )
-    images.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="what to do with a damaged image"
-    )
+    add_reading(images)
+    add_on_error(images)
     add_max_pixels(images)
 
 
@@ -85,7 +81,7 @@ def _add_teacher(teacher: argparse._ArgumentGroup) -> None:
         help="embedding: store the softmax of a self-supervised teacher's output vector",
     )
     teacher.add_argument(
-        "--labels",
+        "--keep",
         choices=("topk", "full", "hard", "smoothing"),
         default=None,
         help="what to keep of a prediction: the --topk likeliest classes; all; or one with its probability, which is "
@@ -137,17 +133,17 @@ def _add_machine(machine: argparse._ArgumentGroup) -> None:
 
 
 def _reinforce(options: argparse.Namespace) -> int:
-    if (options.folder is None) == (options.input is None):
-        say("dali-dr reinforce: give the images once: FOLDER or --input WHAT", file=sys.stderr)
-        return 2
     from dali_dr.reinforce.run import Run
     from dali_dr.reinforce.worker import Worker
-    from dali_dr.sources import open_source
+    from dali_dr.sources import check_output, open_source
 
     spec = _spec(options)
     worker = Worker.of_environment()
     device = _device(options, worker)
-    source = open_source(options.input or options.folder)
+    check_output(input_of(options), options.out)
+    source = open_source(input_of(options), reading_of(options))
+    if worker.rank == 0:
+        tell(source)
     teacher = _teacher(options, device)
     class_names = _class_names(source, teacher, tell=worker.rank == 0)
     run = Run(
@@ -211,17 +207,18 @@ def _generation(options: argparse.Namespace, spec: AugmentationSpec, teacher: Te
     from dali_dr.reinforce.teachers import fit_batch
     from dali_dr.reinforce.worker import settle_batch
 
-    labels = options.labels or ("topk" if options.target == "class" else "full")
+    keep = options.keep or ("topk" if options.target == "class" else "full")
     kept = {"topk": min(options.topk, teacher.num_outputs), "full": teacher.num_outputs, "hard": 1, "smoothing": 1}
     return Generation(
         spec=spec,
         teacher=teacher,
         num_views=options.views,
-        topk=kept[labels],
+        topk=kept[keep],
         seed=options.seed,
         batch_views=options.batch or settle_batch(options.out, lambda: fit_batch(teacher, spec.size)),
         device="gpu" if teacher.device.type == "cuda" else "cpu",
         max_pixels=options.max_pixels,
+        convert=options.convert,
         **({"num_threads": options.threads} if options.threads else {}),
     )
 

@@ -16,13 +16,17 @@ from PIL import Image
 from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
-from dali_dr.encoded import MAX_PIXELS, image_info
+from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError
+from dali_dr.images.admit import Admission
+from dali_dr.images.decoder import cleaned
+from dali_dr.images.judge import BATCH, Judge, Refusal
 from dali_dr.loader.graph import stacked, view_pipeline
 from dali_dr.loader.options import Device, default_threads
 from dali_dr.record.labels import Reinforcements, sparsify
 from dali_dr.reinforce.teachers import Predictor
 from dali_dr.shards.sample import Sample
+from dali_dr.sources.entrance import Entrance
 from dali_dr.sources.source import Images
 
 _CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
@@ -41,7 +45,9 @@ class Generation:
       batch_views: views per teacher batch.
       device: where images are decoded and replayed.
       num_threads: DALI's CPU threads.
-      max_pixels: that an image may have; a larger one counts as one that cannot be decoded.
+      max_pixels: that an image may have; a larger one is refused.
+      mend: whether images are mended that would be refused (`dali_dr.images.admit`); not where they stay where they are.
+      convert: whether what Pillow reads and would be refused is stored as PNG.
     """
 
     spec: AugmentationSpec
@@ -53,6 +59,8 @@ class Generation:
     device: Device = "cpu"
     num_threads: int = dataclasses.field(default_factory=default_threads)
     max_pixels: int = MAX_PIXELS
+    mend: bool = True
+    convert: bool = False
 
     def __post_init__(self) -> None:
         if self.spec.mixing is not None and self.spec.mixing.double and self.num_views % 2:
@@ -61,13 +69,24 @@ class Generation:
             )
 
     def samples(self, source: Images, begin: int, end: int) -> Iterator[Sample]:
-        """Reinforces images begin … end-1 of a source, in order; an image that cannot be decoded comes without views.
+        """Reinforces images begin … end-1 of a source, in order; one that may not enter comes without views, saying why.
 
         Teacher batches are cut from `begin` on and end at `end`. A prediction may change in its last bits with the
         batch that it is computed in; shards are fixed ranges of the source, so each has its own batches, whoever
         computes it.
         """
-        feed = _Feed(self, source, begin, end)
+        with self.judge() as judge:
+            yield from self._samples(_Feed(self, source, self.entrance(source, judge), begin, end))
+
+    def judge(self) -> Judge:
+        """Of the images; to be closed."""
+        return Judge(max_pixels=self.max_pixels, threads=self.num_threads)
+
+    def entrance(self, source: Images, judge: Judge) -> Entrance:
+        """Where the images of ``source`` enter."""
+        return Entrance(source, Admission(judge, mend=self.mend, convert=self.convert))
+
+    def _samples(self, feed: _Feed) -> Iterator[Sample]:
         pipeline = view_pipeline(
             feed,
             batch_size=self.group if self.spec.mixing is None else self.batch_views,
@@ -89,7 +108,7 @@ class Generation:
                 continue
             at = 0
             for image in images:
-                sample = Sample(image.key, image.data, image.label)
+                sample = image.sample
                 if image.views is not None:
                     whole = [
                         np.concatenate([*(p[c] for p in parts), (ids, probs)[c][at : at + len(rows)]]) for c in (0, 1)
@@ -109,22 +128,22 @@ class Generation:
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """One image on its way through the teacher; views is None if it cannot be decoded (the writer then refuses it)."""
+    """One image on its way through the teacher; views is None if it may not enter (its sample says why)."""
 
-    number: int
-    key: str
-    label: int
-    data: bytes
+    sample: Sample
     views: Views | None
 
 
 class _Feed:
     """Cuts the work into batches for the pipeline, which asks ahead of the teacher, and repeats them for the latter."""
 
-    def __init__(self, generation: Generation, source: Images, begin: int, end: int) -> None:
+    def __init__(self, generation: Generation, source: Images, entrance: Entrance, begin: int, end: int) -> None:
         self._generation = generation
         self._source = source
-        self._read = functools.lru_cache(_CACHED_FILES)(source.read)
+        self._entrance = entrance
+        self._end = end
+        self._next: dict[int, Sample] = {}  # judged together, ahead of being asked for
+        self._partner = functools.lru_cache(_CACHED_FILES)(self._judged_partner)
         self._size = functools.cache(self._decoded_size)  # two integers for the decoding of an image
         self._ahead: deque[tuple[list[_Image], range]] = deque()
         self._batches = self._cut(begin, end)
@@ -140,6 +159,11 @@ class _Feed:
                 pixels: torch.Tensor | None = views.reshape(-1, *views.shape[-3:])
             except StopIteration:
                 pixels = None
+            except RuntimeError as error:  # a GPU's decoder may refuse what the CPU's shows; or there is no more memory
+                keys = [image.sample.key for images, _ in self._ahead for image in images if image.views is not None]
+                raise ShardError(
+                    f"views of samples {', '.join(dict.fromkeys(keys))} cannot be made: {cleaned(str(error))}"
+                ) from error
             while self._ahead:
                 images, rows = self._ahead.popleft()
                 if any(image.views is not None for image in images):
@@ -152,7 +176,7 @@ class _Feed:
     def __call__(self, info: Any) -> tuple[list[Any], ...]:
         for images, rows in self._batches:
             self._ahead.append((images, rows))
-            good = [(image.data, image.views) for image in images if image.views is not None]
+            good = [(image.sample.image_bytes, image.views) for image in images if image.views is not None]
             if good:
                 encoded = [np.frombuffer(data, np.uint8) for data, _ in good]
                 taken = [views.take(slice(rows.start, rows.stop)) for _, views in good]
@@ -167,7 +191,7 @@ class _Feed:
         wanted = np.concatenate([v.mix.partner for v in views if v.mix is not None])
         numbers = sorted({int(n) for n in wanted if n >= 0})
         places = [np.int32(image) for image, v in enumerate(views) for _ in range(len(v))]
-        partners = [np.frombuffer(self._read(n), np.uint8) for n in numbers]
+        partners = [np.frombuffer(self._partner(n).image_bytes, np.uint8) for n in numbers]
         slots = {n: np.int32(slot) for slot, n in enumerate(numbers)}
         partner_places = [slots.get(int(n), np.int32(0)) for n in wanted]  # where there is none, any will do
 
@@ -184,41 +208,46 @@ class _Feed:
                 yield images, range(row, min(row + g.batch_views, g.num_views))
 
     def _prepare(self, number: int) -> _Image:
-        """Reads and checks one image and draws its views."""
-        key, data, label = (
-            self._source.keys[number],
-            self._read(number),
-            int(self._source.labels[number]),
-        )
-        try:
-            # A full decode: inside the pipeline a damaged image would end the run without saying which it was.
-            _, height, width = image_info(data, full=True, max_pixels=self._generation.max_pixels)
-        except ValueError:
-            return _Image(number, key, label, data, None)
+        """Reads and judges one image and draws its views."""
+        if number not in self._next:
+            numbers = range(number, min(number + BATCH, self._end))
+            self._next = dict(zip(numbers, self._entrance.samples(numbers), strict=True))
+        sample = self._next.pop(number)
+        if sample.shown is None:
+            return _Image(sample, None)
         g = self._generation
-        rows = range(g.num_views)
         views = draw(
             g.spec,
             seed=g.seed,
-            key=key,
-            views=rows,
-            image_height=height,
-            image_width=width,
+            key=sample.key,
+            views=range(g.num_views),
+            image_height=sample.shown.height,
+            image_width=sample.shown.width,
             population=len(self._source),
             partner_size=self._size,
         )
-        return _Image(number, key, label, data, views)
+        return _Image(sample, views)
+
+    def _judged_partner(self, number: int) -> Sample:
+        """The sample of a partner image, which must be one that may enter."""
+        (sample,) = self._entrance.samples([number])
+        if isinstance(sample.problem, Refusal):
+            reason, path = sample.problem.reason, sample.origin.path if sample.origin else ""
+            remedy = (
+                f"{sample.problem.remedy}. Other images are mixed with it: remove it, or choose "
+                'on_error="skip" (--on-error skip), which leaves such images out from the beginning'
+            )
+            where = f" ({path})" if path else ""
+            raise ShardError(
+                f"sample {sample.key}: {reason}; {remedy}{where}", key=sample.key, reason=reason, remedy=remedy
+            )
+        return sample
 
     def _decoded_size(self, number: int) -> tuple[int, int]:
-        """(height, width) of a partner image, which must decode."""
-        try:
-            _, height, width = image_info(self._read(number), full=True, max_pixels=self._generation.max_pixels)
-        except ValueError as error:
-            raise ShardError(
-                f"sample {self._source.keys[number]}: {error}. Other images are mixed with it: remove it, or choose "
-                'on_error="skip" (--on-error skip), which leaves such images out from the beginning'
-            ) from error
-        return height, width
+        """(height, width) of a partner image."""
+        shown = self._partner(number).shown
+        assert shown is not None
+        return shown.height, shown.width
 
 
 def _one_pixel() -> Any:

@@ -77,7 +77,7 @@ class Meter:
             "host": socket.gethostname(),
             "device": str(self.teacher.device),
             "images": len(facts.keys),
-            "skipped": len(facts.skipped),
+            "skipped": len(facts.refused),
             "views": sum(facts.views),
             "seconds": self.seconds,
             "teacher_seconds": self.teacher.seconds,

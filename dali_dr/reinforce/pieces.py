@@ -7,17 +7,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import tqdm
 
-from dali_dr.encoded import image_info
-from dali_dr.errors import shown
+from dali_dr.ahead import ahead, batches
+from dali_dr.errors import ShardError
+from dali_dr.images.judge import BATCH, Refusal
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.select import Select, select
 from dali_dr.reinforce.teachers import Predictor
 from dali_dr.shards.one_shard import OnError
+from dali_dr.shards.report import Refused
 from dali_dr.shards.sample import Place, Sample
-from dali_dr.sources.readable import Readable
 from dali_dr.sources.source import Images
 
+_READERS = 8  # threads that wait for files
 _WIDE = ("min-entropy", "max-entropy", "kmeans")  # selections that look at all classes of a prediction
 
 
@@ -33,6 +36,7 @@ class Pieces:
       pool: candidate views per image, of which num_views are kept; None: none are drawn in vain.
       select: how they are chosen.
       place: where image ``number`` lies, for a sidecar data set; None: each shard holds its images.
+      progress: show a progress bar while all are judged.
     """
 
     images: Images
@@ -42,6 +46,7 @@ class Pieces:
     pool: int | None = None
     select: Select = "random"
     place: Callable[[int], Place] | None = None
+    progress: bool = False
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.samples_per_shard)
@@ -53,39 +58,38 @@ class Pieces:
 
     def samples(self, piece: int, teacher: Predictor) -> Iterator[Sample]:
         """The samples of ``piece``, all of them, predicted by ``teacher``; those that cannot be stored say why."""
-        g, images, numbers = self.generation, self._readable(), self.numbers(piece)
+        g, numbers = self.generation, self.numbers(piece)
         wide = self.pool is not None and self.select in _WIDE
         drawn = dataclasses.replace(
             g,
             teacher=teacher,
             num_views=self.pool or g.num_views,
             topk=teacher.num_outputs if wide else g.topk,
+            mend=self.place is None,
         )
-        made = drawn.samples(images, numbers.start, numbers.stop)
+        made = drawn.samples(self.images, numbers.start, numbers.stop)
         for number, sample in zip(numbers, made, strict=True):
-            if sample.reinforcements is None:
-                sample = dataclasses.replace(sample, problem=images.problem(number, sample.image_bytes))
-            elif self.pool is not None:
+            if sample.reinforcements is not None and self.pool is not None:
                 sample = self._selected(sample, wide)
             if self.place is not None:
                 sample = dataclasses.replace(sample, place=self.place(number))
             yield sample
 
-    def undecodable(self) -> dict[int, str]:
-        """The images that cannot be read or decoded, all of which are decoded to find out: reasons by number."""
-
-        def problem(number: int) -> str | None:
-            images = self._readable()
-            data = images.read(number)
-            try:
-                image_info(data, full=True, max_pixels=self.generation.max_pixels)
-            except ValueError:
-                return shown(f"sample {self.images.keys[number]}: {images.problem(number, data)}")
-            return None
-
-        with ThreadPoolExecutor(self.generation.num_threads) as pool:
-            problems = pool.map(problem, range(len(self.images)))
-            return {number: why for number, why in enumerate(problems) if why is not None}
+    def refused(self) -> dict[int, Refused]:
+        """The images that may not enter, all of which are read and judged to find out, by number."""
+        g = dataclasses.replace(self.generation, mend=self.place is None)
+        found: dict[int, Refused] = {}
+        with g.judge() as judge, ThreadPoolExecutor(_READERS, "read") as readers:
+            entrance = g.entrance(self.images, judge)
+            read = ahead(readers, entrance.read, range(len(self.images)), 2 * BATCH)
+            with tqdm.tqdm(total=len(self.images), unit="img", desc="judging", disable=not self.progress) as bar:
+                for batch in batches(read, BATCH):
+                    for image, sample in zip(batch, entrance.admit(batch), strict=True):
+                        if isinstance(sample.problem, Refusal):
+                            why = ShardError(reason=sample.problem.reason, remedy=sample.problem.remedy)
+                            found[image.number] = Refused.of(sample, why)
+                    bar.update(len(batch))
+        return found
 
     def without(self, refused: Collection[int]) -> Pieces:
         """Pieces of the images that are not ``refused``, numbered anew; none of these may be left out any more."""
@@ -97,9 +101,6 @@ class Pieces:
             on_error="raise",
             place=None if place is None else lambda number: place(numbers[number]),
         )
-
-    def _readable(self) -> Readable:
-        return Readable(self.images, self.generation.max_pixels)
 
     def _selected(self, sample: Sample, wide: bool) -> Sample:
         """``sample`` with the best ``num_views`` of its candidates."""

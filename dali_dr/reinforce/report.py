@@ -15,35 +15,34 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dali_dr.shards import files, tar
 from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.report import REPORT_NAME, SUMMARY_NAME, Changed, Refused, counted, write_lists
 
-REPORT_NAME: Final = "report"  # the folder of it, in that of the data set
-_SUMMARY: Final = "summary.json"
 CONFIDENCE_BINS: Final = 50  # of 0..1
 
 
-def remove_partial(folder: Path) -> None:
-    """Removes what a run that was killed while it wrote the report left half done; nothing where there is no folder."""
-    for stale in folder.glob(".*.tmp"):
-        files.remove(stale)
-
-
 def write_report(
-    folder: Path, manifest: Manifest, figures: Sequence[dict[str, Any]], skipped: Sequence[dict[str, str]]
+    out: Path,
+    manifest: Manifest,
+    figures: Sequence[dict[str, Any]],
+    refused: Sequence[Refused],
+    changed: Sequence[Changed],
 ) -> dict[str, Any]:
-    """Writes summary.json, confidence.png and skipped.jsonl (absent where nothing was skipped) into ``folder``.
+    """Writes the lists (`dali_dr.shards.report`), confidence.png and summary.json into the folder of the report.
 
     The summary comes last, so that a folder with one holds a whole report.
 
     Args:
-      folder: made if absent.
+      out: folder of the data set.
       manifest: of the data set.
       figures: one dict per shard, as the workers left them: rank, host, device, images, skipped, views, seconds,
         teacher_seconds and confidence (views by the probability of the most likely class).
-      skipped: key and reason of every image that was left out.
+      refused: every image that was left out.
+      changed: every image that is not stored as its source has it.
 
     Returns:
       The summary.
     """
+    folder = out / REPORT_NAME
     files.make_folder(folder)
     total = {name: sum(f[name] for f in figures) for name in ("views", "seconds", "teacher_seconds")}
     counts = np.sum([f["confidence"] for f in figures], axis=0)
@@ -52,7 +51,8 @@ def write_report(
     workers = sorted({(f["rank"], f["host"], f["device"]) for f in figures})
     summary = {
         "images": manifest.images,
-        "skipped": len(skipped),
+        "skipped": len(refused),
+        "changed": counted(one.change for one in changed),
         "views": total["views"],
         "views_per_image": manifest.views_max,
         "bytes_per_reinforcement": round(manifest.record_bytes / max(1, total["views"]), 2),
@@ -66,20 +66,18 @@ def write_report(
         "confidence_histogram": counts.tolist(),
         "workers": [dict(zip(("rank", "host", "device"), worker, strict=True)) for worker in workers],
     }
-    if skipped:
-        lines = "".join(json.dumps(one) + "\n" for one in skipped)  # ASCII: whatever keys hold
-        tar.write_atomically(folder / "skipped.jsonl", lines.encode())
+    write_lists(out, refused, changed)
     png = io.BytesIO()
     histogram(counts, summary["mean_confidence"]).save(png, "PNG")
     tar.write_atomically(folder / "confidence.png", png.getvalue())
-    tar.write_atomically(folder / _SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+    tar.write_atomically(folder / SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
 
 
 def read_summary(out: Path) -> dict[str, Any]:
     """The summary of the data set in ``out``; empty if there is none."""
     with contextlib.suppress(OSError, ValueError):
-        summary: dict[str, Any] = json.loads((out / REPORT_NAME / _SUMMARY).read_bytes())
+        summary: dict[str, Any] = json.loads((out / REPORT_NAME / SUMMARY_NAME).read_bytes())
         return summary
     return {}
 

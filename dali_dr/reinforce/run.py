@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import time
@@ -33,17 +32,19 @@ from dali_dr.reinforce.claims import CLAIMS_NAME, DEFAULT_LEASE, Claim, ClaimLos
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.measure import Meter
 from dali_dr.reinforce.pieces import Pieces
-from dali_dr.reinforce.report import REPORT_NAME, read_summary, remove_partial, write_report
+from dali_dr.reinforce.report import read_summary, write_report
 from dali_dr.reinforce.select import Select
 from dali_dr.reinforce.worker import Worker
 from dali_dr.shards import files, tar
 from dali_dr.shards import folder as shards_folder
+from dali_dr.shards.compare import described, fingerprint
 from dali_dr.shards.facts import ShardFacts
 from dali_dr.shards.manifest import MANIFEST_NAME, Manifest
 from dali_dr.shards.one_shard import OnError, write_one_shard
+from dali_dr.shards.report import REPORT_NAME, Announcer, Refused
 from dali_dr.shards.sample import Sample
 from dali_dr.shards.write import SAMPLES_PER_SHARD
-from dali_dr.sources.source import Source, TarSource, staying_in_tars
+from dali_dr.sources.source import Source, TarSource, image_labels, sizes_of, staying_in_tars
 
 _END: Final = "end"  # the last piece of work: index, manifest, report
 _REFUSED: Final = "refused.json"
@@ -113,6 +114,7 @@ class Run:
           ShardError: an image cannot be decoded or stored (with on_error="raise"), or `out` belongs to another run.
         """
         self._check()
+        self._check_source()
         draft = self._draft()
         finished = shards_folder.begin(self.out, draft, alone=False)
         folder = self.out / CLAIMS_NAME
@@ -140,22 +142,44 @@ class Run:
                 "the views of a double-mix come in pairs, of which a pool cannot keep one: leave the pool out"
             )
 
+    def _check_source(self) -> None:
+        """ShardError if the folder belongs to a run of the same images by name, of which some changed, or of others."""
+        before = shards_folder.settings_of(self.out) if self.out.exists() else None
+        recorded = (before or {}).get("extra", {}).get("source")
+        if recorded and (other := described(recorded, self._source)):
+            raise ShardError(
+                f"{self.out}: belongs to a run with other settings: its source has changed: {other}; restore the source, "
+                "or choose another folder"
+            )
+
+    @functools.cached_property
+    def _source(self) -> dict[str, Any]:
+        """What the manifest says of the source. A run that an earlier dali_dr began has no sizes of images in it."""
+        before = shards_folder.settings_of(self.out) if self.out.exists() else None
+        recorded = (before or {}).get("extra", {}).get("source", {"sizes": ""})
+        return fingerprint(self.source.keys, self.source.labels, sizes_of(self.source) if "sizes" in recorded else None)
+
     @functools.cached_property
     def _tars(self) -> TarSource | None:
         """The source, where its images stay in their tars."""
         return staying_in_tars(self.source) if self.sidecar else None
 
+    @functools.cached_property
+    def _announce(self) -> Announcer:
+        return Announcer()
+
     def _draft(self) -> Manifest:
         g = self.generation
-        sha = hashlib.sha256()
-        for key, label in zip(self.source.keys, self.source.labels, strict=True):
-            sha.update(f"{key} {int(label)}\n".encode())
         extra: dict[str, Any] = {"views": g.num_views, "topk": g.topk, "batch_views": g.batch_views}
-        extra["source"] = {"images": len(self.source), "digest": f"sha256:{sha.hexdigest()}"}
+        extra["source"] = self._source
         if g.max_pixels != MAX_PIXELS:  # it decides which images are left out
             extra["max_pixels"] = g.max_pixels
+        if g.convert:
+            extra["convert"] = True
         if self.pool is not None:
             extra["selection"] = {"pool": self.pool, "select": self.select}
+        if self._tars is not None:
+            extra |= image_labels(self._tars)
         return Manifest(
             num_classes=self.num_classes,
             class_names=None if self.class_names is None else tuple(self.class_names),
@@ -183,22 +207,29 @@ class Run:
             self.pool,
             self.select,
             place=None if self._tars is None else self._tars.place,
+            progress=self.progress and self.worker.rank == 0,
         )
         if self.generation.spec.mixing is None or self.on_error == "raise":
             return pieces
         path = self.out / CLAIMS_NAME / _REFUSED
         if not path.exists():  # else another worker, or an earlier one, has decoded all
-            refused = pieces.undecodable()
-            for why in refused.values():
-                _log.warning("left out: %s", why)
-            tar.create_atomically(path, json.dumps(refused).encode())
+            refused = pieces.refused()
+            announce = Announcer()
+            for one in refused.values():
+                announce(one)
+            found = {number: dataclasses.asdict(one) for number, one in refused.items()}
+            tar.create_atomically(path, json.dumps(found).encode())
         return pieces.without(self._refused())
 
-    def _refused(self) -> dict[int, str]:
-        """What `_pieces` left out: reasons by number in the source."""
+    def _refused(self) -> dict[int, Refused]:
+        """What `_pieces` left out, by number in the source."""
         with contextlib.suppress(OSError):
             found = json.loads((self.out / CLAIMS_NAME / _REFUSED).read_bytes())
-            return {int(number): why for number, why in found.items()}
+            keys = self.source.keys  # an earlier dali_dr left reasons alone
+            return {
+                int(number): Refused(keys[int(number)], one) if isinstance(one, str) else Refused(**one)
+                for number, one in found.items()
+            }
         return {}
 
     def _write_shards(self, pieces: Pieces, draft: Manifest, claims: Claims) -> None:
@@ -248,7 +279,15 @@ class Run:
 
         limit = self.generation.max_pixels
         try:
-            facts = write_one_shard(samples(), path, draft, on_error=pieces.on_error, max_pixels=limit, confirm=confirm)
+            facts = write_one_shard(
+                samples(),
+                path,
+                draft,
+                on_error=pieces.on_error,
+                max_pixels=limit,
+                confirm=confirm,
+                announce=self._announce,
+            )
         except files.WriteError as error:  # this worker was stopped, and what it was writing cleared away meanwhile
             if (self.out / MANIFEST_NAME).exists():
                 raise ClaimLost(f"{path.name}: other workers have ended the run") from error
@@ -263,7 +302,11 @@ class Run:
             time.sleep(min(0.5, self.lease / 20))
         with claims.held(claim):
             missing = not (self.out / MANIFEST_NAME).exists()
-            manifest = shards_folder.finalise(self.out, draft, clean=False) if missing else Manifest.load(self.out)
+            manifest = (
+                shards_folder.finalise(self.out, draft, clean=False, lists=False)
+                if missing
+                else Manifest.load(self.out)
+            )
             figures = [json.loads(path.read_bytes()) for path in sorted(claims.folder.glob(f"{draft.name}-*.json"))]
             # No figures: this worker came when all was done, and made the folder of claims anew. A summary: another was
             # killed while it removed the figures, of which some are left.
@@ -277,13 +320,9 @@ class Run:
     def _report(self, manifest: Manifest, figures: Sequence[dict[str, Any]], draft: Manifest) -> None:
         facts = [ShardFacts.saved(self.out / shard.name) for shard in manifest.shards]
         known = [f for f in facts if f is not None] + [*shards_folder.empty_shards(self.out, draft).values()]
-        skipped = [
-            {"key": key, "why": why}
-            for f in sorted(known, key=lambda f: f.name)
-            for key, why in zip(f.skipped, f.reasons, strict=True)
-        ]
-        skipped += [{"key": self.source.keys[number], "why": why} for number, why in self._refused().items()]
-        write_report(self.out / REPORT_NAME, manifest, figures, skipped)
+        known.sort(key=lambda f: f.name)
+        refused = [one for f in known for one in f.refused] + list(self._refused().values())
+        write_report(self.out, manifest, figures, refused, [one for f in known for one in f.changed])
 
     def _missing(self, draft: Manifest, numbers: Sequence[int]) -> list[int]:
         done = {*shards_folder.finished_shards(self.out, draft), *shards_folder.empty_shards(self.out, draft)}
@@ -292,7 +331,6 @@ class Run:
     def _tidy(self, draft: Manifest) -> None:
         """Removes what was for resuming, and what workers that were stopped have left."""
         shards_folder.begin(self.out, draft)
-        remove_partial(self.out / REPORT_NAME)
 
     def _outcome(self, draft: Manifest) -> Outcome:
         """What came of it where another worker, or an earlier one, wrote index and manifest, and nobody is at work now."""

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -27,10 +27,11 @@ from dali_dr.record.decode import Record, decode
 from dali_dr.shards import tar
 from dali_dr.shards.index_layout import ENTRY, MAX_LABEL, IndexedFile, section_crc, stored_entries
 from dali_dr.shards.manifest import ImageTar, Manifest, ShardInfo
+from dali_dr.shards.others import Group, LabelRule, groups_of, image_of, no_image
 from dali_dr.shards.reading import opened
+from dali_dr.shards.report import Changed, Refused
 
 _HASH_CHUNK = 1 << 22
-MAX_LABEL_BYTES: Final = 16 << 20  # of KEY.cls or KEY.json in tars that others made, which may hold captions too
 _HEADS = (4 << 10, 64 << 10)  # bytes of an image that are tried for its size before all of it is read
 
 
@@ -63,8 +64,8 @@ class ShardFacts:
       images, records: (offset / 512, length in bytes) of each image and record; length 0: no record.
       views: views of each image; 0 without record.
       topk: teacher classes per view; -1 without records, None before the first sample.
-      skipped: keys of samples that were refused and left out (``on_error="skip"``), in the order they came.
-      reasons: why each of ``skipped`` was.
+      refused: samples that were left out (``on_error="skip"``), in the order they came.
+      changed: samples whose images are not stored as their source has them.
       image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
       sizes: (height, width) of each image, from its header.
       crcs: CRC-32C of each image's bytes; None where they were not read.
@@ -79,8 +80,8 @@ class ShardFacts:
     records: list[tuple[int, int]] = field(default_factory=list)
     views: list[int] = field(default_factory=list)
     topk: int | None = None
-    skipped: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    changed: list[Changed] = field(default_factory=list)
     image_tars: list[int] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     crcs: list[int | None] = field(default_factory=list)
@@ -101,7 +102,7 @@ class ShardFacts:
     @property
     def consumed(self) -> int:
         """Samples of the source that this shard took: written and skipped."""
-        return len(self.keys) + len(self.skipped)
+        return len(self.keys) + len(self.refused)
 
     @property
     def record_bytes(self) -> int:
@@ -147,7 +148,7 @@ class ShardFacts:
 
     def save(self, shard: Path) -> None:
         """Write the facts beside ``shard``."""
-        facts = json.dumps(asdict(self))
+        facts = json.dumps(self.to_json())
         checked = {"crc32c": google_crc32c.value(facts.encode()), "facts": facts}
         tar.write_atomically(facts_path(shard), json.dumps(checked).encode())
 
@@ -156,6 +157,19 @@ class ShardFacts:
         """The facts of the complete ``shard``, from their file or else from the tar (``images``: see `scan_shard`)."""
         return cls.saved(shard) or scan_shard(shard, images)
 
+    def to_json(self) -> dict[str, Any]:
+        """The facts as JSON-able dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ShardFacts:
+        """The facts in ``data``, also of an earlier dali_dr, which kept the keys and the reasons of refused samples."""
+        data = dict(data)
+        keys, reasons = data.pop("skipped", ()), data.pop("reasons", ())
+        refused = [Refused(**one) for one in data.pop("refused", ())]
+        refused += [Refused(key, why) for key, why in zip(keys, reasons, strict=True)]
+        return cls(**data | {"refused": refused, "changed": [Changed(**one) for one in data.pop("changed", ())]})
+
     @classmethod
     def saved(cls, shard: Path) -> ShardFacts | None:
         """The facts in the file beside ``shard``, if there is one that fits it."""
@@ -163,7 +177,7 @@ class ShardFacts:
             checked = json.loads(facts_path(shard).read_bytes())  # of an earlier dali_dr: without crc32c
             if google_crc32c.value(checked["facts"].encode()) != checked["crc32c"]:
                 return None  # damaged: the tar is read
-            facts = cls(**json.loads(checked["facts"]))
+            facts = cls.from_json(json.loads(checked["facts"]))
             return facts if facts.bytes == shard.stat().st_size and facts.name == shard.name else None
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
@@ -191,65 +205,54 @@ class ImageTars:
     Args:
       folder: of the data set.
       tars: `Manifest.image_tars`.
+      rule: where labels are and what they mean.
     """
 
-    def __init__(self, folder: Path, tars: Sequence[ImageTar]) -> None:
+    def __init__(self, folder: Path, tars: Sequence[ImageTar], rule: LabelRule | None = None) -> None:
         self.paths = [folder.absolute() / image_tar.path for image_tar in tars]
+        self._rule = LabelRule() if rule is None else rule
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest) -> ImageTars | None:
         """Those of a data set; None where its shards hold its images."""
-        return cls(folder, manifest.image_tars) if manifest.image_tars else None
+        return cls(folder, manifest.image_tars, LabelRule.of_extra(manifest.extra)) if manifest.image_tars else None
 
     def find(self, key: str) -> StoredSample:
-        """The sample without its record. ShardError if no tar holds it."""
+        """The sample without its record. ShardError if no tar holds it, or it lacks something."""
         try:
-            return self._samples[key]
+            number, group = self._groups[key]
         except KeyError:
             raise ShardError(
                 f"sample {key}: its image is in none of {len(self.paths)} image tars ({self.paths[0]}, …)"
             ) from None
+        return read_image(self.paths[number], number, group, self._rule)
 
     @functools.cached_property
-    def _samples(self) -> dict[str, StoredSample]:
-        found = (read_image(path, number, m) for number, path in enumerate(self.paths) for m in members_of(path))
-        return {sample.key: sample for sample in found}
+    def _groups(self) -> dict[str, tuple[int, Group]]:
+        groups: dict[str, tuple[int, Group]] = {}
+        for number, path in enumerate(self.paths):
+            for group in groups_of(path):
+                if image_of(path, group) is not None:  # a license beside the images may be called as one of them
+                    groups[group.key] = number, group
+        return groups
 
 
-def read_image(path: Path, number: int, members: list[tar.Member]) -> StoredSample:
-    """The image sample in a tar that others made: one image, a label in KEY.cls or as "label" in KEY.json, and more.
+def read_image(path: Path, number: int, group: Group, rule: LabelRule) -> StoredSample:
+    """The image sample in a tar that others made.
 
     Args:
       path: the tar.
       number: of the tar in `Manifest.image_tars`.
-      members: neighbours with one key.
+      group: of the tar.
+      rule: where the label is.
 
     Raises:
       ShardError: naming tar and key.
     """
-    key = members[0].key
-    images = [member for member in members if member.suffix.lower() in SUFFIXES]
-    labels = [m for suffix in (tar.LABEL_SUFFIX, "json") for m in members if m.suffix.lower() == suffix]
-    if len(images) != 1 or not labels:
-        raise ShardError(
-            f"{path}: sample {key}: its members are {', '.join(m.name for m in members)}; want one image "
-            f'({", ".join(SUFFIXES)}) and a label in {key}.cls or as "label" in {key}.json'
-        )
-    if labels[0].size > MAX_LABEL_BYTES:
-        raise ShardError(
-            f"{path}: sample {key}: {labels[0].name} has {labels[0].size} bytes, at most {MAX_LABEL_BYTES} are read"
-        )
-    text = tar.read_at(path, labels[0].offset, labels[0].size)
-    try:
-        value = json.loads(text)
-        label = value["label"] if isinstance(value, dict) else value
-        if isinstance(label, str):
-            label = int(label)
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= MAX_LABEL:
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):  # the last: nested too deeply
-        raise ShardError(f"{path}: sample {key}: {labels[0].name} holds {text[:40]!r}, want a class id") from None
-    return StoredSample(key, label, images[0], None, number)
+    image = image_of(path, group)
+    if image is None:
+        no_image(path, group)
+    return StoredSample(group.key, rule.label_of(path, group), image, None, number)
 
 
 def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = True) -> ShardFacts:

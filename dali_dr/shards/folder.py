@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from dali_dr.errors import ShardError
-from dali_dr.shards import files, tar
+from dali_dr.shards import emptying, files, tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, describe_topk, image_files, members_of
 from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.keys import KeyTable, keys_of
-from dali_dr.shards.manifest import MANIFEST_NAME, Manifest, library_versions
+from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, library_versions
+from dali_dr.shards.report import REPORT_NAME, remove_partial, write_lists
 from dali_dr.shards.sample_table import SampleTable
 
-STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
+_SOURCE: Final = "source"  # in the state: `compare.fingerprint` of what is written
 
 
 @contextlib.contextmanager
@@ -45,7 +46,15 @@ def lock(out: Path) -> Iterator[None]:
         files.close(descriptor)
 
 
-def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True) -> bool:
+def begin(
+    out: Path,
+    draft: Manifest,
+    *,
+    resume: bool = True,
+    alone: bool = True,
+    force: bool = False,
+    source: dict[str, Any] | None = None,
+) -> bool:
     """Prepare ``out`` for a run of the settings in ``draft`` and remove what a killed run left half done.
 
     Args:
@@ -54,6 +63,8 @@ def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True
       resume: False refuses a folder that already holds a run.
       alone: no other process is writing there. False removes nothing, and of several processes that begin at once
         with different settings, all but one fail.
+      force: first remove what data set of plain images is there, see `emptying.empty`.
+      source: what `source_of` gives of the run that is begun.
 
     Returns:
       Whether the data set is already finished.
@@ -62,24 +73,69 @@ def begin(out: Path, draft: Manifest, *, resume: bool = True, alone: bool = True
       ShardError: the folder holds another run, or shards although ``resume`` is False.
     """
     files.make_folder(out)
-    before = settings_of(out)
+    if force:
+        emptying.empty(out)
+    emptied = _emptied(out, alone)
+    before = None if emptied else settings_of(out)
     if before is None:
         if finished_shards(out, draft):
             raise ShardError(f"{out}: holds {draft.name} shards of unknown origin; choose an empty folder")
-        if not tar.create_atomically(out / STATE_NAME, json.dumps(draft.settings()).encode()):
+        state = json.dumps(draft.settings() | ({_SOURCE: source} if source else {})).encode()
+        if emptied:
+            tar.write_atomically(out / STATE_NAME, state)
+        elif not tar.create_atomically(out / STATE_NAME, state):
             before = settings_of(out)  # another process was first
     elif not resume:
         raise ShardError(f"{out}: already holds a run; choose an empty folder, or resume=True to continue it")
     if before is not None:
         now = draft.settings()
-        differing = [key for key in now if before.get(key) != now[key]]
+        differing = "; ".join(what for key in now for what in _difference(key, before.get(key), now[key]))
         if differing:
-            quoted = "; ".join(f"{k} was {before.get(k)!r:.80}, now {now[k]!r:.80}" for k in differing)
-            raise ShardError(f"{out}: belongs to a run with other settings ({quoted}); choose another folder")
+            raise ShardError(f"{out}: belongs to a run with other settings ({differing}); {remedy(draft)}")
     finished = (out / MANIFEST_NAME).exists()
     if alone:
         _clean(out, draft, finished)
+        remove_partial(out / REPORT_NAME)
     return finished
+
+
+def remedy(draft: Manifest) -> str:
+    """What to do where a folder holds something else than ``draft`` says."""
+    plain = ", or remove what is there and begin anew with --force (force=True)" if draft.spec is None else ""
+    return f"choose another folder{plain}"
+
+
+def source_of(out: Path) -> dict[str, Any] | None:
+    """What `begin` was told of the source when the unfinished run in ``out`` was begun; None if nothing."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        source = json.loads((out / STATE_NAME).read_bytes()).get(_SOURCE)
+        return source if isinstance(source, dict) else None
+    return None
+
+
+def _difference(name: str, before: Any, now: Any) -> Iterator[str]:
+    """How the setting ``name`` differs, in words; of a dict and of a list, what does in it."""
+    if before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _difference(f"{name}.{key}", before.get(key), now.get(key))
+        return
+    if isinstance(before, list) and isinstance(now, list):
+        for what, some, others in (("without", before, now), ("with", now, before)):
+            if only := [one for one in some if one not in others]:
+                yield f"{name} is now {what} {', '.join(f'{one!r:.80}' for one in only[:3])}" + ", …" * (len(only) > 3)
+                return
+    yield f"{name} was {before!r:.80}, now {now!r:.80}"
+
+
+def _emptied(out: Path, alone: bool) -> bool:
+    """Whether a data set was removed from ``out`` and no other was begun since; the rest of it is removed, too."""
+    if alone:
+        return emptying.go_on(out)
+    if emptying.is_half_empty(out):
+        raise ShardError(f"{out}: is being emptied by a run with --force: wait for it or run it again")
+    return False
 
 
 def settings_of(out: Path) -> dict[str, Any] | None:
@@ -101,8 +157,8 @@ def settings_of(out: Path) -> dict[str, Any] | None:
     return None
 
 
-def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
-    """Write ``index.bin`` and ``dataset.json`` for the finished shards in ``out``, and remove what was for resuming.
+def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = True) -> Manifest:
+    """Write index.bin, report/ and dataset.json for the finished shards in ``out``, and remove what was for resuming.
 
     Several processes may do it at once: both write the same, each file atomically, and dataset.json comes last.
 
@@ -110,6 +166,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
       out: the folder.
       draft: the settings; its shards and counts are not used.
       clean: False leaves that to a later `begin`.
+      lists: False leaves the report to the caller.
 
     Returns:
       The manifest of the data set.
@@ -122,6 +179,9 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
     keys, shards, record_bytes = KeyTable(), [], 0
     topk: int | None = None
     views: list[int] = []  # the extremes
+    empty = empty_shards(out, draft)
+    refused = {number: facts.refused for number, facts in empty.items()}
+    changed = []
     for number in numbers:
         path = shard_path(out, draft, number)
         facts = ShardFacts.load(path, images)
@@ -140,6 +200,8 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
         views = [min(views + facts.views), max(views + facts.views)]
         shards.append(facts.info)
         record_bytes += facts.record_bytes
+        refused[number] = facts.refused
+        changed += facts.changed
         table.add_file(IndexedFile(path.name, facts.bytes), facts.keys, facts.entries())
     table.write(out / INDEX_NAME, draft.num_classes, draft.num_outputs)
     manifest = dataclasses.replace(
@@ -151,6 +213,8 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True) -> Manifest:
         record_bytes=record_bytes,
         versions=library_versions(),
     )
+    if lists:
+        write_lists(out, [one for number in sorted(refused) for one in refused[number]], changed)
     manifest.save(out)
     if clean:
         _clean(out, draft, finished=True)
@@ -184,12 +248,12 @@ def empty_shards(out: Path, draft: Manifest) -> dict[int, ShardFacts]:
     """Facts, by number, of the shards that were done but are not there, because every sample of theirs was refused."""
     pattern = re.compile(rf"\.{re.escape(draft.name)}-(\d{{6,}})\.tar\.empty\.json")
     found = {int(match[1]): entry for entry in _listed(out) if (match := pattern.fullmatch(entry.name))}
-    return {number: ShardFacts(**json.loads(Path(found[number]).read_bytes())) for number in sorted(found)}
+    return {number: ShardFacts.from_json(json.loads(Path(found[number]).read_bytes())) for number in sorted(found)}
 
 
 def save_empty(path: Path, facts: ShardFacts) -> None:
     """Note that the shard ``path`` is done and, as every sample was refused, will not be there; see `empty_shards`."""
-    tar.write_atomically(path.with_name(f".{path.name}.empty.json"), json.dumps(dataclasses.asdict(facts)).encode())
+    tar.write_atomically(path.with_name(f".{path.name}.empty.json"), json.dumps(facts.to_json()).encode())
 
 
 def _all_shards(out: Path, draft: Manifest) -> list[int]:

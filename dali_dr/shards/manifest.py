@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from dali_dr.shards.index_layout import MAX_LABEL
 from dali_dr.shards.strict_json import MAX_BYTES, canonical, load_json
 
 MANIFEST_NAME: Final = "dataset.json"
+STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
 FORMAT_VERSION: Final = 2
 READABLE: Final = (1, 2)  # format versions
 _SCHEMA: Final = "dataset.schema.json"
@@ -62,6 +64,16 @@ class ImageTar:
 
     path: str
     bytes: int
+
+    @classmethod
+    def seen_from(cls, out: Path, path: Path, size: int) -> ImageTar:
+        """The tar at ``path`` as a data set in the folder ``out``, which need not be there yet, names it.
+
+        Links in both folders are resolved: ".." of a folder that a link leads to is not the folder that the link is in.
+        The name of the tar itself stays, should it be a link.
+        """
+        place = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118  (as realpath gives texts)
+        return cls(os.path.relpath(place, os.path.realpath(out)), size)
 
 
 @dataclass(frozen=True)

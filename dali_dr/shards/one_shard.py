@@ -6,7 +6,6 @@ Order on disk: the tar under a hidden name, fsynced; its facts; its .idx; the ta
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
@@ -18,10 +17,10 @@ from dali_dr.shards.facts import ShardFacts, StoredSample
 from dali_dr.shards.folder import save_empty, shard_number, shard_path
 from dali_dr.shards.keys import KeyTable, keys_of
 from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.report import Announcer, Changed, Refused
 from dali_dr.shards.sample import Parts, Sample, check_key, parts_of, refuse
 
 OnError = Literal["raise", "skip"]
-_log = logging.getLogger(__name__)
 
 
 def write_one_shard(
@@ -31,11 +30,11 @@ def write_one_shard(
     *,
     limit: int | None = None,
     on_error: OnError = "raise",
-    check_images: bool = False,
     max_pixels: int = MAX_PIXELS,
     topk: int | None = None,
     keys: KeyTable | None = None,
     confirm: Callable[[ShardFacts], None] | None = None,
+    announce: Announcer | None = None,
 ) -> ShardFacts | None:
     """Write the shard ``path`` (see `shard_path`) and its .idx, atomically.
 
@@ -45,12 +44,12 @@ def write_one_shard(
       draft: the settings; its shards and counts are not used.
       limit: samples in the shard; None: all.
       on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first.
-      check_images: also decode every image in full.
       max_pixels: that an image may have.
       topk: teacher classes that every sample must have (-1: no reinforcements); None: as the first one has.
       keys: keys of other shards, which the samples must not have; theirs are added.
       confirm: called with the facts when all is written but nothing is seen under its final name; what it raises ends
         the call without a trace.
+      announce: tells of refused samples; None: one for this shard alone.
 
     Returns:
       The shard's facts, or None (and no shard) if there was no sample. If samples were left out of a shard that has no
@@ -62,6 +61,7 @@ def write_one_shard(
     """
     keys = KeyTable() if keys is None else keys
     number = shard_number(path, draft)
+    announce = Announcer() if announce is None else announce
     facts = ShardFacts(path.name, topk=topk)
     partial = files.temporary(path)
     try:
@@ -69,13 +69,13 @@ def write_one_shard(
             shard = _OpenShard(file, path.parent, number, draft, facts, keys)
             for sample in samples:
                 try:
-                    parts = shard.check(sample, check_images, max_pixels)
+                    parts = shard.check(sample, max_pixels)
                 except ShardError as error:
+                    refused = Refused.of(sample, error)
                     if on_error == "raise":
-                        raise ShardError(f"{path.name}: {error}") from error
-                    _log.warning("%s: left out: %s", path.name, error)
-                    facts.skipped.append(str(getattr(sample, "key", sample)))
-                    facts.reasons.append(str(error))
+                        raise _told(path, refused, error) from error
+                    announce(refused, path.name)
+                    facts.refused.append(refused)
                     continue
                 shard.add(sample, parts)
                 if len(shard.members) == limit:
@@ -84,7 +84,7 @@ def write_one_shard(
         if confirm is not None:
             confirm(facts)
         if not shard.members:
-            if facts.skipped:
+            if facts.refused:
                 save_empty(path, facts)
             files.discard(partial)
             return None
@@ -95,6 +95,13 @@ def write_one_shard(
         files.discard(partial)
         raise
     return facts
+
+
+def _told(path: Path, refused: Refused, error: ShardError) -> ShardError:
+    """What to raise for a sample that the shard ``path`` cannot hold: all that a report would say of it."""
+    facts = f" ({refused.facts})" if refused.facts else ""
+    key, reason, remedy = refused.key, refused.reason, refused.remedy
+    return ShardError(f"{path.name}: {error}{facts}", key=key, shard=str(path), reason=reason, remedy=remedy)
 
 
 class _OpenShard:
@@ -112,14 +119,14 @@ class _OpenShard:
         self._draft, self._facts, self._keys = draft, facts, keys
         self._sha = hashlib.sha256()
 
-    def check(self, sample: Sample, check_images: bool, max_pixels: int) -> Parts:
+    def check(self, sample: Sample, max_pixels: int) -> Parts:
         """What ``sample`` becomes. ShardError if it cannot be stored in this shard; then nothing is changed."""
         check_key(sample)
         for other in self._keys.shards_of(sample.key):
             there = shard_path(self._folder, self._draft, other)
             if sample.key in (self._facts.keys if other == self._number else keys_of(there)):
                 refuse(sample.key, f"is in {there.name} already")
-        parts = parts_of(sample, self._draft, check_image=check_images, max_pixels=max_pixels)
+        parts = parts_of(sample, self._draft, max_pixels=max_pixels)
         try:
             self._facts.check_topk(parts.topk)
         except ShardError as error:
@@ -144,6 +151,8 @@ class _OpenShard:
             image_tar = sample.place.tar
         stored = StoredSample(sample.key, int(sample.label), image, record, image_tar, parts.size, parts.crc)
         self._facts.add(stored, parts.views, parts.topk)
+        if (origin := sample.origin) is not None and origin.change is not None:
+            self._facts.changed.append(Changed(sample.key, origin.path, origin.change, origin.crc))
 
     def finish(self) -> None:
         """Write the end of the tar, note its checksum, and make what was written durable."""

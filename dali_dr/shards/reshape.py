@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,9 +16,11 @@ from dali_dr.keyed import philox_key
 from dali_dr.record.labels import Reinforcements
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
+from dali_dr.shards.compare import Inventory
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index_layout import IndexedFile
 from dali_dr.shards.manifest import ImageTar, Manifest
+from dali_dr.shards.others import IMAGE_LABELS
 from dali_dr.shards.sample import Place, Sample
 from dali_dr.shards.write import SAMPLES_PER_SHARD, write_shards
 
@@ -222,6 +223,8 @@ def _write(
             yield Sample(data.keys[number], data.image(number), data.label(number), change(number), place=place)
 
     files: list[IndexedFile] = [data.index.files[number] for number in used]
+    # Where labels are in the image tars: said of those tars, and not of shards beside which records may lie, too.
+    extra = {name: value for name, value in manifest.extra.items() if manifest.image_tars or name != IMAGE_LABELS}
     return write_shards(
         samples,
         out,
@@ -234,10 +237,21 @@ def _write(
         probabilities=manifest.probabilities or "log8",
         log_step=DEFAULT_LOG_STEP if manifest.log_step is None else manifest.log_step,
         seed=manifest.seed,
-        extra={**manifest.extra, "made_by": [*manifest.extra.get("made_by", ()), history]},
-        image_tars=[ImageTar(os.path.relpath(data.path / f.name, out), f.size) for f in files],
+        extra={**extra, "made_by": [*manifest.extra.get("made_by", ()), history]},
+        image_tars=[ImageTar.seen_from(out, data.path / f.name, f.size) for f in files],
         total=len(numbers),
         progress=progress,
+    )
+
+
+def _inventory(data: Dataset, numbers: npt.NDArray[np.int64]) -> Inventory:
+    """What the samples ``numbers`` of ``data`` are, as its index says."""
+    entries, keys = data.index.entries[numbers], list(data.keys)
+    crcs: list[int] = entries["image_crc"].tolist()
+    return Inventory(
+        [keys[number] for number in numbers.tolist()],
+        entries["label"].tolist(),
+        crcs=(lambda count: crcs[:count]) if data.index.has_crcs else None,
     )
 
 

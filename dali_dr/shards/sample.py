@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from dali_dr.augment.views import MAX_SIDE
 from dali_dr.encoded import MAX_PIXELS, image_info
 from dali_dr.errors import RecordError, ShardError
+from dali_dr.images.judge import Refusal, Shown
 from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
@@ -20,6 +22,12 @@ from dali_dr.shards import tar
 from dali_dr.shards.manifest import Manifest
 
 MAX_IMAGE_BYTES: Final = 2**32 - 1  # the index counts in u32
+MAX_KEY_FOLDER: Final = 155  # bytes in a tar's header before a slash
+MAX_KEY_BASE: Final = 100 - len(f".{tar.RECORD_SUFFIX}")  # and after it, the longest suffix included
+_DIGEST: Final = 16  # hex digits, 64 bits: none of a billion keys is like another
+_CUT: Final = re.compile(r"(?:%[0-9A-F]?|[./_])+$")
+_LEFT_OUT: Final = re.compile(r"__[^/]*__/")  # by webdataset
+_PLAIN: Final = re.compile(r"(?!__)(?:[0-9A-Za-z_-][0-9A-Za-z_.-]*/)*[0-9A-Za-z_-]+")  # most keys, told at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,22 @@ class Place:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the image of a sample comes from, for reports and to find out later whether it is still the same.
+
+    Attributes:
+      path: where it lies.
+      change: what was done to its bytes before they were stored (a container mended, another format converted); None:
+        they are stored as they are.
+      crc: CRC-32C of the bytes that lie there; None where they are those of the sample.
+    """
+
+    path: str = ""
+    change: str | None = None
+    crc: int | None = None
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Sample:
     """One image as it goes into a shard.
@@ -46,14 +70,18 @@ class Sample:
       reinforcements: stored views and predictions, or None for a plain image.
       problem: why the sample cannot be stored, where that is known before; it is refused.
       place: where the image is, for a sidecar data set, which does not store it again.
+      origin: where the image comes from, for the report.
+      shown: what a judge has said of the image, whose header need not be read again.
     """
 
     key: str
     image_bytes: bytes
     label: int
     reinforcements: Reinforcements | None = None
-    problem: str | None = None
+    problem: str | Refusal | None = None
     place: Place | None = None
+    origin: Origin | None = None
+    shown: Shown | None = None
 
 
 Samples = Iterable[Sample] | Callable[[int], Iterable[Sample]]  # the second leaves out as many as it is told
@@ -80,8 +108,11 @@ class Parts(NamedTuple):
 def safe_key(text: str) -> str:
     """``text`` as a key that is allowed: white space, control characters, "%" and the dots of its last part become %XX.
 
-    Distinct texts give distinct keys. For names that come from elsewhere, such as "dog 1.v2" -> "dog%201%2Ev2".
+    So does the first underscore of a first part __…__. Distinct texts give distinct keys. For names that come from
+    elsewhere, such as "dog 1.v2" -> "dog%201%2Ev2".
     """
+    if _PLAIN.fullmatch(text):
+        return text
     folder, slash, base = text.rpartition("/")
 
     def escape(part: str, more: str = "") -> str:
@@ -92,7 +123,46 @@ def safe_key(text: str) -> str:
             for c in part
         )
 
-    return escape(folder) + slash + escape(base, ".")
+    key = escape(folder) + slash + escape(base, ".")
+    return f"%5F{key[1:]}" if _LEFT_OUT.match(key) else key
+
+
+def fitting_key(key: str, *, whole: bool = True) -> str:
+    """``key``, which is safe, or where a tar's header could not hold it (or not ``whole``), as much as can and a digest."""
+    if whole and len(key) <= MAX_KEY_BASE and key.isascii():
+        return key
+    folder, slash, base = key.rpartition("/")
+    if whole and len(base.encode()) <= MAX_KEY_BASE and len(folder.encode()) <= MAX_KEY_FOLDER:
+        return key
+    digest = hashlib.sha256(key.encode()).hexdigest()[:_DIGEST]
+    # What is cut may end in a part of a %XX, or leave a folder called ".." or "__a__".
+    folder = _CUT.sub("", folder.encode()[:MAX_KEY_FOLDER].decode(errors="ignore"))
+    base = _CUT.sub("", base.encode()[: MAX_KEY_BASE - _DIGEST - 1].decode(errors="ignore"))
+    return f"{folder}{slash if folder else ''}{base}-{digest}"
+
+
+def key_fault(key: str) -> str | None:
+    """Why tar, webdataset or DALI's reader would read ``key`` differently; None if they do not."""
+    if len(key) <= MAX_KEY_BASE and _PLAIN.fullmatch(key):
+        return None
+    parts = key.split("/")
+    for bad, what in (
+        (not key, "no character"),
+        (any(c.isspace() or not c.isprintable() for c in key), "white space or control characters (.idx splits there)"),
+        ("." in parts[-1], "a dot after the last '/' (webdataset splits the name there)"),
+        (any(part in ("", ".", "..") for part in parts), "an empty, '.' or '..' part"),
+        (_LEFT_OUT.match(key) is not None, "a first part __…__ (webdataset leaves such out)"),
+    ):
+        if bad:
+            return f"the key has {what}; rename it (dali_dr.shards.sample.safe_key does it)"
+    try:
+        tar.header(f"{key}.{tar.RECORD_SUFFIX}", 0)
+    except ValueError as error:  # UnicodeEncodeError (lone surrogates) included
+        return (
+            f"the key does not fit a tar header ({error}): at most {MAX_KEY_BASE} bytes after a '/', {MAX_KEY_FOLDER} "
+            "before it"
+        )
+    return None
 
 
 def check_key(sample: Sample) -> None:
@@ -103,46 +173,38 @@ def check_key(sample: Sample) -> None:
     """
     if not isinstance(sample, Sample):
         raise ShardError(f"want a dali_dr.Sample, got {sample!r:.100}")
-    key = sample.key
-    if not isinstance(key, str) or not key:
-        raise ShardError(f"sample {key!r:.100}: the key must be a string that is not empty")
-    parts = key.split("/")
-    for bad, what in (
-        (any(c.isspace() or not c.isprintable() for c in key), "white space or control characters (.idx splits there)"),
-        ("." in parts[-1], "a dot after the last '/' (webdataset splits the name there)"),
-        (any(part in ("", ".", "..") for part in parts), "an empty, '.' or '..' part"),
-        (re.match(r"__[^/]*__/", key) is not None, "a first part __…__ (webdataset leaves such out)"),
-    ):  # fmt: skip
-        if bad:
-            refuse(key, f"the key has {what}; rename it (dali_dr.shards.sample.safe_key does it)")
-    try:
-        tar.header(f"{key}.{tar.RECORD_SUFFIX}", 0)
-    except ValueError as error:  # UnicodeEncodeError (lone surrogates) included
-        refuse(key, f"the key does not fit a tar header ({error}): at most 93 bytes after a '/', 155 before it")
+    if not isinstance(sample.key, str) or not sample.key:
+        raise ShardError(f"sample {sample.key!r:.100}: the key must be a string that is not empty")
+    if fault := key_fault(sample.key):
+        refuse(sample.key, *fault.split("; ", 1))
 
 
-def parts_of(sample: Sample, draft: Manifest, *, check_image: bool = False, max_pixels: int = MAX_PIXELS) -> Parts:
+def parts_of(sample: Sample, draft: Manifest, *, max_pixels: int = MAX_PIXELS) -> Parts:
     """What ``sample`` becomes in a data set of the settings in ``draft``.
 
     Args:
       sample: whose key was found good by `check_key`.
       draft: the settings; its shards and counts are not used.
-      check_image: also decode the image in full.
       max_pixels: that the image may have.
 
     Raises:
       ShardError: naming the key, if it cannot be stored.
     """
     key = sample.key
+    if isinstance(sample.problem, Refusal):
+        refuse(key, sample.problem.reason, sample.problem.remedy)
     if sample.problem is not None:
         refuse(key, sample.problem)
     image = _image_of(sample)
-    try:
-        suffix, height, width = image_info(image, full=check_image, max_pixels=max_pixels)
-    except ValueError as error:
-        refuse(key, str(error))
+    if sample.shown is not None:
+        suffix, height, width = sample.shown.suffix, sample.shown.height, sample.shown.width
+    else:
+        try:
+            suffix, height, width = image_info(image, max_pixels=max_pixels)
+        except ValueError as error:
+            refuse(key, str(error))
     if max(height, width) > MAX_SIDE:
-        refuse(key, f"the image has {height}x{width} pixels, a shard holds up to {MAX_SIDE} a side")
+        refuse(key, f"the image has {height}x{width} pixels, a shard holds up to {MAX_SIDE} a side; leave it out")
     label = sample.label
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or not 0 <= label < draft.num_classes:
         refuse(key, f"label is {label!r}, want an integer in 0..{draft.num_classes - 1}")
@@ -197,6 +259,9 @@ def _record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height
         refuse(key, str(error))
 
 
-def refuse(key: str, what: str) -> NoReturn:
-    """ShardError that sample ``key`` cannot be stored because of ``what``."""
-    raise ShardError(f"sample {key if key.isprintable() else repr(key)}: {what}")
+def refuse(key: str, reason: str, remedy: str = "") -> NoReturn:
+    """ShardError that sample ``key`` cannot be stored because of ``reason``, and what to do."""
+    what = f"{reason}; {remedy}" if remedy else reason
+    raise ShardError(
+        f"sample {key if key.isprintable() else repr(key)}: {what}", key=key, reason=reason, remedy=remedy or None
+    )

@@ -13,6 +13,7 @@ import tqdm
 from dali_dr.augment.views import Mix
 from dali_dr.encoded import ANY_PIXELS, MAX_PIXELS, image_info, written_suffix
 from dali_dr.errors import ShardError, shown
+from dali_dr.images.judge import BATCH, Judge, Refusal
 from dali_dr.shards import tar
 from dali_dr.shards.facts import (
     ImageTars,
@@ -63,7 +64,9 @@ class VerifyReport:
             self.problems.append(shown(problem))
 
 
-def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> VerifyReport:
+def verify(
+    path: str | Path, *, images: bool = False, max_pixels: int = MAX_PIXELS, progress: bool = True
+) -> VerifyReport:
     """Check the data set in ``path`` against its manifest and itself.
 
     Read and compared: the manifest with its schema; every shard's length and SHA-256; the .idx files and index.bin
@@ -71,7 +74,9 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
     the spec and the manifest's K and encoding; counts; keys, which must be distinct.
 
     Args:
-      images: decode every image too, about 1 ms each; otherwise only their headers are read.
+      images: also judge every image as `write_shards` does: whether training shows it as Pillow does; otherwise only their
+        headers are read.
+      max_pixels: that an image may have, with ``images``.
       progress: show a progress bar.
 
     Raises:
@@ -90,11 +95,15 @@ def verify(path: str | Path, *, images: bool = False, progress: bool = True) -> 
     lowest, highest, record_bytes, start = manifest.views_max, 0, 0, 0
     mixed = manifest.spec is not None and manifest.spec.mixing is not None
     partners = _Partners(manifest.images) if mixed and _has_room(folder, manifest) else None
-    with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=shown(folder.name)) as bar:
+    with (
+        Judge(max_pixels=max_pixels, decode=images) as judge,
+        tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=shown(folder.name)) as bar,
+    ):
+        judged = _Judged(judge, report) if images else None
         for number, shard in enumerate(manifest.shards):
             facts = ShardFacts(shard.name, bytes=shard.bytes)
             try:
-                _check_shard(folder, shard, manifest, images, pictures, facts, report, bar, partners, start)
+                _check_shard(folder, shard, manifest, judged, pictures, facts, report, bar, partners, start)
             except (ShardError, OSError) as error:
                 report.add(str(error))
             for key in facts.keys:
@@ -133,7 +142,7 @@ def _check_shard(
     folder: Path,
     shard: ShardInfo,
     manifest: Manifest,
-    images: bool,
+    judged: _Judged | None,
     pictures: ImageTars | None,
     facts: ShardFacts,
     report: VerifyReport,
@@ -155,10 +164,15 @@ def _check_shard(
         samples.append(members)
         key = members[0].key
         try:
-            _check_sample(path, members, manifest, images, pictures, facts, partners, start + len(samples) - 1)
+            number = start + len(samples) - 1
+            image = _check_sample(path, members, manifest, pictures, facts, partners, number)
+            if judged is not None:
+                judged.add(f"{path}: sample {key}", image)
         except (ShardError, ValueError) as error:
             text = str(error)
             report.add(text if text.startswith(str(path)) else f"{path}: sample {key}: {text}")
+    if judged is not None:
+        judged.finish()
     if len(samples) != shard.samples:
         report.add(f"{path}: holds {len(samples)} samples, dataset.json says {shard.samples}")
     idx = path.with_suffix(".idx")
@@ -166,6 +180,27 @@ def _check_shard(
         report.add(f"{idx}: missing; DALI's stock reader wants it (`wds2idx` makes it)")
     elif idx.read_bytes() != tar.idx_text(samples).encode():
         report.add(f"{idx}: does not describe its tar; make it anew with `wds2idx`")
+
+
+class _Judged:
+    """Judges images in batches, and reports those that are refused."""
+
+    def __init__(self, judge: Judge, report: VerifyReport) -> None:
+        self._judge, self._report = judge, report
+        self._waiting: list[tuple[str, bytes]] = []
+
+    def add(self, where: str, image: bytes) -> None:
+        """Note an image, and where it is."""
+        self._waiting.append((where, image))
+        if len(self._waiting) == BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Judge what waits."""
+        waiting, self._waiting = self._waiting, []
+        for (where, _), verdict in zip(waiting, self._judge([image for _, image in waiting]), strict=True):
+            if isinstance(verdict, Refusal):
+                self._report.add(f"{where}: {verdict}")
 
 
 class _Partners:
@@ -206,13 +241,15 @@ def _check_sample(
     path: Path,
     members: list[tar.Member],
     manifest: Manifest,
-    images: bool,
     pictures: ImageTars | None,
     facts: ShardFacts,
     partners: _Partners | None,
     number: int,
-) -> None:
-    """Check one sample and append it to ``facts``; ShardError or ValueError for the first thing that is wrong."""
+) -> bytes:
+    """Check one sample, whose image it returns, and append it to ``facts``.
+
+    ShardError or ValueError for the first thing that is wrong.
+    """
     places = pictures.paths if pictures else [path]
     sample, encoded = measured(read_sample(path, members, pictures), places, full=True)
     if sample.record is None:
@@ -222,14 +259,13 @@ def _check_sample(
         facts.add(sample, len(record.reinforcements), record.reinforcements.topk)
     if sample.label >= manifest.num_classes:
         raise ValueError(f"its label is {sample.label}, dataset.json has {manifest.num_classes} classes")
-    limit = MAX_PIXELS if images else ANY_PIXELS
-    suffix, height, width = image_info(encoded, full=images, max_pixels=limit)
+    suffix, height, width = image_info(encoded, max_pixels=ANY_PIXELS)
     if pictures is None and suffix != written_suffix(sample.image.suffix):
         raise ValueError(f"its image is a {suffix}, but called {sample.image.name}")
     if sample.record is None:
         if manifest.views_max:
             raise ValueError("it has no record")
-        return
+        return encoded
     if (record.image_height, record.image_width) != (height, width):
         raise ValueError(
             f"its record is for an image of {record.image_height}x{record.image_width}, the image has {height}x{width}"
@@ -252,6 +288,7 @@ def _check_sample(
         raise ValueError(f"its views are {'not ' * (mix is None)}mixed, against the spec in dataset.json")
     if mix is not None and partners is not None:
         partners.add(number, height, width, mix)
+    return encoded
 
 
 def _has_room(folder: Path, manifest: Manifest) -> bool:

@@ -18,15 +18,19 @@ import tqdm
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
+from dali_dr.images.judge import Judge
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
+from dali_dr.shards.compare import Comparison, Held, Identity, Inventory, compare_inventory, described
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.facts import ImageTars, ShardFacts
-from dali_dr.shards.folder import begin, finalise, finished_shards, lock, shard_path
+from dali_dr.shards.folder import begin, finalise, finished_shards, lock, remedy, shard_path, source_of
 from dali_dr.shards.index_layout import MAX_LABEL
+from dali_dr.shards.judged import judged_ahead
 from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import ImageTar, Manifest
 from dali_dr.shards.one_shard import OnError, write_one_shard
+from dali_dr.shards.report import Announcer, Refused
 from dali_dr.shards.sample import Sample, Samples
 
 # 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises
@@ -50,22 +54,24 @@ def write_shards(
     extra: Mapping[str, Any] | None = None,
     image_tars: Sequence[ImageTar] = (),
     resume: bool = True,
+    force: bool = False,
+    inventory: Inventory | None = None,
     on_error: OnError = "raise",
-    check_images: bool = False,
+    check_images: bool = True,
     max_pixels: int = MAX_PIXELS,
     total: int | None = None,
     progress: bool = True,
 ) -> Manifest:
     """Write ``samples`` as a data set into the folder ``out``.
 
-    A run that was killed is continued by the same call: finished shards are kept once their keys are found to be
-    those of ``samples`` (their contents are not compared), and the result is byte for byte that of an uninterrupted
-    run. Views are stored in order of falling confidence. Equal samples and settings give equal files with the same
-    library versions.
+    A run that was killed is continued by the same call, to the byte-for-byte result of an uninterrupted run. What is
+    there, finished or not, is kept once key, label and CRC-32C of each image were found to be those of ``samples`` (views
+    are not compared); else nothing is changed, and the error says what differs. Views are stored by falling confidence.
+    Equal samples and settings give equal files with the same library versions. What was left out or changed is listed
+    in ``out``/report.
 
     Args:
-      samples: an iterable, or a function START -> iterable that leaves out the first START samples (refused ones
-        count), so that a continued run need not compute them again.
+      samples: an iterable, or a function START -> iterable without the first START samples (refused ones count).
       out: made if absent; may hold an unfinished run of the same settings.
       spec: what the views were drawn from; None only if no sample has reinforcements.
       num_classes: labels and teacher ids are below it.
@@ -78,10 +84,13 @@ def write_shards(
       extra: JSON-able, kept in the manifest.
       image_tars: the tars that hold the images (`Sample.place`): a sidecar data set, whose shards are records alone.
       resume: False refuses a folder that already holds shards.
+      force: first remove the plain data set, finished or not, in ``out``; one with reinforcements is refused.
+      inventory: to compare with where ``samples`` is a function; without it only ``total`` is compared.
       on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
-      check_images: also decode every image in full, to refuse images that are cut off (about 1 ms each).
-      max_pixels: that an image may have; larger ones are refused. The loader has a limit of its own.
-      total: number of samples, for the progress bar, where ``samples`` has no length.
+      check_images: refuse what training would not decode to what Pillow shows; samples are taken some dozens ahead for
+        it. False: look at headers alone, which lets images in that end training.
+      max_pixels: that an image may have. The loader has a limit of its own.
+      total: number of samples, where ``samples`` has no length.
       progress: show a progress bar.
 
     Returns:
@@ -104,15 +113,18 @@ def write_shards(
         image_tars=tuple(image_tars),
     )
     _check(draft, samples, on_error)
-    if total is None:
-        with contextlib.suppress(TypeError):
-            total = len(samples)  # type: ignore[arg-type]
+    total = _length(samples, inventory) if total is None else total
     out = Path(out).absolute()  # the samples are someone else's code, which may change the working directory
     with lock(out), tqdm.tqdm(total=total, unit="img", disable=not progress, desc=shown(out.name)) as bar:
-        if begin(out, draft, resume=resume):
-            return _recheck(samples, out, on_error, bar)
-        _write_missing(samples, out, draft, on_error, check_images, max_pixels, bar)
-        return finalise(out, draft)
+        run = _Run(samples, out, draft, inventory, on_error, total, bar)
+        return run.do(resume, force, check_images, max_pixels)
+
+
+def _length(samples: Samples, inventory: Inventory | None) -> int | None:
+    """How many samples there are, where that is known."""
+    with contextlib.suppress(TypeError):
+        return len(samples) if inventory is None else len(inventory)  # type: ignore[arg-type]
+    return None
 
 
 def _check(draft: Manifest, samples: Samples, on_error: OnError) -> None:
@@ -136,104 +148,170 @@ def _check(draft: Manifest, samples: Samples, on_error: OnError) -> None:
             raise ShardError(f"write_shards: {what}")
 
 
-def _write_missing(
-    samples: Samples,
-    out: Path,
-    draft: Manifest,
-    on_error: OnError,
-    check_images: bool,
-    max_pixels: int,
-    bar: Any,
-) -> None:
-    """Write every shard that ``out`` lacks, checking the others' keys against ``samples`` where those are at hand."""
-    finished = set(finished_shards(out, draft))
-    keys = KeyTable()
-    topk: int | None = None
-    start = 0
-    if isinstance(samples, Iterable):
-        stream = iter(samples)
-    else:
-        for start in itertools.count():
-            if start not in finished:
-                break
-        images = ImageTars.of(out, draft)
-        leading = [ShardFacts.load(shard_path(out, draft, number), images) for number in range(start)]
+class _Run:
+    """One call of `write_shards`, which holds the folder.
+
+    Args:
+      samples, inventory, on_error, total: see `write_shards`.
+      out: the folder.
+      draft: the settings.
+      bar: the progress bar.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        out: Path,
+        draft: Manifest,
+        inventory: Inventory | None,
+        on_error: OnError,
+        total: int | None,
+        bar: Any,
+    ) -> None:
+        self._samples, self._out, self._draft = samples, out, draft
+        self._inventory, self._on_error, self._total, self._bar = inventory, on_error, total, bar
+        self._announce = Announcer()
+
+    def do(self, resume: bool, force: bool, check_images: bool, max_pixels: int) -> Manifest:
+        """Everything; see `write_shards`."""
+        source = None if self._inventory is None else self._inventory.fingerprint
+        if begin(self._out, self._draft, resume=resume, force=force, source=source):
+            return self.recheck()
+        self.write_missing(check_images, max_pixels)
+        return finalise(self._out, self._draft)
+
+    def recheck(self) -> Manifest:
+        """The manifest of the finished data set, after it was found to hold the samples."""
+        dataset = Dataset(self._out)
+        held = Held.finished(dataset)
+        with self._checking():
+            if self._inventory is not None:
+                self._same(compare_inventory(self._inventory, held, whole=True, step=self._bar.update))
+            elif isinstance(self._samples, Iterable):
+                comparison = Comparison(held)
+                for sample in self._samples:
+                    self._bar.update()
+                    comparison.see(Identity.of(sample))
+                self._same(comparison.differences())
+            elif self._total not in (None, count := len(held.keys) + len(held.refused)):
+                self._same(f"{self._total} samples, where {count} came before")
+        self._left_out(held.refused)
+        return dataset.manifest
+
+    def write_missing(self, check_images: bool, max_pixels: int) -> None:
+        """Write every shard that is missing, comparing the others with the samples where those are at hand."""
+        finished = set(finished_shards(self._out, self._draft))
+        start = next(number for number in itertools.count() if number not in finished)
+        stream = self._stream(start)
+        if isinstance(self._samples, Iterable):
+            start = 0
+        keys = KeyTable()
+        topk: int | None = None
+        with contextlib.ExitStack() as stack:
+            judged: Iterator[Sample] | None = None
+            for number in itertools.count():
+                path = shard_path(self._out, self._draft, number)
+                if number in finished:
+                    done = self._facts(number)
+                    if number >= start:
+                        self._follow(stream if judged is None else judged, done)
+                    for key in done.keys:
+                        keys.add(key, number)
+                    facts: ShardFacts | None = done
+                else:
+                    if judged is None:
+                        judged = stream
+                        if check_images:
+                            judge = stack.enter_context(Judge(max_pixels=max_pixels))
+                            judged = stack.enter_context(contextlib.closing(judged_ahead(stream, judge)))
+                    facts = write_one_shard(
+                        self._counted(judged),
+                        path,
+                        self._draft,
+                        limit=self._draft.samples_per_shard,
+                        on_error=self._on_error,
+                        max_pixels=max_pixels,
+                        topk=topk,
+                        keys=keys,
+                        announce=self._announce,
+                    )
+                if facts is None:
+                    number -= 1
+                    break
+                topk = facts.topk
+                if len(facts.keys) < self._draft.samples_per_shard:  # the last one
+                    break
+            surplus = next(stream if judged is None else judged, None)
+        if surplus is not None:
+            self._differ(f"{path.name} ended the run in it, but sample {surplus.key} follows now")
+        if finished and max(finished) > number:
+            last = shard_path(self._out, self._draft, max(finished)).name
+            self._differ(f"it holds {last}, but the samples end before that")
+
+    def _stream(self, start: int) -> Iterator[Sample]:
+        """The samples, but for those of the first ``start`` shards where these need not be made again."""
+        if isinstance(self._samples, Iterable):
+            return iter(self._samples)
+        leading = [self._facts(number) for number in range(start)]
+        held = Held.of_shards(leading, [shard_path(self._out, self._draft, number) for number in range(start)])
+        if self._inventory is not None:
+            with self._checking():
+                self._same(compare_inventory(self._inventory, held, whole=False, step=self._bar.update))
+                before = source_of(self._out)
+                if before is not None and (other := described(before, self._inventory.fingerprint)):
+                    self._same(f"its source was another when it was begun, though not in what is written: {other}")
+        self._left_out(held.refused)
         consumed = sum(facts.consumed for facts in leading)
-        bar.update(consumed)
-        stream = iter(samples(consumed))
-    for number in itertools.count():
-        path = shard_path(out, draft, number)
-        if number in finished:
-            done = ShardFacts.load(path, ImageTars.of(out, draft))
-            if number >= start:
-                _follow(stream, done, path, bar)
-            for key in done.keys:
-                keys.add(key, number)
-            facts: ShardFacts | None = done
-        else:
-            facts = write_one_shard(
-                _counted(stream, bar),
-                path,
-                draft,
-                limit=draft.samples_per_shard,
-                on_error=on_error,
-                check_images=check_images,
-                max_pixels=max_pixels,
-                topk=topk,
-                keys=keys,
+        if self._inventory is None or self._inventory.crcs is None:
+            self._bar.update(consumed)
+        return iter(self._samples(consumed))
+
+    def _follow(self, stream: Iterator[Sample], facts: ShardFacts) -> None:
+        """Take the samples of a finished shard from ``stream`` and compare them."""
+        path = self._out / facts.name
+        comparison = Comparison(Held.of_shards([facts], [path]), whole=False)
+        with self._checking():
+            for sample in itertools.islice(stream, facts.consumed):
+                self._bar.update()
+                comparison.see(Identity.of(sample))
+        if found := comparison.differences():
+            self._same(f"{path.name}: {found}")
+        self._left_out(facts.refused)
+
+    def _facts(self, number: int) -> ShardFacts:
+        return ShardFacts.load(shard_path(self._out, self._draft, number), ImageTars.of(self._out, self._draft))
+
+    def _left_out(self, refused: Sequence[Refused]) -> None:
+        """Tell of what an earlier run has left out; ShardError if that is not wanted now."""
+        if refused and self._on_error == "raise":
+            raise ShardError(
+                f"{self._out}: {len(refused)} images were left out there by on_error='skip', the first: {refused[0]}; "
+                f"pass that again (--on-error skip), or {remedy(self._draft)}",
+                key=refused[0].key,
+                reason=refused[0].reason,
+                remedy=refused[0].remedy or None,
             )
-        if facts is None:
-            number -= 1
-            break
-        topk = facts.topk
-        if len(facts.keys) < draft.samples_per_shard:  # the last one
-            break
-    surplus = next(stream, None)
-    if surplus is not None:
-        _other_run(out, f"{path.name} ended the run in it, but sample {surplus.key} follows now")
-    if finished and max(finished) > number:
-        _other_run(out, f"it holds {shard_path(out, draft, max(finished)).name}, but the samples end before that")
+        for one in refused:
+            self._announce(one)
 
+    @contextlib.contextmanager
+    def _checking(self) -> Iterator[None]:
+        """The progress bar says so meanwhile."""
+        self._bar.set_description("checking what is there")
+        try:
+            yield
+        finally:
+            self._bar.set_description(shown(self._out.name))
 
-def _follow(stream: Iterator[Sample], facts: ShardFacts, path: Path, bar: Any) -> None:
-    """Take the samples of a finished shard from ``stream`` and compare their keys."""
-    skipped = list(facts.skipped)
-    at = 0
-    while at < len(facts.keys) or skipped:
-        sample = next(stream, None)
-        bar.update(sample is not None)
-        if sample is not None and at < len(facts.keys) and sample.key == facts.keys[at]:
-            at += 1
-        elif sample is not None and str(getattr(sample, "key", sample)) in skipped:
-            skipped.remove(str(getattr(sample, "key", sample)))
-        else:
-            want = facts.keys[at] if at < len(facts.keys) else skipped[0]
-            got = "the samples end" if sample is None else f"{sample.key} comes"
-            _other_run(path.parent, f"{path.name} has sample {want} where now {got}")
+    def _counted(self, stream: Iterator[Sample]) -> Iterator[Sample]:
+        for sample in stream:
+            self._bar.update()
+            yield sample
 
+    def _same(self, differences: str) -> None:
+        """ShardError if there are any."""
+        if differences:
+            self._differ(differences)
 
-def _recheck(samples: Samples, out: Path, on_error: OnError, bar: Any) -> Manifest:
-    """The manifest of a finished data set, after its keys were found to be those of ``samples``, if iterable."""
-    dataset = Dataset(out)
-    if isinstance(samples, Iterable):
-        keys = iter(dataset.keys)
-        want = next(keys, None)
-        for sample in samples:
-            bar.update()
-            if sample.key == want:
-                want = next(keys, None)
-            elif on_error == "raise" or want is None or sample.key in dataset.keys:  # not one that was left out
-                _other_run(out, f"sample {sample.key} comes where it has {want or 'no more'}")
-        if want is not None:
-            _other_run(out, f"it has sample {want}, the samples do not")
-    return dataset.manifest
-
-
-def _counted(stream: Iterator[Sample], bar: Any) -> Iterator[Sample]:
-    for sample in stream:
-        bar.update()
-        yield sample
-
-
-def _other_run(out: Path, what: str) -> NoReturn:
-    raise ShardError(f"{out}: belongs to a run with other samples: {what}; choose another folder")
+    def _differ(self, what: str) -> NoReturn:
+        raise ShardError(f"{self._out}: belongs to a run with other samples: {what}; {remedy(self._draft)}")

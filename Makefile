@@ -12,11 +12,15 @@ SECONDS ?= 60
 
 setup: $(VENV)/.installed $(VENV)/.plugin
 
-# Debian packages that the build needs, when missing; elsewhere CMake's message names what to install.
+# Debian packages that the build and the tests need, when missing; elsewhere CMake's message names what to install, and
+# tests/zoo_tools.py leaves out what it has no tools for.
 system:
 	@if ! echo '#include <zstd.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 && command -v apt-get >/dev/null; then \
 	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends libzstd-dev g++; fi
+	@if command -v apt-get >/dev/null && ! { command -v cjpeg && command -v cwebp && command -v webpmux; } >/dev/null; then \
+	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); $$SUDO apt-get update -qq; \
+	  $$SUDO apt-get install -y -qq --no-install-recommends libjpeg-turbo-progs webp || echo "left out: files that cjpeg and cwebp make for tests/zoo.py"; fi
 	@if [ "$$CI" = true ] && [ -z "$(CLANGXX)" ] && command -v apt-get >/dev/null; then \
 	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); $$SUDO apt-get update -qq; \
 	  for v in 19 18 17 16 15 14; do $$SUDO apt-get install -y -qq --no-install-recommends clang-$$v libclang-rt-$$v-dev llvm-$$v && break; done || true; fi

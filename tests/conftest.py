@@ -77,6 +77,14 @@ def encode_jpeg(pixels: np.ndarray, mode: str = "RGB", **options: object) -> byt
     return buffer.getvalue()
 
 
+def encode_cmyk(seed: int) -> bytes:
+    """A CMYK JPEG with black, which decoders turn into RGB each in its own way."""
+    buffer = io.BytesIO()
+    channels = np.dstack([picture(24, 32, seed), picture(24, 32, seed + 1)[:, :, :1]])
+    Image.fromarray(channels, "CMYK").save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
 @pytest.fixture(scope="session")
 def jpeg_bytes() -> list[bytes]:
     """Eight JPEGs of different sizes, subsamplings and modes (RGB, grey, progressive, CMYK)."""

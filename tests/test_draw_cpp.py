@@ -46,7 +46,7 @@ SPECS = {
 def plain(folder: Path, images: Sequence[bytes], keys: Sequence[str] | None = None) -> dali_dr.Dataset:
     keys = keys or [f"n/{number}" for number in range(len(images))]
     samples = [dali_dr.Sample(key, data, n % 10) for n, (key, data) in enumerate(zip(keys, images, strict=True))]
-    dali_dr.write_shards(samples, folder, spec=None, num_classes=10, progress=False)
+    dali_dr.write_shards(samples, folder, spec=None, num_classes=10, check_images=False, progress=False)
     return dali_dr.Dataset(folder)
 
 
@@ -220,11 +220,11 @@ def test_damaged_headers(tmp_path: Path) -> None:
             params = read(dataset.index_path, numbers, [-1] * len(numbers), draw_whole=True)[4]
             break
         except RuntimeError as error:
-            found = re.search(r"\(key n/(\d+)\).*: the image", str(error))
+            found = re.search(r"the image of sample \d+ \(key n/(\d+)\)|\(key n/(\d+)\).*: the image", str(error))
             assert found, error
-            numbers.remove(int(found[1]))
+            numbers.remove(int(found[1] or found[2]))
             refused += 1
-    assert refused < len(images) // 10
+    assert refused < len(images) // 4  # of these DALI's parsers refuse most, too (tests/test_zoo.py)
     for number, words in zip(numbers, params, strict=True):
         # Of a JPEG that gives its size twice, Pillow takes the last, decoders refuse it.
         assert (int(words[2]), int(words[3])) == wants[number] or images[number].startswith(b"\xff\xd8"), number

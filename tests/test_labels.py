@@ -37,7 +37,7 @@ def test_forms_are_fkds(form: Form, stored: int, topk: int | None, kind: str) ->
     ids, probs = sparsify(dense, stored)
     give = (lambda a: a) if kind == "numpy" else torch.from_numpy
     if form == "full" and stored < classes:
-        with pytest.raises(ValueError, match="--labels full"):
+        with pytest.raises(ValueError, match="--keep full"):
             targets(give(ids), give(probs), classes, form, topk)
         return
     got = np.asarray(targets(give(ids), give(probs), classes, form, topk))

@@ -153,6 +153,42 @@ def test_evaluation_is_torchvisions(plain: dali_dr.Dataset, evaluation: dali_dr.
             assert np.array_equal(shown[number], by_torchvision(opened(plain, number), evaluation)), number
 
 
+def by_axes(image: Image.Image, evaluation: dali_dr.Evaluation) -> np.ndarray:
+    """`by_torchvision` without holding the resized image, for what is enlarged: Pillow resizes it horizontally first."""
+    bilinear, size = Image.Resampling.BILINEAR, evaluation.size
+    width, height = (int(evaluation.resize * length / min(image.size)) for length in image.size)
+    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+    across = image.resize((width, image.height), bilinear).crop((left, 0, left + size, image.height))
+    return np.asarray(across.resize((size, height), bilinear).crop((0, top, size, top + size)))
+
+
+def test_evaluation_of_long_images(tmp_path: Path) -> None:
+    """However long: what is shown is computed, and what is not shown is not."""
+    shapes = [(1, 700), (700, 1), (3, 900), (1200, 2)]
+    images = [encoded(picture(h, w, n), "PNG") for n, (h, w) in enumerate(shapes)]
+    longest = [
+        encode_jpeg(picture(2, 65_500, 9)),
+        encode_jpeg(picture(65_500, 1, 8)),
+        encoded(picture(1, 65_535, 7), "PNG"),
+    ]
+    samples = [dali_dr.Sample(f"{n}", data, n) for n, data in enumerate([*images, *longest])]
+    dali_dr.write_shards(samples, tmp_path / "set", spec=None, num_classes=len(samples), progress=False)
+    for evaluation in (dali_dr.Evaluation(), dali_dr.Evaluation(16, 19), dali_dr.Evaluation(4096, 8192)):
+        iterator = loader(tmp_path / "set", augment=evaluation, batch_size=1, dtype="uint8", layout="HWC", prefetch=1)
+        for (batch,) in iterator:
+            number, shown = int(batch["index"][0]), batch["data"][0].numpy()
+            image = opened(iterator.dataset, number)
+            if evaluation.size < 1000 and number < 4:
+                expected = by_torchvision(image, evaluation)
+                assert np.array_equal(by_axes(image, evaluation), expected)
+            elif evaluation.size < 100:
+                expected = by_axes(image, evaluation)
+            else:
+                assert shown.shape == (evaluation.size, evaluation.size, 3)
+                continue
+            assert np.array_equal(shown, expected), (evaluation, number)
+
+
 def test_evaluation_of_real_photos(tmp_path: Path, photos_dir: Path) -> None:
     """Normalised, as torchvision's ToTensor and Normalize do it, by name."""
     paths = sorted(photos_dir.iterdir())[::8]

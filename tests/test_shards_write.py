@@ -78,7 +78,8 @@ def write(samples: Any, out: Path, **options: Any) -> Manifest:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files of a data set, but for the report of what was left out."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def members(samples: list[Sample], stored: Dataset) -> list[tuple[str, bytes]]:
@@ -277,8 +278,8 @@ def test_check_images_refuses_a_cut_off_image(samples: list[Sample], tmp_path: P
     cut = dataclasses.replace(samples[3], image_bytes=samples[3].image_bytes[:-200])
     bad = [*samples[:3], cut, *samples[4:]]
     with pytest.raises(ShardError, match=f"{samples[3].key}.*truncated"):
-        write(bad, tmp_path / "d", check_images=True)
-    write(bad, tmp_path / "e")
+        write(bad, tmp_path / "d")
+    write(bad, tmp_path / "e", check_images=False)
     assert verify(tmp_path / "e", progress=False).ok
     report = verify(tmp_path / "e", images=True, progress=False)
     assert not report.ok and samples[3].key in report.problems[0]
@@ -327,7 +328,7 @@ def test_a_folder_of_another_run_is_refused(samples: list[Sample], tmp_path: Pat
     for out in (unfinished, tmp_path / "finished"):
         for changed, message in (
             ({"samples": others}, f"{samples[1].key}.*other|other.*{samples[1].key}"),
-            ({"samples": samples[:8]}, "samples end|do not"),
+            ({"samples": samples[:8]}, "not there any more"),
             ({"samples": [*samples[:5], dataclasses.replace(samples[0], key="more"), *samples[5:]]}, "more"),
             ({"seed": 5}, "seed was None, now 5"),
             ({"num_classes": CLASSES + 1}, "classes was 12, now 13"),
@@ -391,7 +392,7 @@ _KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
 import test_shards_write as t
-t.write(t.small_samples(), t.Path(sys.argv[1]), samples_per_shard=7)
+t.write_small(t.Path(sys.argv[1]))
 """
 
 
@@ -401,9 +402,14 @@ def small_samples() -> list[Sample]:
     return [sample(number, buffer.getvalue()) for number in range(60)]
 
 
+def write_small(out: Path) -> None:
+    """Without the judge of images: a child that was forked does not have the threads of the decoder."""
+    write(small_samples(), out, samples_per_shard=7, check_images=False)
+
+
 def test_kill_at_random_instants_and_rerun(tmp_path: Path) -> None:
     """After kill -9 at 20 random instants, a rerun gives every sample once and the files of an uninterrupted run."""
-    write(small_samples(), tmp_path / "whole", samples_per_shard=7)
+    write_small(tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     steps = _steps(tmp_path / "count")
     executions: dict[tuple[str, int], list[int]] = {}
@@ -431,7 +437,7 @@ def test_kill_at_random_instants_and_rerun(tmp_path: Path) -> None:
 
 
 def _run_again(out: Path) -> dict[str, bytes]:
-    write(small_samples(), out, samples_per_shard=7)
+    write_small(out)
     stored = Dataset(out)
     assert list(stored.keys) == [one.key for one in small_samples()]
     return contents(out)
@@ -459,7 +465,7 @@ def _steps(out: Path) -> list[tuple[str, int]]:
     before = sys.gettrace()
     seen = _trace(-1)
     try:
-        write(small_samples(), out, samples_per_shard=7)
+        write_small(out)
     finally:
         sys.settrace(before)
     return seen
@@ -470,7 +476,7 @@ def _run_killed(out: Path, at: int) -> None:
     signal.alarm(60)
     try:
         _trace(at)
-        write(small_samples(), out, samples_per_shard=7)
+        write_small(out)
     finally:
         os._exit(3)
 
@@ -479,7 +485,7 @@ def _run_killed(out: Path, at: int) -> None:
 def test_kill_by_the_clock(tmp_path: Path) -> None:
     """The same with a fresh process and the clock, so that kills land inside system calls too."""
     script = _KILLED.format(tests=str(Path(__file__).parent))
-    write(small_samples(), tmp_path / "whole", samples_per_shard=7)
+    write_small(tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     rng = random.Random(3)
     killed = 0

@@ -172,12 +172,16 @@ class Jpegs:
     labels: Sequence[int]
     data: Sequence[bytes]
     class_names: Sequence[str] = CLASSES
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, number: int) -> bytes:
         return self.data[number]
+
+    def where(self, number: int) -> str:
+        return f"image {self.keys[number]}"
 
     @functools.cached_property
     def pixels(self) -> torch.Tensor:

@@ -146,10 +146,15 @@ def rgb_image(image_bytes: bytes) -> Image.Image:
     """
     try:
         with _opened(_container_of(image_bytes), image_bytes) as image:
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return as_rgb(image)
     except Exception as error:  # Pillow raises many kinds on damaged files
         raise ValueError(shown(error) or type(error).__name__) from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """``image``, decoded, in RGB; what Pillow raises on damaged files."""
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _opened(container: Container, image_bytes: bytes) -> ImageFile.ImageFile:

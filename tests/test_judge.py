@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import textwrap
@@ -443,7 +444,8 @@ def test_what_decoders_say_is_heard_and_what_others_say_is_not_lost() -> None:
     written, refused = map(int, done.stdout.split())
     assert written >= 50 and refused >= 50
     told = done.stderr.splitlines()
-    assert len(set(told)) == len(told) and set(told) <= {f"other {n}" for n in range(written)}
-    assert (
-        written - len(told) <= 1 + written // 50
-    )  # libraries write their lines in pieces, between which another may fall
+    whole = [line for line in told if re.fullmatch(r"other \d+", line)]
+    assert len(set(whole)) == len(whole) and set(whole) <= {f"other {n}" for n in range(written)}
+    # Libraries write their lines in pieces, between which another's may fall: such a line is torn, and few are.
+    torn = 1 + written // 50
+    assert written - len(whole) <= torn and len(told) - len(whole) <= 2 * torn

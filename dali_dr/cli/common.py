@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 _FIRST, *_OTHERS = (container.suffixes[0] for container in CONTAINERS)
 _FOLDER_HELP: Final = f"CLASS/NAME.{_FIRST} (also {', '.join(_OTHERS)}), or flat with ImageNet's file names"
-_NUMBERINGS: Final = ("auto", "sorted", "numeric", "imagenet")  # as sources.source, whose import would take a second
+_NUMBERINGS: Final = (
+    "auto",
+    "sorted",
+    "numeric",
+    "imagenet",
+)  # Numbering in sources.source, whose import takes a second
 _KEPT: Final = ("topk", "full", "hard", "smoothing")  # what --labels meant before it became --keep
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from PIL import Image, ImageFile
 
+from dali_dr.encoded import as_rgb
 from dali_dr.errors import shown
 
 _PROGRAMS: Final = frozenset({"EPS"})  # which Pillow asks other programs to draw
@@ -43,8 +44,7 @@ def as_png(data: bytes, max_pixels: int) -> bytes:
         with _opened(data) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(f"it has {image.height}x{image.width} pixels, above the limit of {max_pixels}")
-            image.load()
-            pixels = image if image.mode == "RGB" else image.convert("RGB")
+            pixels = as_rgb(image)
             out = io.BytesIO()
             Image.frombytes("RGB", pixels.size, pixels.tobytes()).save(out, "PNG")  # without what `image` knows besides
             return out.getvalue()

@@ -214,9 +214,8 @@ class Run:
         path = self.out / CLAIMS_NAME / _REFUSED
         if not path.exists():  # else another worker, or an earlier one, has decoded all
             refused = pieces.refused()
-            announce = Announcer()
             for one in refused.values():
-                announce(one)
+                self._announce(one)
             found = {number: dataclasses.asdict(one) for number, one in refused.items()}
             tar.create_atomically(path, json.dumps(found).encode())
         return pieces.without(self._refused())

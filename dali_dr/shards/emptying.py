@@ -17,7 +17,7 @@ from dali_dr.errors import ShardError, brief
 from dali_dr.shards import files, tar
 from dali_dr.shards.facts import ShardFacts, scan_shard
 from dali_dr.shards.index_layout import INDEX_NAME
-from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest
+from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, half_written
 from dali_dr.shards.report import CHANGED_NAME, REPORT_NAME, SKIPPED_NAME, SUMMARY_NAME
 
 _EMPTYING: Final = "emptying"  # in the state: names of the files that are to be removed
@@ -100,11 +100,8 @@ def _names(out: Path, settings: dict[str, Any]) -> list[str]:
     """The data set's own files in ``out``, but for dataset.json and the state. ShardError: see `empty`."""
     name = re.escape(settings["name"])
     shard = re.compile(rf"{name}-\d{{6,}}\.tar")
-    derived = re.compile(
-        rf"\.?{name}-\d{{6,}}\.(idx|tar\.json|tar\.empty\.json)"
-        rf"|\.(\.?{name}-\d{{6,}}\.(tar|idx|tar\.json|tar\.empty\.json)|{re.escape(INDEX_NAME)}|"
-        rf"{re.escape(MANIFEST_NAME)}|{re.escape(STATE_NAME)})\.[0-9a-f]+\.tmp"
-    )
+    derived = re.compile(rf"\.?{name}-\d{{6,}}\.(idx|tar\.json|tar\.empty\.json)")
+    partial = half_written(settings["name"])
     listed = None
     if (out / MANIFEST_NAME).exists():
         listed = {shard.name for shard in Manifest.load(out).shards}
@@ -117,7 +114,7 @@ def _names(out: Path, settings: dict[str, Any]) -> list[str]:
                     "choose another folder"
                 )
             names.append(path.name)
-        elif path.name == INDEX_NAME or derived.fullmatch(path.name):
+        elif path.name == INDEX_NAME or derived.fullmatch(path.name) or partial.fullmatch(path.name):
             names.append(path.name)
     report = out / REPORT_NAME
     kinds = (SKIPPED_NAME, CHANGED_NAME, SUMMARY_NAME)

@@ -21,7 +21,7 @@ from dali_dr.shards import emptying, files, tar
 from dali_dr.shards.facts import ImageTars, ShardFacts, describe_topk, image_files, members_of
 from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.keys import KeyTable, keys_of
-from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, library_versions
+from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, half_written, library_versions
 from dali_dr.shards.report import REPORT_NAME, remove_partial, write_lists
 from dali_dr.shards.sample_table import SampleTable
 
@@ -277,10 +277,7 @@ def _clean(out: Path, draft: Manifest, finished: bool) -> None:
     """Remove half-written files, files of shards that do not exist, and, once finished, what was for resuming."""
     shard = re.compile(rf"(\.?)({re.escape(draft.name)}-\d{{6,}})\.(tar\.json|idx)")
     empty = re.compile(rf"\.{re.escape(draft.name)}-\d{{6,}}\.tar\.empty\.json")
-    ours = re.compile(
-        rf"\.({re.escape(draft.name)}-\d{{6,}}\.(tar|idx)|\.{re.escape(draft.name)}-\d{{6,}}\.tar(\.empty)?\.json"
-        rf"|{re.escape(INDEX_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(STATE_NAME)})\.[0-9a-f]+\.tmp"
-    )
+    ours = half_written(draft.name)
     superfluous = []
     for entry in _listed(out):
         match = shard.fullmatch(entry.name)

@@ -19,7 +19,7 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import ShardError, SpecError
 from dali_dr.record.layout import Probabilities
 from dali_dr.shards import tar
-from dali_dr.shards.index_layout import MAX_LABEL
+from dali_dr.shards.index_layout import INDEX_NAME, MAX_LABEL
 from dali_dr.shards.strict_json import MAX_BYTES, canonical, load_json
 
 MANIFEST_NAME: Final = "dataset.json"
@@ -31,6 +31,13 @@ _SCHEMA: Final = "dataset.schema.json"
 _FOUND: Final = ("images", "views", "topk", "record_bytes", "shards", "versions", "checksum")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SMALLEST: Final = 2 * tar.BLOCK  # bytes of a sample in a tar: a header and data
+
+
+def half_written(name: str) -> re.Pattern[str]:
+    """Of file names: what a killed run has left of the data set whose shards are called ``name``."""
+    shard = rf"{re.escape(name)}-\d{{6,}}"
+    whole = "|".join(map(re.escape, (INDEX_NAME, MANIFEST_NAME, STATE_NAME)))
+    return re.compile(rf"\.({shard}\.(tar|idx)|\.{shard}\.tar(\.empty)?\.json|{whole})\.[0-9a-f]+\.tmp")
 
 
 @dataclass(frozen=True)

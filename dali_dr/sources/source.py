@@ -16,7 +16,6 @@ from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.sample import Place, fitting_key, key_fault, safe_key
 
 Numbering = Literal["auto", "sorted", "numeric", "imagenet"]
-NUMBERINGS: Final[tuple[Numbering, ...]] = ("auto", "sorted", "numeric", "imagenet")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,9 @@ setup: $(VENV)/.installed $(VENV)/.plugin
 # Debian packages that the build and the tests need, when missing; elsewhere CMake's message names what to install, and
 # tests/zoo_tools.py leaves out what it has no tools for.
 system:
-	@if ! echo '#include <zstd.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 && command -v apt-get >/dev/null; then \
-	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); \
-	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends libzstd-dev g++; fi
+	@if ! printf '#include <zstd.h>\n#include <cstdio>\n#include <jpeglib.h>\n' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 \
+	  && command -v apt-get >/dev/null; then SUDO=$$([ $$(id -u) = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends libzstd-dev libjpeg-dev g++; fi
 	@if command -v apt-get >/dev/null && ! { command -v cjpeg && command -v cwebp && command -v webpmux; } >/dev/null; then \
 	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); $$SUDO apt-get update -qq; \
 	  $$SUDO apt-get install -y -qq --no-install-recommends libjpeg-turbo-progs webp || echo "left out: files that cjpeg and cwebp make for tests/zoo.py"; fi
@@ -99,7 +99,7 @@ coverage: setup
 	$(BIN)/ninja -C build/coverage -t cleandead >/dev/null
 	find build/coverage -name '*.gcda' -delete
 	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/coverage -j 2 --output-on-failure -E '^fuzz'
-	$(BIN)/python csrc/tests/coverage.py build/coverage $(notdir $(wildcard csrc/view csrc/draw csrc/samples csrc/image csrc/record csrc/shards))
+	$(BIN)/python csrc/tests/coverage.py build/coverage $(notdir $(wildcard csrc/view csrc/draw csrc/samples csrc/image csrc/jpeg csrc/record csrc/shards))
 
 # The kernels and their test, compiled by nvcc alone where there is one; its cases run on host threads. On a GPU: gpu-proof.
 device-test: setup

@@ -28,7 +28,10 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 MOST_CORPUS_BYTES = 30_000  # of one target in the repository
-MOST_INPUT_BYTES = {"shards": 12_000, "record_content": 8192, "record_member": 8192}  # else 2048
+MOST_INPUT_BYTES = {
+    **{"shards": 12_000, "record_content": 8192, "record_member": 8192},
+    **{"jpeg_decode": 4096, "jpeg_slice": 4096},
+}  # else 2048
 
 
 @dataclass

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fuzz/frames.h"
+#include "tests/make_jpeg.h"
 #include "tests/make_shards.h"
 #include "tests/record_shapes.h"
 
@@ -55,6 +56,19 @@ void Images() {
   write("RIFF\0\1\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0\xc7\0\0\x2b\x01\0"s);
 }
 
+/// Of every kind of MCU, and of every coding that is transcoded.
+void JpegsToTile() {
+  using dali_dr::testing::JpegShape;
+  for (const auto& [h, v, grey] : dali_dr::testing::kSamplings) {
+    JpegShape shape{.height = 24, .width = 130, .h = h, .v = v, .grey = grey, .quality = 20};
+    Write("jpeg_tile", MakeJpeg(shape));
+    shape.restart = 1;
+    Write("jpeg_tile", MakeJpeg(shape));
+    shape.progressive = true;
+    Write("jpeg_tile", MakeJpeg(shape));
+  }
+}
+
 void Shards() {
   using namespace dali_dr::testing;
   std::vector<Item> items{
@@ -81,6 +95,31 @@ void Shards() {
     AppendTo<uint64_t>(&header, item.data.size());
     header += item.name.substr(0, item.name.find('.'));
     Write("tar_header", {header.begin(), header.end()});
+  }
+}
+
+/// A region's place and size, then a JPEG of a few MCUs.
+void Jpegs() {
+  using namespace dali_dr::testing;
+  for (const auto& [h, v, grey] : kSamplings) {
+    for (const int restart : {0, 1, 2, 3, 6}) {
+      for (const bool progressive : {false, true}) {
+        if (progressive && restart > 1) continue;
+        const JpegShape shape{.height = 16 * v + 5,
+                              .width = 24 * h + 3,
+                              .h = h,
+                              .v = v,
+                              .grey = grey,
+                              .restart = restart,
+                              .progressive = progressive,
+                              .quality = 40};
+        Bytes bytes{7, 0, 9, 0, 8, 0, 20, 0, 3, 0};
+        const Bytes jpeg = MakeJpeg(shape);
+        bytes.insert(bytes.end(), jpeg.begin(), jpeg.end());
+        Write("jpeg_decode", bytes);
+        if (!progressive) Write("jpeg_slice", bytes);
+      }
+    }
   }
 }
 
@@ -125,7 +164,9 @@ int main(int argc, char** argv) {
   folder = argv[1];
   Records();
   Images();
+  JpegsToTile();
   Shards();
+  Jpegs();
   Numbers();
   return 0;
 }

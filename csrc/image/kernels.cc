@@ -5,9 +5,22 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 namespace dali_dr::image {
 namespace {
+
+void Weigh(const Coordinates& range, int32_t* weight) {
+  std::vector<double> raw(MaxTaps(*range.axis));
+  std::vector<int32_t> fixed(raw.size());
+  for (int32_t x = 0; x < range.count; ++x) {
+    int32_t begin;
+    const int32_t taps = FixedWeights(*range.axis, range.first + x, raw.data(), &begin, fixed.data());
+    const int32_t before = begin - range.start[x];
+    for (int32_t i = 0; i < range.slots; ++i)
+      weight[i * size_t(range.stride) + x] = i < before || i >= before + taps ? 0 : fixed[i - before];
+  }
+}
 
 int32_t Weight(const TapPair& w, int i) { return w.high[i] * (1 << kLowBits) + w.low[i]; }
 
@@ -26,11 +39,10 @@ void ResizeRows(const uint8_t* const rows[4], const Taps& taps, int32_t width, u
   }
 }
 
-void ResizeColumn(const uint8_t* const* rows, const TapPair* weight, int32_t pairs, int32_t bytes,
-                  uint8_t* out) {
+void ResizeColumn(const uint8_t* const* rows, const RowWeights& weights, int32_t bytes, uint8_t* out) {
   for (int32_t x = 0; x < bytes; ++x) {
     int32_t sum = 0;
-    for (int32_t i = 0; i < 2 * pairs; ++i) sum += Weight(weight[i / 2], i % 2) * rows[i][x];
+    for (int32_t i = 0; i < 2 * weights.pairs; ++i) sum += Weight(weights.weight[i / 2], i % 2) * rows[i][x];
     out[x] = RoundWeighted(sum);
   }
 }
@@ -119,9 +131,9 @@ void RoundBfloat(const float* in, size_t n, uint16_t* out) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", ResizeRows,  ResizeColumn, SplitRow,    Lut,       Mask,
-    Solarize,   MinMax,      GreySum,      Color,       Sharpness, General,
-    Join,       FinishFloat, FinishShort,  FinishShort, RoundHalf, RoundBfloat,
+    "portable", Weigh, nullptr,     nullptr,     ResizeRows,  ResizeColumn, SplitRow,
+    Lut,        Mask,  Solarize,    MinMax,      GreySum,     Color,        Sharpness,
+    General,    Join,  FinishFloat, FinishShort, FinishShort, RoundHalf,    RoundBfloat,
 };
 
 const Kernels& BestKernels() {

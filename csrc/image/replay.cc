@@ -33,6 +33,11 @@ void Scratch::CropResizeFlip(const Plan& plan, const Image& image, Filter filter
   resizer_.Run(plan, image, filter, planes_);
 }
 
+bool Scratch::StreamResizeFlip(const Plan& plan, RowSource* rows, Filter filter) {
+  UseView(plan.out);
+  return resizer_.Stream(plan, rows, filter, planes_);
+}
+
 void Scratch::ApplyLut(const uint8_t table[256], int c) { kernels_->lut(table, planes_[c], count_); }
 
 void Scratch::Histogram(int c, uint32_t counts[256]) {

@@ -22,6 +22,9 @@ class Scratch {
 
   /// The three stages, in order.
   void CropResizeFlip(const Plan& plan, const Image& image, Filter filter);
+  /// In place of the first, from rows of what is Needed, where CanStream. Returns whether they could all be
+  /// had.
+  bool StreamResizeFlip(const Plan& plan, RowSource* rows, Filter filter);
   void ApplySteps(const Plan& plan);
   /// Erases and writes out.height * out.width * 3 values to `out`, which needs no alignment beyond that of a
   /// value.

@@ -8,14 +8,17 @@
 #include "image/kernels.h"
 #include "image/pixel.h"
 #include "image/plan.h"
+#include "image/rows.h"
+#include "image/taps.h"
 
 namespace dali_dr::image {
 
-/// Interleaved RGB pixels without padding between rows.
-struct Image {
-  const uint8_t* data;
-  Size size;
-};
+/// The part of the image that a view is made of: the crop, or where a part of the resized crop is shown, what
+/// that reads. Rows and columns that only taps of weight 0 touch are in it, too.
+Box Needed(const Plan& plan, Filter filter);
+
+/// Whether Resizer::Stream can make the view: both axes are resized, horizontally first.
+bool CanStream(const Plan& plan);
 
 /// One worker's buffers for resizing. They grow to the largest view seen.
 class Resizer {
@@ -23,33 +26,32 @@ class Resizer {
   explicit Resizer(const Kernels& kernels) : kernels_(&kernels) {}
 
   /// Writes the view, resized and flipped, into planes of plan.out pixels, behind each of which kPad bytes
-  /// may be written.
+  /// may be written. `image` holds what is Needed.
   void Run(const Plan& plan, const Image& image, Filter filter, uint8_t* const planes[3]);
 
- private:
-  struct TapTable {
-    std::vector<int32_t> start;
-    std::vector<TapPair> weight;
-    int32_t pairs = 0;
-    Taps view() const { return {start.data(), weight.data(), pairs}; }
-    const TapPair* row(int32_t y) const { return weight.data() + size_t(y) * pairs; }
-  };
-  /// One call of Run().
-  struct Work;
+  /// The same from rows of what is Needed, of a plan that CanStream. Returns false where the source ends
+  /// early; the planes then hold anything.
+  bool Stream(const Plan& plan, RowSource* rows, Filter filter, uint8_t* const planes[3]);
 
-  /// Of output coordinates first .. first + count.
-  void SetTaps(const Axis& axis, int32_t first, int32_t count, TapTable* table);
+ private:
+  /// One call of Run() or Stream().
+  struct Work;
+  /// The rows of an image that is there.
+  class ImageRows;
+
+  /// Makes the tables of taps.
+  Work Prepare(const Plan& plan, Filter filter, uint8_t* const planes[3]);
+
+  void ResizeRows(const Work& work, const uint8_t* const in[], uint8_t* const to[]) const;
   /// Both passes, horizontal first: a ring holds the horizontally resized rows that the vertical window of
   /// one output row needs.
-  void ThroughRing(const Work& work);
+  bool ThroughRing(const Work& work, RowSource* rows);
   /// Vertical first, one pass only, or none: rows need no ring.
-  void ByGroups(const Work& work);
+  void ByGroups(const Work& work, const Image& image);
 
   const Kernels* kernels_;
   TapTable columns_, rows_;
-  std::vector<double> raw_;
-  std::vector<int32_t> fixed_;
-  std::vector<uint8_t> ring_, padded_, line_;
+  std::vector<uint8_t> ring_, padded_, line_, tail_;
   std::vector<const uint8_t*> sources_;
 };
 

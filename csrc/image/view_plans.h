@@ -50,6 +50,8 @@ class ViewPlans {
   bool IsMixed(int64_t k) const { return mixing_ && mixes_[static_cast<size_t>(k)].partner != kNoPartner; }
   bool IsSelf(int64_t k) const { return mixing_ && mixes_[static_cast<size_t>(k)].partner == kSelfPartner; }
   const Plan& partner_plan(int64_t k) const { return partner_plans_[static_cast<size_t>(k)]; }
+  // Whether view k differs from the one before it in how it is mixed alone, and is among the mixes of that.
+  bool IsRepeated(int64_t k) const { return mixing_ && repeats_[static_cast<size_t>(k)]; }
   // The ways to mix view k and its partner's: one, and those of the views behind it that differ in nothing
   // else (a double-mix pair), which need no replay of their own. Empty where view k is such a view itself.
   std::span<const MixPlan> mixes(int64_t k) const;

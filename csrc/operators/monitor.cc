@@ -22,7 +22,7 @@ Monitor* Monitor::Get(int number) {
 void Monitor::ReadEnds() {
   const std::lock_guard lock(mutex_);
   const double now = Now();
-  read_ += now - begin_;
+  sums_.read += now - begin_;
   read_ends_.push_back(now);
 }
 
@@ -31,19 +31,26 @@ void Monitor::ReplayBegins() {
   const std::lock_guard lock(mutex_);
   replay_begin_ = Now();
   if (read_ends_.empty()) return;
-  decode_ += replay_begin_ - read_ends_.front();
+  sums_.decode += replay_begin_ - read_ends_.front();
   read_ends_.pop_front();
 }
 
-void Monitor::ReplayEnds() {
+void Monitor::ReplayEnds(const Decoding& decoding) {
   const std::lock_guard lock(mutex_);
-  replay_ += Now() - replay_begin_;
-  ++batches_;
+  sums_.decode += decoding.seconds;
+  sums_.replay += Now() - replay_begin_ - decoding.seconds;
+  sums_.decoding.Add(decoding);
+  ++sums_.batches;
 }
 
-std::array<double, 4> Monitor::Sums() {
+void Monitor::Decoded(const Decoding& decoding) {
   const std::lock_guard lock(mutex_);
-  return {read_, decode_, replay_, static_cast<double>(batches_)};
+  sums_.decoding.Add(decoding);
+}
+
+Monitor::Sums Monitor::Since() {
+  const std::lock_guard lock(mutex_);
+  return sums_;
 }
 
 void Monitor::Fail(BatchFault fault) {
@@ -58,8 +65,7 @@ std::optional<BatchFault> Monitor::TakeFault() {
 
 void Monitor::ResetTimes() {
   const std::lock_guard lock(mutex_);
-  read_ = decode_ = replay_ = 0;
-  batches_ = 0;
+  sums_ = {};
   read_ends_.clear();
 }
 
@@ -67,10 +73,11 @@ void Monitor::ResetTimes() {
 
 extern "C" {
 
-// Writes seconds in read, decode, replay, and the number of batches.
-__attribute__((visibility("default"))) void dali_dr_monitor_sums(int number, double out[4]) {
-  const auto sums = dali_dr::Monitor::Get(std::max(number, 0))->Sums();
-  std::copy(sums.begin(), sums.end(), out);
+// Writes the times, and how many images were decoded in which way.
+__attribute__((visibility("default"))) void dali_dr_monitor_sums(int number, DaliDrTimes* out) {
+  const auto sums = dali_dr::Monitor::Get(std::max(number, 0))->Since();
+  const auto& [sliced, whole, misfit] = sums.decoding.images;
+  *out = {sums.read, sums.decode, sums.replay, sums.batches, sliced, whole, misfit};
 }
 
 // Sets the times to 0.
@@ -84,10 +91,11 @@ __attribute__((visibility("default"))) int dali_dr_monitor_fault(int number, Dal
   auto taken = monitor.TakeFault();
   if (!taken) return 0;
   monitor.given_out = *std::move(taken);
-  const auto& [fault, place, failed] = monitor.given_out;
+  const auto& [fault, place, failed, partner] = monitor.given_out;
   *out = {static_cast<int32_t>(fault.kind),
           place,
           fault.whole_file,
+          partner,
           fault.sample,
           fault.offset,
           fault.key.c_str(),

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "fault.h"
+#include "operators/decoding.h"
 
 namespace dali_dr {
 
@@ -21,7 +22,8 @@ struct BatchFault {
   Fault fault{};
   int place = -1;  // in the batch; -1: it is of no sample alone
   std::vector<int64_t>
-      failed{};  // numbers of all samples of the batch that have a fault, where they are known
+      failed{};          // numbers of all samples of the batch that have a fault, where they are known
+  bool partner = false;  // at fault is the image that the sample at `place` is mixed with
 };
 
 class Monitor {
@@ -33,10 +35,19 @@ class Monitor {
   void ReadBegins() { begin_ = Now(); }
   void ReadEnds();
   void ReplayBegins();
-  void ReplayEnds();
+  /// `decoding`: what of it was decoding, its seconds divided by the number of threads.
+  void ReplayEnds(const Decoding& decoding = {});
 
-  /// Seconds in read, decode, replay since the start, and batches replayed.
-  std::array<double, 4> Sums();
+  /// Adds what was decoded outside of replay.
+  void Decoded(const Decoding& decoding);
+
+  struct Sums {
+    double read = 0, decode = 0, replay = 0;  // seconds
+    int64_t batches = 0;                      // replayed
+    Decoding decoding{};                      // by our own decoder
+  };
+  /// Since the start.
+  Sums Since();
 
   /// Keeps the fault unless there is one already: what follows a fault is mostly its consequence.
   void Fail(BatchFault fault);
@@ -56,13 +67,18 @@ class Monitor {
 
   std::mutex mutex_;
   double begin_ = 0, replay_begin_ = 0;  // of the batch in work; one of each at a time
-  double read_ = 0, decode_ = 0, replay_ = 0;
-  int64_t batches_ = 0;
+  Sums sums_;
   std::deque<double> read_ends_;
   std::optional<BatchFault> fault_;
 };
 
 }  // namespace dali_dr
+
+/// Monitor::Sums for ctypes (dali_dr/loader/stopwatch.py has the same fields).
+struct DaliDrTimes {
+  double read, decode, replay;
+  int64_t batches, sliced, whole, misfit;
+};
 
 /// A BatchFault for ctypes (dali_dr/loader/faults.py has the same fields); -1 and empty texts are unknown.
 /// The pointers are valid until the next dali_dr_monitor_fault of the same number.
@@ -70,6 +86,7 @@ struct DaliDrFault {
   int32_t kind;  // Fault::Kind
   int32_t place;
   int32_t whole_file;
+  int32_t partner;
   int64_t sample, offset;
   const char *key, *shard, *message;
   const int64_t* failed;

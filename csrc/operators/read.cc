@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "jpeg/kind.h"
 #include "operators/draw_arguments.h"
 #include "operators/report.h"
 
@@ -130,11 +131,30 @@ is missing, of another size or not to be read, is tried again before, see ``retr
               "the fresh "
               "view number -v - 1.")
     .OutputFn([](const dali::OpSpec& spec) {
-      if (spec.NumRegularInput() != 2) return kPlainOutputs;
-      return spec.GetArgument<bool>("mixing") ? int{kNumMixingOutputs} : int{kNumOutputs};
+      const bool views = spec.NumRegularInput() == 2, mixing = views && spec.GetArgument<bool>("mixing");
+      const int images = mixing ? 2 : 1;
+      return (mixing  ? int{kNumMixingOutputs}
+              : views ? int{kNumOutputs}
+                      : kPlainOutputs) +
+             (spec.GetArgument<bool>("slices") ? images : 0) +
+             (spec.GetArgument<bool>("foreign") ? images : 0);
     })
     .AddOptionalArg("mixing",
                     "Whether to read mixed views with their partners. Records of mixed views need it.", false)
+    .AddOptionalArg(
+        "slices",
+        "Whether to give, of an image that is a tiled JPEG (one whose restart markers divide its rows of "
+        "MCUs), "
+        "only the tiles that the region touches, as a JPEG of its own; roi_start is then relative to that. "
+        "Behind the other outputs stands where the region begins in the source image, int32 ``[2]``, and "
+        "with "
+        "``mixing`` the same of the partner. Needs ``views``.",
+        false)
+    .AddOptionalArg("foreign",
+                    "Whether to say, behind the other outputs, of each image whether it is no JPEG: bool "
+                    "scalar, and with "
+                    "``mixing`` the same of the partner.",
+                    false)
     .AddArg(
         "index",
         "Path of the data set's index.bin. Shards lie at the paths that it gives, relative to its folder.",
@@ -170,7 +190,11 @@ Read::Read(const dali::OpSpec& spec)
       patience_(RetrySeconds(spec)),
       with_views_(source_.options().views),
       mixing_(source_.options().mixing),
-      monitor_(Monitor::Get(spec.GetArgument<int>("monitor"))) {}
+      slices_(spec.GetArgument<bool>("slices")),
+      foreign_(spec.GetArgument<bool>("foreign")),
+      monitor_(Monitor::Get(spec.GetArgument<int>("monitor"))) {
+  DALI_ENFORCE(with_views_ || !slices_, "`slices` needs `views`: without them there is no region.");
+}
 
 void Read::RunImpl(dali::Workspace& ws) {
   if (monitor_) monitor_->ReadBegins();
@@ -178,22 +202,18 @@ void Read::RunImpl(dali::Workspace& ws) {
     CheckInputs(ws);
     FillSlots(ws);
   });
-  PutImages(ws, kImage, [](samples::Filled& filled) {
-    filled.sample.record = {};  // lies in the same buffer, mostly
-    return std::pair(filled.sample.image.bytes, std::move(filled.sample.image.buffer));
-  });
+  TakePictures(ws);
+  PutImages(ws, kImage, &Slot::image);
   PutLabels(ws);
   if (with_views_) {
-    PutRegions(ws, kRoiStart, kRoiShape, [](const samples::Filled& filled) { return filled.region; });
+    PutRegions(ws, kRoiStart, kRoiShape, &Slot::image);
     PutViews(ws);
   }
   if (mixing_) {
-    PutImages(ws, kPartner, [](samples::Filled& filled) {
-      return std::pair(filled.PartnerImage(), std::move(filled.partner.image.buffer));
-    });
-    PutRegions(ws, kPartnerRoiStart, kPartnerRoiShape,
-               [](const samples::Filled& filled) { return filled.PartnerRegion(); });
+    PutImages(ws, kPartner, &Slot::partner);
+    PutRegions(ws, kPartnerRoiStart, kPartnerRoiShape, &Slot::partner);
   }
+  PutMore(ws, !with_views_ ? kPlainOutputs : mixing_ ? int{kNumMixingOutputs} : int{kNumOutputs});
   if (monitor_) monitor_->ReadEnds();
 }
 
@@ -293,8 +313,46 @@ void Read::ThrowFaults(const dali::TensorList<dali::CPUBackend>& samples) const 
   if (!all.failed.empty()) throw BatchError(std::move(all));
 }
 
-template <typename ImageOf>
-void Read::PutImages(dali::Workspace& ws, int output, const ImageOf& image_of) {
+Read::Picture Read::Taken(std::span<const uint8_t> bytes, shards::Buffer buffer,
+                          const samples::Region& region, jpeg::Slicer* slicer) {
+  Picture picture{bytes, std::move(buffer), region, region};
+  if (!slices_) return picture;
+  const auto& [start, shape] = region;
+  jpeg::Frame frame;
+  if (!jpeg::ReadFrame(bytes, &frame) || start[0] < 0 || start[1] < 0 || shape[0] < 1 || shape[1] < 1 ||
+      start[0] > frame.height - shape[0] || start[1] > frame.width - shape[1] ||
+      !slicer->Cut(bytes, frame, {start[0], start[1], shape[0], shape[1]}))
+    return picture;
+  const auto slice = slicer->bytes();
+  picture.buffer = buffers_.Take(slice.size());
+  std::memcpy(picture.buffer.get(), slice.data(), slice.size());
+  picture.bytes = {picture.buffer.get(), slice.size()};
+  picture.region.start[0] -= slicer->region().top;
+  picture.region.start[1] -= slicer->region().left;
+  return picture;
+}
+
+void Read::TakePictures(dali::Workspace& ws) {
+  auto& pool = ws.GetThreadPool();
+  if (slicers_.size() < static_cast<size_t>(pool.NumThreads()))
+    slicers_.resize(static_cast<size_t>(pool.NumThreads()));
+  const auto take = [&](int i, int thread) {
+    Slot& slot = slots_[static_cast<size_t>(i)];
+    samples::Filled& filled = slot.filled;
+    jpeg::Slicer* const slicer = &slicers_[static_cast<size_t>(thread)];
+    filled.sample.record = {};  // lies in the same buffer, mostly
+    slot.image =
+        Taken(filled.sample.image.bytes, std::move(filled.sample.image.buffer), filled.region, slicer);
+    if (mixing_)
+      slot.partner = Taken(filled.PartnerImage(), std::move(filled.partner.image.buffer),
+                           filled.PartnerRegion(), slicer);
+  };
+  const int count = ws.GetInputBatchSize(0);
+  if (slices_) return ForEachSample(pool, count, take);
+  for (int i = 0; i < count; ++i) take(i, 0);
+}
+
+void Read::PutImages(dali::Workspace& ws, int output, Picture Slot::* picture) {
   auto& images = ws.Output<dali::CPUBackend>(output);
   const int count = ws.GetInputBatchSize(0);
   images.Reset();
@@ -304,12 +362,12 @@ void Read::PutImages(dali::Workspace& ws, int output, const ImageOf& image_of) {
   images.set_sample_dim(1);
   images.SetSize(count);
   for (int i = 0; i < count; ++i) {
-    const auto [bytes, buffer] = image_of(slots_[static_cast<size_t>(i)].filled);
+    const Picture& from = slots_[static_cast<size_t>(i)].*picture;
     // Shared, not copied: the buffer is free again when the last operator has let go of it. DALI's pointers
     // are not const; no operator writes to its input.
-    images.SetSample(i, std::shared_ptr<void>(buffer, const_cast<uint8_t*>(bytes.data())), bytes.size(),
-                     false, dali::TensorShape<1>{static_cast<int64_t>(bytes.size())}, DALI_UINT8,
-                     images.device_id(), images.order());
+    images.SetSample(i, std::shared_ptr<void>(from.buffer, const_cast<uint8_t*>(from.bytes.data())),
+                     from.bytes.size(), false, dali::TensorShape<1>{static_cast<int64_t>(from.bytes.size())},
+                     DALI_UINT8, images.device_id(), images.order());
   }
 }
 
@@ -320,16 +378,37 @@ void Read::PutLabels(dali::Workspace& ws) const {
   for (int i = 0; i < count; ++i) *labels.mutable_tensor<int64_t>(i) = slots_[i].filled.sample.label;
 }
 
-template <typename RegionOf>
-void Read::PutRegions(dali::Workspace& ws, int start, int shape, const RegionOf& region_of) const {
+void Read::PutRegions(dali::Workspace& ws, int start, int shape, Picture Slot::* picture) const {
   const int count = ws.GetInputBatchSize(0);
   for (const int output : {start, shape})
     ws.Output<dali::CPUBackend>(output).Resize(dali::uniform_list_shape(count, dali::TensorShape<1>{2}),
                                                DALI_INT32, dali::BatchContiguity::Contiguous);
   for (int i = 0; i < count; ++i) {
-    const samples::Region region = region_of(slots_[i].filled);
+    const samples::Region& region = (slots_[static_cast<size_t>(i)].*picture).region;
     CopyTo(ws.Output<dali::CPUBackend>(start), i, region.start, 2);
     CopyTo(ws.Output<dali::CPUBackend>(shape), i, region.shape, 2);
+  }
+}
+
+// What `slices` and `foreign` ask for, from this output on.
+void Read::PutMore(dali::Workspace& ws, int output) const {
+  const int count = ws.GetInputBatchSize(0);
+  std::vector<Picture Slot::*> pictures{&Slot::image};
+  if (mixing_) pictures.push_back(&Slot::partner);
+  for (Picture Slot::* picture : pictures) {
+    if (!slices_) break;
+    auto& origins = ws.Output<dali::CPUBackend>(output++);
+    origins.Resize(dali::uniform_list_shape(count, dali::TensorShape<1>{2}), DALI_INT32,
+                   dali::BatchContiguity::Contiguous);
+    for (int i = 0; i < count; ++i)
+      CopyTo(origins, i, (slots_[static_cast<size_t>(i)].*picture).source.start, 2);
+  }
+  for (Picture Slot::* picture : pictures) {
+    if (!foreign_) break;
+    auto& foreign = ws.Output<dali::CPUBackend>(output++);
+    foreign.Resize(dali::TensorListShape<>(count, 0), DALI_BOOL, dali::BatchContiguity::Contiguous);
+    for (int i = 0; i < count; ++i)
+      *foreign.mutable_tensor<bool>(i) = !jpeg::IsDecodable((slots_[static_cast<size_t>(i)].*picture).bytes);
   }
 }
 

@@ -11,10 +11,12 @@
 
 #include "dali/pipeline/operator/checkpointing/stateless_operator.h"
 #include "fault.h"
+#include "jpeg/slice.h"
 #include "operators/monitor.h"
 #include "record/reader.h"
 #include "samples/patience.h"
 #include "samples/samples.h"
+#include "shards/buffers.h"
 
 namespace dali_dr {
 
@@ -29,11 +31,19 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   void RunImpl(dali::Workspace& ws) override;
 
  private:
+  // An image file as it is given out.
+  struct Picture {
+    std::span<const uint8_t> bytes{};  // the file, or a slice of it
+    shards::Buffer buffer{};           // that holds it
+    samples::Region region{};          // to decode of `bytes`
+    samples::Region source{};          // the same in pixels of the image
+  };
   // One sample of the current batch. Kept from batch to batch for its buffers.
   struct Slot {
     std::optional<Fault> fault;  // why the sample cannot be had; then the rest holds anything
     bool done = false;           // it is filled, or has a fault that stands
     samples::Filled filled;
+    Picture image, partner;
   };
 
   void CheckInputs(const dali::Workspace& ws) const;
@@ -49,20 +59,26 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   bool Reconsider(samples::Patience::Series* series);
   void ThrowFaults(const dali::TensorList<dali::CPUBackend>& samples) const;
 
-  // Make outputs from the slots; the functions take a samples::Filled.
-  template <typename ImageOf>
-  void PutImages(dali::Workspace& ws, int output, const ImageOf& image_of);
+  // Moves the files out of the filled samples, or what is to be decoded of them.
+  void TakePictures(dali::Workspace& ws);
+  Picture Taken(std::span<const uint8_t> bytes, shards::Buffer buffer, const samples::Region& region,
+                jpeg::Slicer* slicer);
+
+  // Make outputs from the slots.
+  void PutImages(dali::Workspace& ws, int output, Picture Slot::* picture);
   void PutLabels(dali::Workspace& ws) const;
-  template <typename RegionOf>
-  void PutRegions(dali::Workspace& ws, int start, int shape, const RegionOf& region_of) const;
+  void PutRegions(dali::Workspace& ws, int start, int shape, Picture Slot::* picture) const;
+  void PutMore(dali::Workspace& ws, int output) const;
   void PutViews(dali::Workspace& ws) const;
 
   samples::Source source_;
   samples::Patience patience_;
-  bool with_views_, mixing_;
+  bool with_views_, mixing_, slices_, foreign_;
   Monitor* monitor_;  // or null
   std::vector<Slot> slots_;
   std::vector<record::Reader> readers_;  // one per thread
+  std::vector<jpeg::Slicer> slicers_;    // one per thread
+  shards::Buffers buffers_;              // of slices
 };
 
 }  // namespace dali_dr

@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "image/header.h"
+#include "jpeg/kind.h"
 #include "operators/report.h"
 
 #ifdef DALI_DR_CUDA
@@ -34,6 +36,10 @@ image::Size SizeArgument(const dali::OpSpec& spec, const std::string& name) {
   Require(v.size() == 1 || v.size() == 2, "`", name, "` has ", v.size(),
           " values: pass one int, or (height, width).");
   return {v[0], v.back()};
+}
+
+std::span<const uint8_t> Bytes(const dali::TensorList<dali::CPUBackend>& images, int i) {
+  return {images.tensor<uint8_t>(i), static_cast<size_t>(images.tensor_shape_span(i)[0])};
 }
 
 [[noreturn]] void FailView(int place, std::string message) {
@@ -67,19 +73,30 @@ none, -2: the image itself); 1 if image and partner change places, else 0; the f
 height, width, which scale as erase boxes do (all zero: none); the view of the partner. With a and b the finished
 (normalised) values of the view and of the partner's, exchanged if so asked, the output is
 ``float32(lam) * a + float32(1 - lam) * b``, each operation rounded to float32, and b inside the CutMix box. With
-``m`` views per image, all have one partner; views that differ only in who comes first are replayed once.)")
-    .NumInput(2, 3)
+``m`` views per image, all have one partner; views that differ only in who comes first are replayed once.
+
+Images may be **encoded** JPEGs, on the CPU: then of each no more is decoded than its views show, by libjpeg-turbo as
+Pillow has it, mostly straight into the resize. One that cannot be decoded raises RuntimeError.)")
+    .NumInput(2, 5)
     .InputDox(
-        0, "images", "TensorList of uint8, HWC",
-        "Decoded RGB images, or the parts of them whose top-left pixels in the source are at ``origin``.")
+        0, "images", "TensorList of uint8, [bytes] or HWC",
+        "Encoded JPEGs, on the CPU; or decoded RGB images, or the parts of them whose top-left pixels in the "
+        "source are at ``origin``.")
     .InputDox(1, "params", "TensorList of int32, [P] or [m, P]",
               "The packed parameters of one view per image, or of ``m`` views; then the output has a leading "
               "dimension m.")
     .InputDevice(1, dali::InputDevice::CPU)
     .InputDox(
-        2, "partner_images", "TensorList of uint8, HWC",
+        2, "partner_images", "TensorList of uint8, [bytes] or HWC",
         "With it, views are mixed: one partner image per image, or the part of it at ``partner_origin``. "
-        "Where a view has no partner, or is its own, any image will do.")
+        "Where a view has no partner, or is its own, any image will do. With ``pixels`` but no partners, "
+        "this "
+        "is what is said of input 3.")
+    .InputDox(3, "pixels_of_images", "TensorList of uint8, HWC",
+              "With ``pixels``: where an image is no JPEG, its pixels, or a part of them as ``origin`` says; "
+              "else anything.")
+    .InputDox(4, "pixels_of_partner_images", "TensorList of uint8, HWC",
+              "With ``pixels``: the same of the partner images, with ``partner_origin``.")
     .NumOutput(1)
     .AddArg("size",
             "Output size in pixels: an int for square views, or (height, width). At most 8192 per side. As a "
@@ -106,6 +123,11 @@ height, width, which scale as erase boxes do (all zero: none); the view of the p
         "(y, x) of the top-left pixel of ``images`` in the source image. Pass ``roi_start`` here when only "
         "that region was decoded.",
         std::vector<int>{0, 0}, true)
+    .AddOptionalArg(
+        "pixels",
+        "Images that are no JPEG come decoded: behind the other inputs stand their pixels, and with partners "
+        "those of the partner images.",
+        false)
     .AddOptionalArg("partner_origin",
                     "(y, x) of the top-left pixel of ``partner_images`` in their source images.",
                     std::vector<int>{0, 0}, true)
@@ -130,7 +152,8 @@ height, width, which scale as erase boxes do (all zero: none); the view of the p
 template <typename Backend>
 ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
     : dali::StatelessOperator<Backend>(spec),
-      mixing_(spec.NumRegularInput() == 3),
+      pixels_(spec.GetArgument<bool>("pixels")),
+      mixing_(spec.NumRegularInput() == (pixels_ ? 5 : 3)),
       monitor_(Monitor::Get(spec.GetArgument<int>("monitor"))),
       origin_("origin", spec),
       partner_origin_("partner_origin", spec),
@@ -143,6 +166,11 @@ ReplayBase<Backend>::ReplayBase(const dali::OpSpec& spec)
           "\": pass \"bilinear\" or \"bicubic\".");
   filter_ = interpolation == "bilinear" ? image::Filter::kBilinear : image::Filter::kBicubic;
   ReadFinish(spec);
+  const int inputs = spec.NumRegularInput();
+  Require(!pixels_ || (kDecodes && (inputs == 3 || inputs == 5)), "`pixels` are given, but the inputs are ",
+          inputs,
+          ": pass on the CPU `pixels` behind `params`, or `partner_images`, `pixels` and `partner_pixels`.");
+  Require(pixels_ || inputs <= 3, "The inputs are ", inputs, ": with more than three pass `pixels=True`.");
 }
 
 template <typename Backend>
@@ -177,18 +205,24 @@ void ReplayBase<Backend>::SetSize(image::Size size) {
 }
 
 template <typename Backend>
+void ReplayBase<Backend>::CheckImages(const dali::Workspace& ws, int input, const char* name) const {
+  const auto& images = ws.Input<Backend>(input);
+  const int dim = images.sample_dim();
+  const bool encoded = kDecodes && dim == 1 && input <= 2 && !(pixels_ && input == PixelsInput(false));
+  Require(images.type() == DALI_UINT8 && (dim == 3 || encoded), "`", name, "` are ", images.type(), " with ",
+          dim, " dimensions: ", kDecodes ? "pass encoded JPEGs, or decode" : "decode", " to uint8 RGB, HWC.");
+}
+
+template <typename Backend>
 void ReplayBase<Backend>::CheckInputs(const dali::Workspace& ws) const {
-  const auto& images = ws.Input<Backend>(0);
-  Require(images.type() == DALI_UINT8, "`images` are ", images.type(), ": decode to uint8 RGB.");
-  Require(images.sample_dim() == 3, "`images` have ", images.sample_dim(), " dimensions: pass HWC images.");
+  CheckImages(ws, 0, "images");
   const auto& params = ws.Input<dali::CPUBackend>(1);
   Require(params.type() == DALI_INT32, "`params` are ", params.type(), ": pass int32.");
   Require(params.sample_dim() == 1 || params.sample_dim() == 2, "`params` have ", params.sample_dim(),
           " dimensions: pass [P] for one view per image or [m, P] for m.");
-  if (!mixing_) return;
-  const auto& partners = ws.Input<Backend>(2);
-  Require(partners.type() == DALI_UINT8 && partners.sample_dim() == 3, "`partner_images` are ",
-          partners.type(), " with ", partners.sample_dim(), " dimensions: decode to uint8 RGB, HWC.");
+  if (mixing_) CheckImages(ws, 2, "partner_images");
+  if (pixels_) CheckImages(ws, PixelsInput(false), "pixels");
+  if (pixels_ && mixing_) CheckImages(ws, PixelsInput(true), "partner_pixels");
 }
 
 template <typename Backend>
@@ -207,26 +241,49 @@ void ReplayBase<Backend>::AcquireArguments(const dali::Workspace& ws) {
 }
 
 template <typename Backend>
-image::Placed ReplayBase<Backend>::Place(const dali::Workspace& ws, int input, const char* name,
-                                         const dali::ArgValue<int, 1>& origin, int i) const {
-  const auto pixels = ws.Input<Backend>(input).tensor_shape_span(i);
-  if (pixels[2] != 3 || std::min(pixels[0], pixels[1]) < 1 || std::max(pixels[0], pixels[1]) > kMaxCoordinate)
-    FailView(i, make_string("Sample ", i, " of the batch: `", name, "` has shape (", pixels[0], ", ",
-                            pixels[1], ", ", pixels[2], "): pass a non-empty RGB image (height, width, 3)."));
-  return {{int32_t(pixels[0]), int32_t(pixels[1])}, origin[i].data[0], origin[i].data[1]};
+typename ReplayBase<Backend>::Given ReplayBase<Backend>::Find(const dali::Workspace& ws, bool partner,
+                                                              int i) const {
+  int input = partner ? 2 : 0;
+  if constexpr (kDecodes) {
+    const auto& images = ws.Input<Backend>(input);
+    if (images.sample_dim() == 1) {
+      Given given;
+      if (jpeg::IsDecodable(Bytes(images, i))) {
+        given.source.jpeg = Bytes(images, i);
+        const std::string problem = image::ReadSize(given.source.jpeg, &given.placed.size);
+        if (!problem.empty()) FailImage(i, partner, problem);
+        given.source.pixels.size = given.placed.size;
+        return given;
+      }
+      if (!pixels_) FailImage(i, partner, "it is no JPEG: pass it decoded, in `pixels`");
+      input = PixelsInput(partner);
+    }
+  }
+  const auto& pixels = ws.Input<Backend>(input);
+  const auto shape = pixels.tensor_shape_span(i);
+  if (shape[2] != 3 || std::min(shape[0], shape[1]) < 1 || std::max(shape[0], shape[1]) > kMaxCoordinate)
+    FailView(i, make_string("Sample ", i, " of the batch: `", partner ? "partner_images" : "images",
+                            "` has shape (", shape[0], ", ", shape[1], ", ", shape[2],
+                            "): pass a non-empty RGB image (height, width, 3)."));
+  const image::Size size{int32_t(shape[0]), int32_t(shape[1])};
+  const auto& origin = partner ? partner_origin_ : origin_;
+  return {{.pixels = {pixels.template tensor<uint8_t>(i), size}},
+          {size, origin[i].data[0], origin[i].data[1]}};
 }
 
 template <typename Backend>
 void ReplayBase<Backend>::MakePlans(const dali::Workspace& ws) {
   const auto& params = ws.Input<dali::CPUBackend>(1);
   views_.Begin(shown_, mixing_);
+  given_.clear();
   for (int i = 0; i < params.num_samples(); ++i) {
-    const image::Placed image = Place(ws, 0, "images", origin_, i),
-                        partner = mixing_ ? Place(ws, 2, "partner_images", partner_origin_, i) : image;
+    const Given image = Find(ws, false, i), partner = mixing_ ? Find(ws, true, i) : image;
+    given_.push_back({image.source, partner.source});
     const auto shape = params.tensor_shape_span(i);
     const std::span words(params.tensor<int32_t>(i), static_cast<size_t>(volume(shape)));
     int64_t view = 0;
-    const std::string problem = views_.Add(words, shape.size() == 2 ? shape[0] : 1, image, partner, &view);
+    const std::string problem =
+        views_.Add(words, shape.size() == 2 ? shape[0] : 1, image.placed, partner.placed, &view);
     if (!problem.empty())
       FailView(i, make_string("Sample ", i, " of the batch, view ", view, ": ", problem, "."));
   }
@@ -260,66 +317,14 @@ bool ReplayBase<Backend>::SetupImpl(std::vector<dali::OutputDesc>& output_desc, 
 }
 
 template <typename Backend>
-template <typename Make>
-void ReplayBase<Backend>::ForEachView(dali::Workspace& ws, Make make) {
+void ReplayBase<Backend>::SetLayout(dali::Workspace& ws) const {
   auto& output = ws.Output<Backend>(0);
   const char* layout = finish_->channels_last() ? "HWC" : "CHW";
   output.SetLayout(output.sample_dim() == 3 ? dali::TensorLayout(layout)
                                             : dali::TensorLayout(make_string("F", layout)));
-  const int64_t view_bytes = 3 * int64_t{shown_.out.height} * shown_.out.width * finish_->value_bytes();
-  const auto image_of = [&](int input, int i) {
-    const auto& images = ws.Input<Backend>(input);
-    const auto pixels = images.tensor_shape_span(i);
-    return image::Image{images.template tensor<uint8_t>(i), {int32_t(pixels[0]), int32_t(pixels[1])}};
-  };
-  for (int i = 0; i < views_.images(); ++i) {
-    const image::Image source = image_of(0, i), other = mixing_ ? image_of(2, i) : source;
-    auto* out = static_cast<uint8_t*>(output.raw_mutable_tensor(i));
-    for (int64_t k = views_.first(i); k < views_.first(i + 1); ++k, out += view_bytes)
-      if (!views_.IsMixed(k) || !views_.mixes(k).empty())
-        make(k, source, views_.IsSelf(k) ? source : other, out);
-  }
-}
-
-void ReplayCpu::ReplayMixed(int64_t k, const image::Image& source, const image::Image& partner,
-                            image::Scratch* scratch, uint8_t* out) const {
-  const auto replay = [&](const image::Plan& plan, const image::Image& image, image::Scratch* to) {
-    to->CropResizeFlip(plan, image, filter_);
-    to->ApplySteps(plan);
-    to->Erase(plan);
-  };
-  replay(views_.plan(k), source, &scratch[0]);
-  replay(views_.partner_plan(k), partner, &scratch[1]);
-  const int64_t view_bytes = 3 * int64_t{shown_.out.height} * shown_.out.width * finish_->value_bytes();
-  for (const image::MixPlan& mix : views_.mixes(k)) {
-    scratch[0].WriteMixed(scratch[1], mix, shown_.out, *finish_, out);
-    out += view_bytes;
-  }
-}
-
-void ReplayCpu::RunImpl(dali::Workspace& ws) {
-  auto& pool = ws.GetThreadPool();
-  scratch_.resize(std::max<size_t>(scratch_.size(), 2 * pool.NumThreads()));
-  const auto area = [](const image::Plan& plan) { return int64_t{plan.crop.height} * plan.crop.width; };
-  // Largest first: the cost grows with the pixels that the horizontal pass reads.
-  ForEachView(ws, [&](int64_t k, const image::Image& source, const image::Image& partner, uint8_t* out) {
-    const image::Plan& plan = views_.plan(k);
-    if (views_.IsMixed(k)) {
-      pool.AddWork([=, this](int thread) { ReplayMixed(k, source, partner, &scratch_[2 * thread], out); },
-                   area(plan) + area(views_.partner_plan(k)));
-    } else {
-      pool.AddWork([=, this, &plan](
-                       int thread) { Replay(plan, source, filter_, *finish_, &scratch_[2 * thread], out); },
-                   area(plan));
-    }
-  });
-  pool.RunAll();
-  if (monitor_) monitor_->ReplayEnds();
 }
 
 template class ReplayBase<dali::CPUBackend>;
-
-DALI_REGISTER_OPERATOR(dr__Replay, ReplayCpu, dali::CPU);
 
 #ifdef DALI_DR_CUDA
 
@@ -331,13 +336,22 @@ ReplayGpu::ReplayGpu(const dali::OpSpec& spec) : ReplayBase(spec) {
 }
 
 void ReplayGpu::RunImpl(dali::Workspace& ws) {
+  SetLayout(ws);
+  auto& output = ws.Output<dali::GPUBackend>(0);
+  const int64_t view_bytes = 3 * int64_t{shown_.out.height} * shown_.out.width * finish_->value_bytes();
   tasks_.clear();
-  ForEachView(ws, [&](int64_t k, const image::Image& source, const image::Image& partner, uint8_t* out) {
-    if (views_.IsMixed(k))
-      tasks_.push_back({&views_.plan(k), source, out, &views_.partner_plan(k), partner, views_.mixes(k)});
-    else
+  for (int i = 0; i < views_.images(); ++i) {
+    const image::Image &source = given_[i][0].pixels, &other = given_[i][1].pixels;
+    auto* out = static_cast<uint8_t*>(output.raw_mutable_tensor(i));
+    for (int64_t k = views_.first(i); k < views_.first(i + 1); ++k, out += view_bytes) {
+      if (views_.IsRepeated(k)) continue;
       tasks_.push_back({&views_.plan(k), source, out});
-  });
+      if (!views_.IsMixed(k)) continue;
+      tasks_.back().partner_plan = &views_.partner_plan(k);
+      tasks_.back().partner_image = views_.IsSelf(k) ? source : other;
+      tasks_.back().mixes = views_.mixes(k);
+    }
+  }
   batch_->Assign(shown_.out, tasks_);
   // Pinned memory is given back in the order of the stream, so nothing here waits for the GPU.
   dali::kernels::DynamicScratchpad scratchpad(dali::AccessOrder(ws.stream()));

@@ -3,6 +3,7 @@
 #define DALI_DR_CSRC_OPERATORS_REPORT_H_
 
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "dali/core/format.h"
@@ -26,6 +27,15 @@ template <typename... Parts>
 void Require(bool good, const Parts&... parts) {
   if (!good)
     throw BatchError({.fault = {.kind = Fault::Kind::kArgument, .message = dali::make_string(parts...)}});
+}
+
+/// Throws that an image of the batch, or the one that it is mixed with, cannot be decoded.
+[[noreturn]] inline void FailImage(int place, bool partner, const std::string& problem) {
+  const char* const what = partner ? "the partner's image" : "the image";
+  throw BatchError({.fault = {.kind = Fault::Kind::kImage,
+                              .message = dali::make_string(what, " cannot be decoded: ", problem)},
+                    .place = place,
+                    .partner = partner});
 }
 
 /// Runs the body; a BatchError is told to the monitor, if there is one, and goes on as one of DALI's errors.

@@ -45,10 +45,15 @@ DR_AVX2_INLINE __m256i Rounded(__m256i low, __m256i high) {
 
 DR_AVX2_INLINE __m256i Words(const uint8_t* p) { return _mm256_cvtepu8_epi16(LoadHalf(p)); }
 
+// taps.cc
+void Weigh(const Coordinates& range, int32_t* weight);
+bool SplitWeights(const Coordinates& range, const int32_t* weight, uint32_t* bytes, uint8_t* fits);
+int32_t GroupWeights(const Coordinates& range, const uint32_t* bytes, const uint8_t* fits, int32_t* offsets,
+                     ByteGroup* groups);
+
 // resize.cc
 void ResizeRows(const uint8_t* const rows[4], const Taps& taps, int32_t width, uint8_t* const out[4]);
-void ResizeColumn(const uint8_t* const* rows, const TapPair* weight, int32_t pairs, int32_t bytes,
-                  uint8_t* out);
+void ResizeColumn(const uint8_t* const* rows, const RowWeights& weights, int32_t bytes, uint8_t* out);
 void SplitRow(const uint8_t* row, int32_t width, bool flip, uint8_t* const planes[3]);
 
 // operations.cc

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dali_dr.shards.dataset import Dataset as Dataset
     from dali_dr.shards.reshape import merge as merge
     from dali_dr.shards.reshape import subset as subset
+    from dali_dr.shards.retile import retile as retile
     from dali_dr.shards.sample import Sample as Sample
     from dali_dr.shards.write import write_shards as write_shards
 
@@ -45,6 +46,7 @@ _HOME = {
     "Dataset": "dali_dr.shards.dataset",
     "merge": "dali_dr.shards.reshape",
     "subset": "dali_dr.shards.reshape",
+    "retile": "dali_dr.shards.retile",
     "Sample": "dali_dr.shards.sample",
     "write_shards": "dali_dr.shards.write",
 }

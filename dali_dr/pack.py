@@ -16,6 +16,7 @@ from dali_dr.ahead import ahead, batches
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.images.admit import Admission
 from dali_dr.images.judge import BATCH, Judge
+from dali_dr.images.tiling import tile
 from dali_dr.shards import files, tar
 from dali_dr.shards.compare import Inventory
 from dali_dr.shards.manifest import Manifest
@@ -30,7 +31,8 @@ from dali_dr.shards.report import (
     read_refused,
 )
 from dali_dr.shards.sample import Sample
-from dali_dr.shards.write import SAMPLES_PER_SHARD, write_shards
+from dali_dr.shards.tile_counts import TileCounts
+from dali_dr.shards.write import SAMPLES_PER_SHARD, Handling, write_draft
 from dali_dr.sources.entrance import Entrance
 from dali_dr.sources.source import Source, sizes_of
 
@@ -79,6 +81,7 @@ def pack(
     max_pixels: int = MAX_PIXELS,
     check: bool = True,
     convert: bool = False,
+    keep_bytes: bool = False,
     force: bool = False,
     threads: int | None = None,
     progress: bool = True,
@@ -95,6 +98,7 @@ def pack(
       max_pixels: that an image may have.
       check: decode each image as training does; False: look at headers alone.
       convert: store what is no JPEG, PNG or WebP, but Pillow reads, as PNG.
+      keep_bytes: store images as they are; False: as tiled JPEGs, of which training decodes what it shows.
       force: first remove what plain data set, finished or not, is in ``out``.
       threads: that judge images; None: one for each CPU.
       progress: show a progress bar.
@@ -105,21 +109,30 @@ def pack(
     extra = {"max_pixels": max_pixels} if max_pixels != MAX_PIXELS else {}  # these decide what is in the data set
     extra |= {} if check else {"decode_check": False}
     extra |= {"convert": True} if convert else {}
+    draft = Manifest(
+        num_classes=len(source.class_names),
+        class_names=tuple(source.class_names),
+        samples_per_shard=samples_per_shard,
+        extra=extra,
+        tiles=None if keep_bytes else TileCounts(),
+    )
     with Judge(max_pixels=max_pixels, threads=threads, decode=check) as judge:
-        work = _Work(source, Admission(judge, convert=convert))
-        manifest = write_shards(
+        work = _Work(source, Admission(judge, convert=convert, tile=not keep_bytes))
+        inventory = Inventory(
+            source.keys,
+            source.labels,  # type: ignore[arg-type]
+            sizes_of(source),
+            work.crcs,
+            None if keep_bytes else work.tiled_crc,
+        )
+        manifest = write_draft(
             work.samples,
             out,
-            spec=None,
-            num_classes=len(source.class_names),
-            class_names=source.class_names,
-            samples_per_shard=samples_per_shard,
-            extra=extra,
+            draft,
+            handling=Handling(check=False, tile=False, max_pixels=max_pixels),  # that is `Admission`'s
             force=force,
-            inventory=Inventory(source.keys, source.labels, sizes_of(source), work.crcs),  # type: ignore[arg-type]
+            inventory=inventory,
             on_error=on_error,
-            check_images=False,  # that is `Admission`'s
-            max_pixels=max_pixels,
             progress=progress,
         )
     refused, changed = read_refused(out), read_changed(out)
@@ -160,6 +173,11 @@ class _Work:
 
         with ThreadPoolExecutor(_READERS, "read") as readers:
             yield from ahead(readers, crc, range(min(count, len(self._source))), _READ_AHEAD)
+
+    def tiled_crc(self, number: int) -> int:
+        """CRC-32C of an image as it is in the source, tiled."""
+        data, _ = tile(self._entrance.read(number).data, None)
+        return int(google_crc32c.value(data))
 
 
 def _summarise(out: Path, source: Source, manifest: Manifest, refused: list[Refused], changed: list[Changed]) -> None:

@@ -12,6 +12,7 @@ from dali_dr.encoded import CONTAINERS, MAX_PIXELS
 from dali_dr.errors import shown
 
 if TYPE_CHECKING:
+    from dali_dr.shards.manifest import Manifest
     from dali_dr.sources import Reading, Source
 
 _FIRST, *_OTHERS = (container.suffixes[0] for container in CONTAINERS)
@@ -164,6 +165,16 @@ def add_max_pixels(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_keep_bytes(parser: argparse._ActionsContainer) -> None:
+    """Adds --keep-bytes."""
+    parser.add_argument(
+        "--keep-bytes",
+        action="store_true",
+        help="store image files as they are; else JPEGs are transcoded without loss, to the same pixels, into tiles of which "
+        "training decodes those that it shows",
+    )
+
+
 def add_quiet(parser: argparse._ActionsContainer) -> None:
     """Adds --quiet."""
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -195,6 +206,8 @@ def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None)
         "shards": len(m.shards),
         "shard_bytes": sum(shard.bytes for shard in m.shards),
         "seed": m.seed,
+        "tiles": m.tiles and m.tiles.to_json(),
+        "decoder": m.decoder,
         "format_version": m.format_version,
         "versions": dict(m.versions),
     }
@@ -214,5 +227,19 @@ def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None)
     if as_json:
         say_json(facts)
         return
+    told: dict[str, Any] = {}
     for name, value in facts.items():
-        say(f"{name.replace('_', ' '):>24}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+        told |= _in_words(m) if name == "tiles" else {} if name == "decoder" else {name: value}
+    for name, value in told.items():
+        say(f"{name.replace('_', ' '):>30}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+
+
+def _in_words(manifest: Manifest) -> dict[str, str]:
+    """What is told of tiles and of the decoder."""
+    tiles = manifest.tiles
+    words = {"tiled": "none, image files are as they were given" if tiles is None else str(tiles)}
+    if tiles is not None and tiles.kept:
+        words["stored as they were"] = "; ".join(f"{count}: {reason}" for reason, count in tiles.kept.items())
+    if manifest.views_max:
+        words["decoder of the teacher's views"] = manifest.decoder or "not known"
+    return words

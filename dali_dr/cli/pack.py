@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dali_dr.cli.common import (
+    add_keep_bytes,
     add_max_pixels,
     add_on_error,
     add_output,
@@ -39,6 +40,7 @@ def add(commands: Any) -> None:
     add_max_pixels(images)
     output = pack.add_argument_group("data set")
     add_output(output, "data set to write, or to go on with; a finished one is compared with the images")
+    add_keep_bytes(output)
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
     output.add_argument(
         "--force", action="store_true", help="remove the data set or unfinished run that is in --out, and begin anew"
@@ -62,6 +64,7 @@ def _pack(options: argparse.Namespace) -> None:
         max_pixels=options.max_pixels,
         check=not options.no_decode_check,
         convert=options.convert,
+        keep_bytes=options.keep_bytes,
         force=options.force,
         threads=options.threads,
         progress=not options.quiet,

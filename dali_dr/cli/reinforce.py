@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dali_dr.cli.common import (
+    add_keep_bytes,
     add_max_pixels,
     add_on_error,
     add_output,
@@ -57,6 +58,7 @@ def _add_images(images: argparse._ArgumentGroup) -> None:
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
     add_output(output, "data set to write, or to go on with")
+    add_keep_bytes(output)
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
     output.add_argument("--probabilities", choices=("root8", "log8", "float16", "float32"), default="root8")
     output.add_argument("--sidecar", action="store_true", help="store records alone, beside the input's tars")
@@ -121,6 +123,13 @@ def _add_views(views: argparse._ArgumentGroup) -> None:
 
 def _add_machine(machine: argparse._ArgumentGroup) -> None:
     machine.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    machine.add_argument(
+        "--decode-device",
+        choices=("cpu", "gpu"),
+        default="cpu",
+        help="where images are decoded; gpu: by nvJPEG, whose pixels differ a little from those that training decodes on the "
+        "CPU (default %(default)s)",
+    )
     machine.add_argument("--threads", type=positive, default=None, help="CPU threads for decoding and replay")
     machine.add_argument(
         "--lease",
@@ -182,6 +191,8 @@ def _device(options: argparse.Namespace, worker: Worker) -> str:
     import torch
 
     if not wants_gpu(options.device):
+        if options.decode_device == "gpu":
+            raise DaliDrError("--decode-device gpu: wants --device gpu, too: views are made where images are decoded")
         return "cpu"
     if not torch.cuda.is_available():
         raise DaliDrError("--device gpu: torch sees no CUDA device on this machine")
@@ -219,6 +230,8 @@ def _generation(options: argparse.Namespace, spec: AugmentationSpec, teacher: Te
         device="gpu" if teacher.device.type == "cuda" else "cpu",
         max_pixels=options.max_pixels,
         convert=options.convert,
+        keep_bytes=options.keep_bytes,
+        decode_device=options.decode_device,
         **({"num_threads": options.threads} if options.threads else {}),
     )
 

@@ -1,4 +1,4 @@
-"""dali-dr subset, merge: another shape of a reinforced data set."""
+"""dali-dr subset, merge, retile: another shape of a data set."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def add(commands: Any) -> None:
         )
         parser.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default: as it was")
         add_quiet(parser)
+    retile = command(
+        commands, "retile", _retile, "store the images of a data set as tiled JPEGs, without asking the teacher again"
+    )
+    retile.add_argument("dataset", type=Path)
+    add_output(retile, "data set to write, or to go on with")
+    retile.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default: as it was")
+    retile.add_argument("--threads", type=positive, default=None, help="that tile images (default: one for each CPU)")
+    add_quiet(retile)
 
 
 def _subset(options: argparse.Namespace) -> None:
@@ -69,6 +77,19 @@ def _merge(options: argparse.Namespace) -> None:
         options.out,
         sidecar=options.sidecar,
         samples_per_shard=options.samples_per_shard,
+        progress=not options.quiet,
+    )
+    print_info(options.out, options.json)
+
+
+def _retile(options: argparse.Namespace) -> None:
+    from dali_dr.shards.retile import retile
+
+    retile(
+        options.dataset,
+        options.out,
+        samples_per_shard=options.samples_per_shard,
+        threads=options.threads,
         progress=not options.quiet,
     )
     print_info(options.out, options.json)

@@ -3,17 +3,20 @@
 Without being asked: what is an ordinary photo to everyone but the decoder is put into a form that it shows right. The
 container of JPEG, WebP and PNG is written anew, the coded pixels stay. CMYK JPEG, which decoders turn into RGB each in its own
 way, and animated PNG become a PNG of what Pillow shows. On request (``convert``) so does whatever else Pillow reads.
+
+What is admitted is tiled (``tile``): JPEGs are transcoded without loss, so that training decodes no more than it shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dali_dr.images.convert import as_png, format_of
 from dali_dr.images.jpeg import components, is_jpeg, without_junk
 from dali_dr.images.judge import Judge, Refusal, Shown
+from dali_dr.images.tiling import Tiling, tile
 from dali_dr.images.webp import rewritten
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -27,12 +30,15 @@ class Admitted:
     Attributes:
       data: encoded, as it is stored.
       shown: its container and size.
-      change: what was done to the source's bytes, in words that are the same for all of a kind; None: they are stored.
+      change: what was done to the source's bytes, in words that are the same for all of a kind; None: they are stored, or
+        tiled.
+      tiling: what became of it where it was to be tiled; None where it was not.
     """
 
     data: bytes
     shown: Shown
     change: str | None = None
+    tiling: Tiling | None = None
 
 
 class Admission:
@@ -42,11 +48,12 @@ class Admission:
       judge: who decides.
       mend: whether to try to mend what would be refused; False where images stay where they are (a sidecar data set).
       convert: whether to store as PNG what Pillow reads and the judge refuses.
+      tile: whether to tile what is admitted.
     """
 
-    def __init__(self, judge: Judge, *, mend: bool = True, convert: bool = False) -> None:
+    def __init__(self, judge: Judge, *, mend: bool = True, convert: bool = False, tile: bool = False) -> None:
         self.judge = judge
-        self._mend, self._convert = mend, convert
+        self._mend, self._convert, self._tile = mend, convert, tile
 
     def __call__(self, images: Sequence[bytes]) -> list[Admitted | Refusal]:
         """What becomes of each of the encoded ``images``."""
@@ -57,7 +64,19 @@ class Admission:
         if self._mend:
             for helped in (_rewritten, self._as_png):
                 self._try(helped, images, outcomes)
-        return outcomes
+        return self._tiled(images, outcomes) if self._tile else outcomes
+
+    def _tiled(self, images: Sequence[bytes], outcomes: list[Admitted | Refusal]) -> list[Admitted | Refusal]:
+        """``outcomes`` with the admitted ones tiled, in parallel."""
+
+        def tiled(pair: tuple[bytes, Admitted | Refusal]) -> Admitted | Refusal:
+            source, outcome = pair
+            if isinstance(outcome, Refusal):
+                return outcome
+            data, tiling = tile(outcome.data, len(source))
+            return replace(outcome, data=data, tiling=tiling)
+
+        return self.judge.map(tiled, list(zip(images, outcomes, strict=True)))
 
     def _try(
         self,

@@ -27,6 +27,17 @@ def components(data: bytes) -> int:
     return next((data[start + 9] for marker, start, end in _segments(data) if marker in _FRAMES and end > start + 9), 0)
 
 
+def restart_interval(data: bytes) -> int:
+    """MCUs between the restart markers of a JPEG by its headers; 0 where it has none, and of what is no JPEG."""
+    interval = 0
+    for marker, start, end in _segments(data) if is_jpeg(data) else ():
+        if marker == _DRI and end >= start + 6:
+            interval = int.from_bytes(data[start + 4 : start + 6], "big")
+        if marker == _SOS:
+            break
+    return interval
+
+
 def is_plain(data: bytes) -> bool:
     """Whether ``data`` is a JPEG of the common kind: baseline, grey or of three colours, no restarts, nothing between its
     segments, one scan that ends where the file does. A decoder reads such a file in one way, whichever region it shows."""

@@ -1,6 +1,7 @@
-"""The one judge of images: what enters a data set is shown by the decoder that training uses as Pillow shows it.
+"""The one judge of images: what enters a data set is shown by the decoders that training uses as Pillow shows it.
 
-Shown means: all of it, and regions of it, to the bytes of Pillow's ``convert("RGB")``, on the CPU. (nvJPEG's pixels differ a
+Shown means: all of it, and regions of it, to the bytes of Pillow's ``convert("RGB")``, on the CPU: by DALI's decoder, and
+JPEGs by our own, too. (nvJPEG's pixels differ a
 little from everyone's; that gap is measured apart, docs/gpu.md.)
 """
 
@@ -20,9 +21,11 @@ from dali_dr.augment.views import MAX_SIDE
 from dali_dr.encoded import MAX_PIXELS, ImageFault, image_info, rgb_image
 from dali_dr.images.convert import format_of
 from dali_dr.images.decoder import Decoder, Pixels, Region
-from dali_dr.images.jpeg import is_plain, is_smoothed
+from dali_dr.images.jpeg import is_jpeg, is_plain, is_smoothed
+from dali_dr.images.ours import decoded
 
 T = TypeVar("T")
+U = TypeVar("U")
 BATCH: Final = 32
 """Images that are judged together: enough for all processors, and small in memory."""
 _PIXELS: Final = 1 << 25  # that are decoded together, unless one image has more: 100 MB, twice
@@ -107,7 +110,7 @@ class Judge:
                 batch.result()
         return verdicts
 
-    def map(self, work: Callable[[bytes], T], images: Sequence[bytes]) -> list[T]:
+    def map(self, work: Callable[[U], T], images: Sequence[U]) -> list[T]:
         """``work`` of each image, in parallel."""
         return list(self._pool.map(work, images))
 
@@ -167,6 +170,9 @@ class Judge:
             ]
             for start in range(0, len(more), self._batch):
                 self._compare(images, more[start : start + self._batch], verdicts, whole=False)
+        for trial in (*plain, *others, *more, *map(_of_all, others)):
+            if isinstance(verdicts[trial.place], Shown) and is_jpeg(data := images[trial.place]):
+                verdicts[trial.place] = _against(trial, (None, decoded(data, trial.region))) or verdicts[trial.place]
 
     def _compare(
         self, images: Sequence[bytes], trials: Sequence[_Trial], verdicts: list[Shown | Refusal], whole: bool
@@ -200,6 +206,11 @@ _REGIONS: Final[tuple[Callable[[int, int], Region], ...]] = (
 )
 
 
+def _of_all(trial: _Trial) -> _Trial:
+    """The same of the whole image."""
+    return trial._replace(region=(0, 0, trial.image.height, trial.image.width))
+
+
 def _size(verdict: Shown | Refusal) -> tuple[int, int]:
     assert isinstance(verdict, Shown)
     return verdict.height, verdict.width
@@ -207,8 +218,9 @@ def _size(verdict: Shown | Refusal) -> tuple[int, int]:
 
 def _against(trial: _Trial, got: Sequence[Pixels | str | None]) -> Refusal | None:
     """What is against an image of which the decoder shows ``got``: all of it, if not None, and the region."""
-    if isinstance(got[0], str):
-        return Refusal(f"the decoder that training uses cannot decode it, although Pillow can: {got[0]}", CONVERT)
+    for one in got:
+        if isinstance(one, str):
+            return Refusal(f"the decoder that training uses cannot decode it, although Pillow can: {one}", CONVERT)
     whole, part = got
     y, x, height, width = trial.region
     region = f" in the region of {height}x{width} pixels at row {y}, column {x}"

@@ -35,6 +35,7 @@ class Fault:
       failed: numbers of all samples of the batch that cannot be had, in its order; empty where they are not known, as with
         kind "view".
       whole_file: nothing in the shard can be had: it is missing, or not the file that the index means.
+      partner: at fault is the image that the one at `place` is mixed with.
       every_view: no view of the sample can be had, not only those that were asked for.
     """
 
@@ -47,6 +48,7 @@ class Fault:
     place: int | None = None
     failed: tuple[int, ...] = ()
     whole_file: bool = False
+    partner: bool = False
     every_view: bool = False
 
 
@@ -57,6 +59,7 @@ class _Struct(ctypes.Structure):
         ("kind", ctypes.c_int32),
         ("place", ctypes.c_int32),
         ("whole_file", ctypes.c_int32),
+        ("partner", ctypes.c_int32),
         ("sample", ctypes.c_int64),
         ("offset", ctypes.c_int64),
         ("key", ctypes.c_char_p),
@@ -90,6 +93,7 @@ def take_fault(number: int) -> Fault | None:
         place=_known(raw.place),
         failed=tuple(raw.failed[: raw.num_failed]),
         whole_file=bool(raw.whole_file),
+        partner=bool(raw.partner),
     )
 
 

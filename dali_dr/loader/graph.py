@@ -1,4 +1,4 @@
-"""The DALI graph: sample and view numbers → read → decode the stored crop → replay → a batch. All of it on one screen."""
+"""The DALI graph: sample and view numbers → read → decode what the views show → replay → a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from dali_dr import _plugin
 from dali_dr.images.decoder import decoder_arguments
-from dali_dr.loader.options import DecodeDevice, Device, DType, Layout, RoiDecode, check_decode_device
+from dali_dr.loader.decoding import Decoding, route, where_foreign
+from dali_dr.loader.options import DecodeDevice, DecoderName, Device, DType, Layout, RoiDecode, check_decode_device
 
 OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
 """What the pipeline returns, in order."""
@@ -42,6 +43,7 @@ def replay_pipeline(
     mixing: bool = False,
     roi_decode: RoiDecode = "auto",
     decode_device: DecodeDevice = "auto",
+    decoder: DecoderName = "auto",
     hw_decoder_load: float = 0.65,
     prefetch: int = 2,
     monitor: int = -1,
@@ -55,12 +57,14 @@ def replay_pipeline(
         which with mixing are the pairs of a double-mix), and, if size is None, sizes int32 (B, 2), the same in all rows.
       index: the data set's index.bin.
       mixing: views are mixed with those of partner images, whose stored crops are decoded too.
-      roi_decode: decode only the stored crop ("on"), or the whole image and crop in the replay operator ("off").
-        "auto" is "on"; the switch exists because a decoder release may have trouble with regions on the GPU
-        (NVIDIA/nvImageCodec#55).
+      roi_decode: decode only what the views show ("on"), or by DALI's decoder the whole image ("off"). "auto" is "on"; the
+        switch exists because a decoder release may have trouble with regions on the GPU (NVIDIA/nvImageCodec#55).
       decode_device: "gpu" decodes by nvJPEG, whose pixels differ a little from libjpeg-turbo's; "cpu" by libjpeg-turbo, so
         that views made on the GPU, too, are those of the CPU in every byte, at the rate of the CPU's cores. "auto" is
         `device`.
+      decoder: where the CPU decodes, "auto" decodes JPEGs by our own decoder (libjpeg-turbo; of tiled files only the tiles that
+        a view shows), mostly straight into the resize, and other images by DALI's; "dali" decodes all by DALI's, which gives
+        the same views.
       hw_decoder_load: share of the images for the GPU's JPEG engine (where the GPU decodes).
       prefetch: batches prepared ahead.
       monitor: number of the plugin's monitor that times read, decode and replay, and keeps their first fault; -1: none.
@@ -74,20 +78,12 @@ def replay_pipeline(
     check_decode_device(decode_device, device)
     dr, fn, pipeline_def, types = _dali(device)
     dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "bfloat16": types.INT16, "float32": types.FLOAT}
-    on_gpu = device == "gpu" and decode_device != "cpu"
-    decoder = decoder_arguments(on_gpu, hw_decoder_load=hw_decoder_load)
+    decoding = Decoding(
+        route(device, decode_device, decoder, roi_decode), dr, fn, types, device=device,
+        on_gpu=device == "gpu" and decode_device != "cpu", monitor=monitor, hw_decoder_load=hw_decoder_load,
+    )  # fmt: skip
     finish = {"mean": mean, "std": std, "dtype": dtypes[dtype], "output_layout": layout}
     geometry = {"stored_size": stored_size, "interpolation": interpolation, "resize_shorter": resize_shorter}
-
-    def decode(encoded: Any, start: Any, shape: Any) -> Any:
-        if roi_decode == "off":
-            pixels = fn.decoders.image(encoded, **decoder)
-        else:
-            pixels = fn.decoders.image_slice(encoded, start=start, shape=shape, axis_names="HW", **decoder)
-        return pixels if on_gpu or device == "cpu" else pixels.gpu()
-
-    def decode_partner(*partner: Any) -> Any:  # by this name an error's traceback tells it (images/decoder.py)
-        return decode(*partner)
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch
@@ -95,12 +91,16 @@ def replay_pipeline(
     def graph() -> tuple[Any, ...]:
         inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
-        encoded, label, start, shape, params, soft_ids, soft_probs, *partner = dr.read(
-            samples, views, index=index, mixing=mixing, monitor=monitor, **reading
+        encoded, label, start, shape, params, soft_ids, soft_probs, *more = dr.read(
+            samples, views, index=index, mixing=mixing, monitor=monitor, **decoding.reading, **reading
         )
-        images = [decode(encoded, start, shape), params, *([decode_partner(*partner)] if mixing else [])]
-        origins = {} if roi_decode == "off" else {"origin": start} | ({"partner_origin": partner[1]} if mixing else {})
-        data = dr.replay(*images, size=size or sizes[0], monitor=monitor, **origins, **geometry, **finish)
+        image, partner = [encoded, start, shape], more[:3] if mixing else []
+        asked = more[len(partner) :]  # of the image, and with mixing of the partner
+        image += asked[:1]
+        partner += asked[1:]
+        data = decoding.views(
+            params, image, partner, {"size": size or sizes[0], "monitor": monitor, **geometry, **finish}
+        )
         outputs = data, label, soft_ids, soft_probs, samples, views
         return tuple(output.gpu() for output in outputs) if device == "gpu" else outputs
 
@@ -118,6 +118,7 @@ def view_pipeline(
     stored_size: int,
     interpolation: str,
     mixing: bool = False,
+    decode_device: DecodeDevice = "auto",
     prefetch: int = 2,
 ) -> Any:
     """Builds the pipeline that generation and previews use: images and view parameters in, uint8 views out.
@@ -130,18 +131,27 @@ def view_pipeline(
         view's image among those, encoded partner images, place of its partner among those); the places are int32. A
         batch has as many entries as views; images that no view asks for are decoded in vain, so let them be small.
       mixing: views are mixed, and therefore float32 in 0 … 255.
+      decode_device: as `replay_pipeline` takes it; on the CPU, JPEGs are decoded by our own decoder.
       The others are those of `replay_pipeline`.
 
     Returns:
       nvidia.dali.Pipeline with one output: (m, 3, height, width) uint8 per image; with mixing (3, height, width) float32
       per view.
     """
+    check_decode_device(decode_device, device)
     dr, fn, pipeline_def, types = _dali(device)
-    decoder = decoder_arguments(device == "gpu")
+    on_gpu = device == "gpu" and decode_device != "cpu"
     view: dict[str, Any] = {"size": size, "stored_size": stored_size, "interpolation": interpolation}
 
+    def by_dali(encoded: Sequence[Any]) -> Any:
+        return fn.decoders.image(encoded[0], **decoder_arguments(on_gpu))
+
     def decode(encoded: Any) -> Any:
-        return fn.decoders.image(encoded, **decoder)
+        if on_gpu:
+            return by_dali([encoded])
+        foreign = where_foreign(fn, types, dr.foreign(encoded), [encoded], by_dali)
+        pixels = dr.decode(encoded, foreign)
+        return pixels.gpu() if device == "gpu" else pixels
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=batch_size, num_threads=num_threads, device_id=device_id, prefetch_queue_depth=prefetch

@@ -20,6 +20,7 @@ from dali_dr.errors import DaliDrError
 from dali_dr.loader import state
 from dali_dr.loader.checks import MAX_BATCH, whole
 from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSampler, ShownDataset, Ticket
+from dali_dr.loader.decoding import compare_decoders
 from dali_dr.loader.faults import explained, take_fault
 from dali_dr.loader.feed import Feed
 from dali_dr.loader.graph import OUTPUTS, replay_pipeline
@@ -150,7 +151,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
       max_pixels: images with more by their header are an error, before memory is taken for them; 0: none are.
       io_retry_s: seconds for which a shard that is missing, of another size or not to be read is tried again before that is
         an error; 0: it is tried once.
-      roi_decode, decode_device, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
+      roi_decode, decode_device, decoder, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
       device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
       auto_reset: after an epoch's end `next()` goes on with the next epoch (True, "yes"), or raises StopIteration until
         `reset()` or `iter()` (False, "no"), as DALI's iterators do by default.
@@ -182,6 +183,8 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         plan = make_plan(
             self._dataset, whole("batch_size", batch_size, 1, MAX_BATCH), self.show, self.schedule, self.machine
         )
+        if self.show.augment is None:
+            compare_decoders(self._dataset, self.machine)
         skip, limit = self.machine.on_error == "skip", self.machine.max_skipped
         self._plan, self._skipping = plan, Skipping(plan, self._dataset, skip=skip, limit=limit)
         self._sampler = self._skipping.sampler
@@ -401,7 +404,11 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         Returns:
           batches: given out. wait, other: seconds per batch that the consumer spent waiting in the iterator, and outside of it.
           read, decode, replay: seconds per batch of the pipeline's stages, which run one after another while the consumer
-          works (device "cpu"; with "gpu" they are the host's part, and decode and replay run on in the background).
+          works (device "cpu"; with "gpu" they are the host's part, and decode and replay run on in the background). Where
+          replay decodes by itself (device "cpu", JPEGs), decode is its share: the time in the decoder, summed over threads
+          and divided by their number.
+          sliced, whole, misfit: images that our own decoder decoded, by how: from the tiles that the view shows; from the
+          beginning of the file, which has no tiles; so, too, because its tiles' markers do not fit. Partners count.
           loading_is_the_bottleneck: whether waiting takes more than a tenth of the time.
         """
         return self._stopwatch.stats()

@@ -10,6 +10,7 @@ import numpy as np
 
 from dali_dr.images.decoder import cleaned, decoder_failure
 from dali_dr.images.overheard import Overheard
+from dali_dr.loader.decoding import OURS, route
 from dali_dr.loader.faults import Fault, take_fault
 from dali_dr.loader.feed import inputs
 from dali_dr.loader.graph import replay_pipeline
@@ -33,6 +34,8 @@ class Judge:
         self._plan = plan
         self._dataset = dataset
         self._graph = {**plan.graph, "prefetch": 1}
+        names = ("device", "decode_device", "decoder", "roi_decode")
+        self._ours_decodes = route(*(plan.graph[name] for name in names)) in OURS
         self._monitor = Stopwatch().number
         self._pipeline: Any = None
         self._given: tuple[Any, ...] = ()
@@ -102,33 +105,46 @@ class Judge:
     def _ours(self, error: RuntimeError, fault: Fault, chunk: list[Showing]) -> tuple[Fault, set[int]]:
         if fault.kind in ("internal", "argument"):
             raise error
-        if fault.kind == "image":  # read operators look at the file, whatever is shown of it
-            fault = dataclasses.replace(fault, every_view=True)
+        if fault.kind == "image" and fault.sample is not None:
+            fault = dataclasses.replace(
+                fault, every_view=True
+            )  # read operators look at the file, whatever is shown of it
         suspects = {place for place, showing in enumerate(chunk) if showing.sample in fault.failed}
         if fault.place is not None:
             suspects.add(fault.place)
-            if fault.sample is None:  # replay knows places only
-                where = self._where(chunk[fault.place].sample, "image")
-                fault = dataclasses.replace(fault, message=f"{where.pop('text')}: {fault.message}", **where)
+            if fault.sample is None:  # replay and decode operators know places only
+                fault = self._placed(fault, chunk[fault.place])
         return fault, suspects
+
+    def _placed(self, fault: Fault, showing: Showing) -> Fault:
+        """The same, with the sample that is at fault where one was shown."""
+        if fault.kind == "image":
+            return self._undecodable(showing, fault.partner, fault.message.partition(": ")[2], fault.place)
+        where = self._where(showing.sample, "image")
+        return dataclasses.replace(fault, message=f"{where.pop('text')}: {fault.message}", **where)
+
+    def _undecodable(self, showing: Showing, partners: bool, reason: str, place: int | None) -> Fault:
+        """Of an image, or of the one that it is mixed with."""
+        number = showing.sample
+        partner = self._partner(showing) if partners else None
+        where = self._where(number if partner is None else partner, "image")
+        what = "cannot be decoded" if partner is None else f"which sample {number} is mixed with, cannot be decoded"
+        message = (
+            f"{where.pop('text')}: the image {what}. The decoder says: {reason}. Restore the shard from a copy, or leave the "
+            f"image out; `dali-dr verify --images {self._dataset.path}` finds all such"
+        )
+        return Fault("image", message, place=place, partner=partner is not None, **where)
 
     def _decoders(self, error: RuntimeError, heard: Overheard, chunk: list[Showing]) -> tuple[Fault, set[int]]:
         failure = decoder_failure(str(error))
         if failure is None:
             raise error
-        suspects = set() if failure.place is None else {failure.place}
+        # Beside our own decoder, DALI's has a batch of its own.
+        suspects = set() if failure.place is None or self._ours_decodes else {failure.place}
         if len(chunk) > 1:
             return Fault("image", cleaned(str(error))), suspects
-        number = chunk[0].sample
-        partner = self._partner(chunk[0]) if failure.partner else None
-        where = self._where(number if partner is None else partner, "image")
-        what = "cannot be decoded" if partner is None else f"which sample {number} is mixed with, cannot be decoded"
-        reason = "; ".join(heard.reasons) or failure.reason
-        message = (
-            f"{where.pop('text')}: the image {what}. The decoder says: {reason}. Restore the shard from a copy, or leave the "
-            f"image out; `dali-dr verify --images {self._dataset.path}` finds all such"
-        )
-        return Fault("image", message, place=0, every_view=failure.of_file and partner is None, **where), suspects
+        fault = self._undecodable(chunk[0], failure.partner, "; ".join(heard.reasons) or failure.reason, 0)
+        return dataclasses.replace(fault, every_view=failure.of_file and not fault.partner), suspects
 
     def _where(self, number: int, kind: str) -> dict[str, Any]:
         key = self._dataset.keys[number]

@@ -30,6 +30,7 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 Device = Literal["cpu", "gpu"]
 RoiDecode = Literal["auto", "on", "off"]
 DecodeDevice = Literal["auto", "cpu", "gpu"]
+DecoderName = Literal["auto", "dali"]
 DType = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["CHW", "HWC"]
 OnError = Literal["raise", "skip"]
@@ -92,6 +93,7 @@ class Options(TypedDict, total=False):
     io_retry_s: float
     roi_decode: RoiDecode
     decode_device: DecodeDevice
+    decoder: DecoderName
     hw_decoder_load: float
     prefetch: int
     prepare_first_batch: bool
@@ -188,6 +190,7 @@ class Machine:
     io_retry_s: float = 3.0
     roi_decode: RoiDecode = "auto"
     decode_device: DecodeDevice = "auto"
+    decoder: DecoderName = "auto"
     hw_decoder_load: float = 0.65
     prefetch: int = 2
     prepare_first_batch: bool = False
@@ -209,6 +212,7 @@ class Machine:
         _set(self, "io_retry_s", checks.number("io_retry_s", self.io_retry_s, 0.0, 86_400.0))
         checks.one_of("roi_decode", self.roi_decode, get_args(RoiDecode))
         check_decode_device(self.decode_device, self.device)
+        checks.one_of("decoder", self.decoder, get_args(DecoderName))
         _set(self, "hw_decoder_load", checks.number("hw_decoder_load", self.hw_decoder_load, 0.0, 1.0))
         _set(self, "prefetch", checks.whole("prefetch", self.prefetch, 1))
         _set(self, "prepare_first_batch", checks.flag("prepare_first_batch", self.prepare_first_batch))

@@ -15,6 +15,7 @@ from dali_dr.augment.fresh import Evaluation, draw_arguments, fresh_seed, resolv
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.loader.checks import MAX_VIEW_SIZE, refuse
+from dali_dr.loader.decoding import OURS, route
 from dali_dr.loader.options import Machine, Schedule, Show, Sizes, default_threads
 from dali_dr.loader.state import Meaning, digest, name_of
 from dali_dr.sampling.choice import Choice
@@ -133,6 +134,7 @@ def _graph(
 ) -> dict[str, Any]:
     """The arguments of the graph."""
     evaluating, fresh = isinstance(spec, Evaluation), show.augment is not None
+    ours = route(machine.device, machine.decode_device, machine.decoder, machine.roi_decode) in OURS
     return {
         "index": str(dataset.index_path),
         "mixing": mixing,
@@ -146,8 +148,9 @@ def _graph(
         "mean": () if show.dtype == "uint8" else show.mean,
         "std": () if show.dtype == "uint8" else show.std,
         "layout": show.layout,
-        "roi_decode": "off" if evaluating else machine.roi_decode,  # all of the image is needed
+        "roi_decode": "off" if evaluating and not ours else machine.roi_decode,  # all of the image is needed
         "decode_device": machine.decode_device,
+        "decoder": machine.decoder,
         "hw_decoder_load": machine.hw_decoder_load,
         "prefetch": machine.prefetch,
         "reading": {

@@ -104,7 +104,7 @@ class Skipping:
         due = in_work[0] if in_work else None
         try:
             if self._bad is None:
-                raise explained(error, fault or self._first(error, in_work), due, self._dataset) from error
+                raise explained(error, self._named(fault, error, in_work), due, self._dataset) from error
             of_sample = fault.kind not in _OF_NO_SAMPLE if fault else decoder_failure(str(error)) is not None
             if not of_sample:
                 raise explained(error, fault, due, self._dataset) from error
@@ -114,16 +114,17 @@ class Skipping:
         if self._vain >= _VAIN:
             raise explained(error, fault, due, self._dataset) from error
 
-    def _first(self, error: RuntimeError, in_work: Sequence[Share]) -> Fault | None:
-        """The first fault among shares in work, of an image that cannot be decoded."""
-        if decoder_failure(str(error)) is None:
-            return None
+    def _named(self, fault: Fault | None, error: RuntimeError, in_work: Sequence[Share]) -> Fault | None:
+        """The fault, with the sample that it is of: of an image that cannot be decoded, the first among shares in work."""
+        nameless = fault is not None and fault.kind == "image" and fault.sample is None
+        if not nameless and (fault is not None or decoder_failure(str(error)) is None):
+            return fault
         for share in in_work:
             found = dict(self._judge.failing(showings(share.samples, share.views), share.size, ()))
             for showing in showings(share.samples, share.views):  # in the batch's order
                 if showing in found:
                     return found[showing]
-        return None
+        return fault
 
     def _set_aside(self, fault: Fault | None, in_work: Sequence[Share], place: Place, replaced: int) -> bool:
         """Finds all that is bad of the shares in work, and the stand-ins of the one that is due; False if nothing is."""
@@ -188,7 +189,10 @@ class Skipping:
             return False  # it may be a partner's
         if fault.kind == "shard" or fault.every_view:  # all views of a run read the same members
             return True
-        return fault.kind == "image" and self._plan.graph["roi_decode"] == "off"
+        graph = self._plan.graph
+        return fault.kind == "image" and (
+            graph["roi_decode"] == "off" or graph["resize_shorter"] > 0
+        )  # all show the same
 
     def _warn(self, what: str, message: str) -> None:
         if what not in self._warned:

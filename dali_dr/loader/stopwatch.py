@@ -12,6 +12,20 @@ from dali_dr import _plugin
 _BOTTLENECK: Final = 0.1  # of all time that a consumer waits, above which it is loading that decides
 
 
+class _Struct(ctypes.Structure):
+    """DaliDrTimes of csrc/operators/monitor.h."""
+
+    _fields_ = (
+        ("read", ctypes.c_double),
+        ("decode", ctypes.c_double),
+        ("replay", ctypes.c_double),
+        ("batches", ctypes.c_int64),
+        ("sliced", ctypes.c_int64),
+        ("whole", ctypes.c_int64),
+        ("misfit", ctypes.c_int64),
+    )
+
+
 class Stopwatch:
     """Times the consumer (a context manager around each wait) and, by a monitor of the plugin, the pipeline's stages.
 
@@ -40,17 +54,20 @@ class Stopwatch:
 
     def stats(self) -> dict[str, float | int | bool]:
         """Sums since the last call; see `dali_dr.ReinforcedIterator.stats`."""
-        sums = (ctypes.c_double * 4)()
-        _plugin.library().dali_dr_monitor_sums(self.number, sums)
-        read, decode, replay, replayed = sums
+        sums = _Struct()
+        _plugin.library().dali_dr_monitor_sums(self.number, ctypes.byref(sums))
+        replayed = max(sums.batches, 1)
         total, given = time.perf_counter() - self._start, max(self._batches, 1)
         result: dict[str, float | int | bool] = {
             "batches": self._batches,
             "wait": self._wait / given,
             "other": (total - self._wait) / given,
-            "read": read / max(replayed, 1),
-            "decode": decode / max(replayed, 1),
-            "replay": replay / max(replayed, 1),
+            "read": sums.read / replayed,
+            "decode": sums.decode / replayed,
+            "replay": sums.replay / replayed,
+            "sliced": sums.sliced,
+            "whole": sums.whole,
+            "misfit": sums.misfit,
             "loading_is_the_bottleneck": self._wait > _BOTTLENECK * total,
         }
         self._reset()

@@ -71,7 +71,7 @@ def check_teacher(
       teacher: see `load_stored_teacher`.
       samples: views to compare, each of a random image.
       seed: of the choice.
-      device: where the views are decoded and replayed.
+      device: where the views are replayed; they are decoded where the data set's manifest says that they were.
       batch: views at a time.
       num_threads: DALI's CPU threads.
 
@@ -155,6 +155,7 @@ def _replayed(
         std=(),
         layout="CHW",
         mixing=mixing,
+        decode_device="gpu" if device == "gpu" and dataset.manifest.decoder == "nvJPEG" else "cpu",
     )
     for _ in starts:
         views, _, ids, stored, *_ = (stacked(output) for output in pipeline.run())

@@ -22,9 +22,10 @@ from dali_dr.images.admit import Admission
 from dali_dr.images.decoder import cleaned
 from dali_dr.images.judge import BATCH, Judge, Refusal
 from dali_dr.loader.graph import stacked, view_pipeline
-from dali_dr.loader.options import Device, default_threads
+from dali_dr.loader.options import Device, check_decode_device, default_threads
 from dali_dr.record.labels import Reinforcements, sparsify
 from dali_dr.reinforce.teachers import Predictor
+from dali_dr.shards.manifest import Decoder
 from dali_dr.shards.sample import Sample
 from dali_dr.sources.entrance import Entrance
 from dali_dr.sources.source import Images
@@ -43,11 +44,14 @@ class Generation:
       topk: K, classes kept per view.
       seed: of the draw.
       batch_views: views per teacher batch.
-      device: where images are decoded and replayed.
+      device: where views are replayed.
+      decode_device: where images are decoded, "gpu" only with that device. By default on the CPU, so that the views are, in
+        every byte, those that training shows when it decodes on the CPU; nvJPEG's pixels differ a little.
       num_threads: DALI's CPU threads.
       max_pixels: that an image may have; a larger one is refused.
       mend: whether images are mended that would be refused (`dali_dr.images.admit`); not where they stay where they are.
       convert: whether what Pillow reads and would be refused is stored as PNG.
+      keep_bytes: whether images are stored as they are; False: as tiled JPEGs. Those that stay where they are are kept.
     """
 
     spec: AugmentationSpec
@@ -61,8 +65,11 @@ class Generation:
     max_pixels: int = MAX_PIXELS
     mend: bool = True
     convert: bool = False
+    keep_bytes: bool = False
+    decode_device: Device = "cpu"
 
     def __post_init__(self) -> None:
+        check_decode_device(self.decode_device, self.device)
         if self.spec.mixing is not None and self.spec.mixing.double and self.num_views % 2:
             raise ValueError(
                 f"num_views is {self.num_views}, want an even number: the views of a double-mix come in pairs"
@@ -76,15 +83,21 @@ class Generation:
         computes it.
         """
         with self.judge() as judge:
-            yield from self._samples(_Feed(self, source, self.entrance(source, judge), begin, end))
+            yield from self._samples(_Feed(self, source, judge, begin, end))
 
     def judge(self) -> Judge:
         """Of the images; to be closed."""
         return Judge(max_pixels=self.max_pixels, threads=self.num_threads)
 
-    def entrance(self, source: Images, judge: Judge) -> Entrance:
-        """Where the images of ``source`` enter."""
-        return Entrance(source, Admission(judge, mend=self.mend, convert=self.convert))
+    def entrance(self, source: Images, judge: Judge, *, tile: bool) -> Entrance:
+        """Where the images of ``source`` enter, tiled where that is wanted of what is stored."""
+        tile = tile and self.mend and not self.keep_bytes
+        return Entrance(source, Admission(judge, mend=self.mend, convert=self.convert, tile=tile))
+
+    @property
+    def decoder(self) -> Decoder:
+        """By which the views are made."""
+        return "nvJPEG" if self.decode_device == "gpu" else "libjpeg-turbo"
 
     def _samples(self, feed: _Feed) -> Iterator[Sample]:
         pipeline = view_pipeline(
@@ -97,6 +110,7 @@ class Generation:
             size=(self.spec.size, self.spec.size),
             stored_size=self.spec.size,
             interpolation=self.spec.interpolation,
+            decode_device=self.decode_device,
         )
         parts: list[tuple[Any, Any]] = []
         for images, rows, pixels in feed.batches(pipeline):
@@ -137,10 +151,11 @@ class _Image:
 class _Feed:
     """Cuts the work into batches for the pipeline, which asks ahead of the teacher, and repeats them for the latter."""
 
-    def __init__(self, generation: Generation, source: Images, entrance: Entrance, begin: int, end: int) -> None:
+    def __init__(self, generation: Generation, source: Images, judge: Judge, begin: int, end: int) -> None:
         self._generation = generation
         self._source = source
-        self._entrance = entrance
+        self._entrance = generation.entrance(source, judge, tile=True)
+        self._partners = generation.entrance(source, judge, tile=False)  # of which no file is stored here
         self._end = end
         self._next: dict[int, Sample] = {}  # judged together, ahead of being asked for
         self._partner = functools.lru_cache(_CACHED_FILES)(self._judged_partner)
@@ -230,7 +245,7 @@ class _Feed:
 
     def _judged_partner(self, number: int) -> Sample:
         """The sample of a partner image, which must be one that may enter."""
-        (sample,) = self._entrance.samples([number])
+        (sample,) = self._partners.samples([number])
         if isinstance(sample.problem, Refusal):
             reason, path = sample.problem.reason, sample.origin.path if sample.origin else ""
             remedy = (

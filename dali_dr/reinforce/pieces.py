@@ -80,7 +80,7 @@ class Pieces:
         g = dataclasses.replace(self.generation, mend=self.place is None)
         found: dict[int, Refused] = {}
         with g.judge() as judge, ThreadPoolExecutor(_READERS, "read") as readers:
-            entrance = g.entrance(self.images, judge)
+            entrance = g.entrance(self.images, judge, tile=False)
             read = ahead(readers, entrance.read, range(len(self.images)), 2 * BATCH)
             with tqdm.tqdm(total=len(self.images), unit="img", desc="judging", disable=not self.progress) as bar:
                 for batch in batches(read, BATCH):

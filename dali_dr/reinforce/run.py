@@ -43,6 +43,7 @@ from dali_dr.shards.manifest import MANIFEST_NAME, Manifest
 from dali_dr.shards.one_shard import OnError, write_one_shard
 from dali_dr.shards.report import REPORT_NAME, Announcer, Refused
 from dali_dr.shards.sample import Sample
+from dali_dr.shards.tile_counts import TileCounts
 from dali_dr.shards.write import SAMPLES_PER_SHARD
 from dali_dr.sources.source import Source, TarSource, image_labels, sizes_of, staying_in_tars
 
@@ -191,6 +192,8 @@ class Run:
             seed=g.seed,
             extra=extra,
             image_tars=() if self._tars is None else self._tars.image_tars(self.out),
+            tiles=None if g.keep_bytes or self._tars is not None else TileCounts(),
+            decoder=g.decoder,
         )
 
     def _pieces(self) -> Pieces:

@@ -1,11 +1,14 @@
 """Whether the samples that a run is given are those that its folder holds already: by keys, labels and CRC-32C.
 
-Nothing is decoded: of an image whose bytes are the same, what became of it the first time stands.
+Nothing is decoded: of an image whose bytes are the same, what became of it the first time stands. Images that are stored
+tiled are compared by the CRC-32C of what they were in their source; where that is not known any more, the source's bytes
+are tiled again, which gives the same bytes.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +21,10 @@ from dali_dr.errors import ShardError, shown
 from dali_dr.shards import tar
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.facts import ShardFacts
+from dali_dr.shards.judged import as_tiled
 from dali_dr.shards.report import Changed, Refused, read_changed, read_refused
+from dali_dr.shards.sample import Sample
+from dali_dr.shards.source_table import read_sources
 
 _NAMED: Final = 3  # keys that a message names of each kind
 
@@ -33,12 +39,14 @@ class Inventory:
         changes of images that it had not come to yet are noticed, too, though nothing of theirs is written.
       crcs: gives the CRC-32C of the first COUNT images as they lie in the source, in order, None where unknown; None:
         images are not compared.
+      tiled_crc: gives the CRC-32C of image NUMBER as it lies in the source, once it is tiled; None: it cannot be told.
     """
 
     keys: Sequence[str]
     labels: Sequence[int]
     sizes: Sequence[int] | None = None
     crcs: Callable[[int], Iterable[int | None]] | None = None
+    tiled_crc: Callable[[int], int | None] | None = None
 
     def __post_init__(self) -> None:
         if len(self.keys) != len(self.labels) or len(self.keys) != len(
@@ -79,19 +87,31 @@ def described(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 class Identity(NamedTuple):
-    """A sample as it comes: its key, its label and the CRC-32C of its image in the source, None where unknown."""
+    """A sample as it comes.
+
+    Attributes:
+      key, label: of it; the label is None where it is none.
+      crc: CRC-32C of its image in the source, None where unknown.
+      tiled_crc: gives that of the image once it is tiled, None where that is unknown, too; None: it cannot be told.
+    """
 
     key: str
     label: int | None
     crc: int | None
+    tiled_crc: Callable[[], int | None] | None = None
 
     @classmethod
     def of(cls, sample: Any) -> Identity:
         """Of ``sample``, which may be anything that a user's iterable gave."""
         seen = Refused.of(sample, ShardError())
-        origin = getattr(sample, "origin", None)
-        crc = seen.crc32c if origin is None or origin.crc is None else origin.crc
-        return cls(seen.key, seen.label, crc)
+        if not isinstance(sample, Sample) or not sample.can_be_stored:
+            return cls(seen.key, seen.label, seen.crc32c)
+        return cls(
+            seen.key,
+            seen.label,
+            seen.crc32c,
+            lambda: int(google_crc32c.value(bytes(as_tiled(sample).image_bytes))),
+        )
 
 
 @dataclass(frozen=True)
@@ -100,16 +120,30 @@ class Held:
 
     Attributes:
       keys, labels: of the samples that are stored, in order.
-      crc: gives the CRC-32C of the image of one of them, by its place in ``keys``, as it is stored; None: unknown.
+      stored: gives the CRC-32C of the image of one of them, by its place in ``keys``, as it is stored; None: unknown.
       refused: samples that came and were left out.
       changed: by key, those that are not stored as they came.
+      source: gives the CRC-32C of an image as it was in its source, where images are tiled; None of one: unknown; None of
+        all: they are stored as they were.
     """
 
     keys: Sequence[str]
     labels: Sequence[int]
-    crc: Callable[[int], int | None]
+    stored: Callable[[int], int | None]
     refused: Sequence[Refused] = ()
     changed: dict[str, Changed] = field(default_factory=dict)
+    source: Callable[[int], int | None] | None = None
+
+    def crc(self, place: int) -> int | None:
+        """CRC-32C of an image in its source when it was stored; None: unknown."""
+        changed = self.changed.get(self.keys[place])
+        if changed is not None:
+            return changed.crc32c
+        return self.stored(place) if self.source is None else self.source(place)
+
+    def tiled(self, place: int) -> int | None:
+        """CRC-32C of an image that is stored tiled, or as it would not be tiled; None: it is neither, or unknown."""
+        return None if self.source is None or self.keys[place] in self.changed else self.stored(place)
 
     @classmethod
     def finished(cls, dataset: Dataset) -> Held:
@@ -117,20 +151,28 @@ class Held:
         index = dataset.index
         crcs = index.entries["image_crc"] if index.has_crcs else None
 
-        def crc(place: int) -> int:
+        def stored(place: int) -> int:
             return int(crcs[place] if crcs is not None else google_crc32c.value(dataset.image(place)))
 
         changed = {one.key: one for one in read_changed(dataset.path)}
         labels: Sequence[int] = index.labels  # type: ignore[assignment]
-        return cls(list(dataset.keys), labels, crc, read_refused(dataset.path), changed)
+        rows = None if dataset.manifest.tiles is None else read_sources(dataset.path, len(dataset))
+
+        def source(place: int) -> int | None:
+            return int(rows["crc"][place]) if rows is not None and rows["bytes"][place] else None
+
+        tiled = dataset.manifest.tiles is not None
+        refused = read_refused(dataset.path)
+        return cls(list(dataset.keys), labels, stored, refused, changed, source if tiled else None)
 
     @classmethod
-    def of_shards(cls, shards: Sequence[ShardFacts], places: Sequence[Path]) -> Held:
+    def of_shards(cls, shards: Sequence[ShardFacts], places: Sequence[Path], *, tiled: bool) -> Held:
         """Of finished shards that follow each other, of an unfinished data set.
 
         Args:
           shards: their facts.
           places: of the tar with the images of each.
+          tiled: whether images are stored tiled.
         """
         starts: list[int] = []
         keys: list[str] = []
@@ -140,9 +182,18 @@ class Held:
             keys += facts.keys
             labels += facts.labels
 
-        def crc(place: int) -> int | None:
+        def find(place: int) -> tuple[int, int]:
             shard = bisect.bisect_right(starts, place) - 1
-            facts, at = shards[shard], place - starts[shard]
+            return shard, place - starts[shard]
+
+        def source(place: int) -> int | None:
+            shard, at = find(place)
+            crc, length = shards[shard].sources[at] if shards[shard].sources else (0, 0)
+            return crc if length else None
+
+        def stored(place: int) -> int | None:
+            shard, at = find(place)
+            facts = shards[shard]
             known = facts.crcs[at] if facts.crcs else None
             if known is not None or facts.image_tars:
                 return known
@@ -152,9 +203,10 @@ class Held:
         return cls(
             keys,
             labels,
-            crc,
+            stored,
             [one for facts in shards for one in facts.refused],
             {one.key: one for facts in shards for one in facts.changed},
+            source if tiled else None,
         )
 
 
@@ -215,17 +267,24 @@ class Comparison:
         """Whether a stored key comes for one that was left out and has the same key."""
         if sample.key not in self._refused or sample.crc is None:
             return False
-        return any(one.crc32c == sample.crc for one in self._refused[sample.key]) and sample.crc != self._crc(self._at)
+        if not any(one.crc32c == sample.crc for one in self._refused[sample.key]):
+            return False
+        return self._is_another(self._at, sample) is not False
 
-    def _crc(self, place: int) -> int | None:
-        """Of the image in the source, when it was stored."""
-        changed = self._held.changed.get(self._held.keys[place])
-        return self._held.crc(place) if changed is None else changed.crc32c
+    def _is_another(self, place: int, sample: Identity) -> bool | None:
+        """Whether the image of ``sample`` is not the one that is stored at ``place``; None where that cannot be told."""
+        if sample.crc is None:
+            return None
+        if (before := self._held.crc(place)) is not None:
+            return sample.crc != before
+        stored = self._held.tiled(place)
+        again = None if stored is None or sample.tiled_crc is None else sample.tiled_crc()
+        return None if again is None else again != stored
 
     def _compare(self, place: int, sample: Identity) -> None:
         if sample.label != int(self._held.labels[place]):
             self._found["label"].append(sample.key)
-        if sample.crc is not None and (crc := self._crc(place)) is not None and crc != sample.crc:
+        if self._is_another(place, sample):
             self._found["bytes"].append(sample.key)
 
     def _compare_refused(self, sample: Identity) -> None:
@@ -279,8 +338,9 @@ def compare_inventory(inventory: Inventory, held: Held, *, whole: bool, step: Ca
 
 
 def _with_crcs(inventory: Inventory, crcs: Callable[[int], Iterable[int | None]], count: int) -> Iterator[Identity]:
-    for key, label, crc in zip(inventory.keys, inventory.labels, crcs(count), strict=False):
-        yield Identity(key, int(label), crc)
+    tiled = inventory.tiled_crc
+    for number, (key, label, crc) in enumerate(zip(inventory.keys, inventory.labels, crcs(count), strict=False)):
+        yield Identity(key, int(label), crc, None if tiled is None else functools.partial(tiled, number))
 
 
 def _named(keys: Sequence[str], what: str) -> str:

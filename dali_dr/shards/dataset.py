@@ -141,7 +141,7 @@ class Dataset:
         return int(self.index.labels[self.index.checked(number)])
 
     def image(self, number: int) -> bytes:
-        """The encoded image of sample ``number``, as it was given to the writer.
+        """The encoded image of sample ``number``, as it is stored: tiled, or as it was given to the writer.
 
         Raises:
           ShardError: it is damaged, as far as its CRC in the index says, or, without one, its header.
@@ -166,10 +166,8 @@ class Dataset:
 
     def record(self, number: int) -> Record:
         """The decoded reinforcement record of sample ``number``. ShardError if it has none or it is damaged."""
-        if not self.has_record(number):
-            raise ShardError(f"{self.path}: sample {number} ({self.keys[number]}) has no reinforcements")
         try:
-            record = decode(self._read(number, "record"))
+            record = decode(self.record_bytes(number))
         except RecordError as error:
             self._refuse(number, "record", str(error))
         ids = record.reinforcements.soft_ids
@@ -180,6 +178,12 @@ class Dataset:
             what = f"for an image of {record.image_height}x{record.image_width} pixels, the index has {height}x{width}"
             self._refuse(number, "record", what)
         return record
+
+    def record_bytes(self, number: int) -> bytes:
+        """The reinforcement record of sample ``number`` as it is stored, unchecked. ShardError if it has none."""
+        if not self.has_record(number):
+            raise ShardError(f"{self.path}: sample {number} ({self.keys[number]}) has no reinforcements")
+        return self._read(number, "record")
 
     def reinforcements(self, number: int) -> Reinforcements:
         """The stored views and predictions of sample ``number``, in order of falling confidence."""

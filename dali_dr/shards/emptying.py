@@ -19,6 +19,7 @@ from dali_dr.shards.facts import ShardFacts, scan_shard
 from dali_dr.shards.index_layout import INDEX_NAME
 from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, half_written
 from dali_dr.shards.report import CHANGED_NAME, REPORT_NAME, SKIPPED_NAME, SUMMARY_NAME
+from dali_dr.shards.source_table import SOURCES_NAME
 
 _EMPTYING: Final = "emptying"  # in the state: names of the files that are to be removed
 _TOMBSTONE: Final = (
@@ -117,7 +118,7 @@ def _names(out: Path, settings: dict[str, Any]) -> list[str]:
         elif path.name == INDEX_NAME or derived.fullmatch(path.name) or partial.fullmatch(path.name):
             names.append(path.name)
     report = out / REPORT_NAME
-    kinds = (SKIPPED_NAME, CHANGED_NAME, SUMMARY_NAME)
+    kinds = (SKIPPED_NAME, CHANGED_NAME, SUMMARY_NAME, SOURCES_NAME)
     names += [f"{REPORT_NAME}/{kind}" for kind in kinds if (report / kind).is_file()]
     names += [f"{REPORT_NAME}/{path.name}" for path in sorted(report.glob(".*.tmp"))]
     return names

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from dali_dr.augment.views import MAX_SIDE
 from dali_dr.encoded import ANY_PIXELS, SUFFIXES, image_info
 from dali_dr.errors import RecordError, ShardError
+from dali_dr.images.tiling import Tiling, tile
 from dali_dr.record.decode import Record, decode
 from dali_dr.shards import tar
 from dali_dr.shards.index_layout import ENTRY, MAX_LABEL, IndexedFile, section_crc, stored_entries
@@ -30,6 +31,8 @@ from dali_dr.shards.manifest import ImageTar, Manifest, ShardInfo
 from dali_dr.shards.others import Group, LabelRule, groups_of, image_of, no_image
 from dali_dr.shards.reading import opened
 from dali_dr.shards.report import Changed, Refused
+from dali_dr.shards.source_table import MAX_SOURCE_BYTES, SOURCE
+from dali_dr.shards.tile_counts import TileCounts
 
 _HASH_CHUNK = 1 << 22
 _HEADS = (4 << 10, 64 << 10)  # bytes of an image that are tried for its size before all of it is read
@@ -69,6 +72,9 @@ class ShardFacts:
       image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
       sizes: (height, width) of each image, from its header.
       crcs: CRC-32C of each image's bytes; None where they were not read.
+      sources: (CRC-32C, length) of each image's bytes in its source, (0, 0) where they are not known; empty where images
+        are not to be tiled.
+      tiles: what became of images that were to be tiled.
     """
 
     name: str
@@ -85,6 +91,8 @@ class ShardFacts:
     image_tars: list[int] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     crcs: list[int | None] = field(default_factory=list)
+    sources: list[tuple[int, int]] = field(default_factory=list)
+    tiles: TileCounts = field(default_factory=TileCounts)
 
     @property
     def info(self) -> ShardInfo:
@@ -98,6 +106,12 @@ class ShardFacts:
         tars = np.array(self.image_tars, np.uint32) if self.image_tars else None
         lengths = np.array([len(key) for key in encoded], np.int64)
         return section_crc(stored_entries(self.entries()), lengths, b"".join(encoded), tars)
+
+    @property
+    def source_table(self) -> npt.NDArray[Any]:
+        """``sources`` as rows of `SOURCE`."""
+        rows = np.asarray(self.sources, "<u4").reshape(-1, 2)
+        return np.ascontiguousarray(rows).view(SOURCE).ravel()
 
     @property
     def consumed(self) -> int:
@@ -130,6 +144,12 @@ class ShardFacts:
             (0, 0) if sample.record is None else (sample.record.offset // tar.BLOCK, sample.record.size)
         )
 
+    def add_tiling(self, tiling: Tiling, source: tuple[int, int]) -> None:
+        """Note what became of the image of the sample that was added last, and (CRC-32C, length) of its source's bytes."""
+        crc, length = source
+        self.sources.append((crc, min(length, MAX_SOURCE_BYTES)))
+        self.tiles += TileCounts.of(tiling, self.images[-1][1])
+
     def entries(self) -> npt.NDArray[Any]:
         """The index entries (S,) of ``ENTRY``.
 
@@ -153,9 +173,9 @@ class ShardFacts:
         tar.write_atomically(facts_path(shard), json.dumps(checked).encode())
 
     @classmethod
-    def load(cls, shard: Path, images: ImageTars | None = None) -> ShardFacts:
-        """The facts of the complete ``shard``, from their file or else from the tar (``images``: see `scan_shard`)."""
-        return cls.saved(shard) or scan_shard(shard, images)
+    def load(cls, shard: Path, images: ImageTars | None = None, *, tiled: bool = False) -> ShardFacts:
+        """The facts of the complete ``shard``, from their file or else from the tar (see `scan_shard`)."""
+        return cls.saved(shard) or scan_shard(shard, images, tiled=tiled)
 
     def to_json(self) -> dict[str, Any]:
         """The facts as JSON-able dict."""
@@ -168,7 +188,8 @@ class ShardFacts:
         keys, reasons = data.pop("skipped", ()), data.pop("reasons", ())
         refused = [Refused(**one) for one in data.pop("refused", ())]
         refused += [Refused(key, why) for key, why in zip(keys, reasons, strict=True)]
-        return cls(**data | {"refused": refused, "changed": [Changed(**one) for one in data.pop("changed", ())]})
+        changed = [Changed(**one) for one in data.pop("changed", ())]
+        return cls(**data | {"refused": refused, "changed": changed, "tiles": TileCounts(**data.pop("tiles", {}))})
 
     @classmethod
     def saved(cls, shard: Path) -> ShardFacts | None:
@@ -255,20 +276,22 @@ def read_image(path: Path, number: int, group: Group, rule: LabelRule) -> Stored
     return StoredSample(group.key, rule.label_of(path, group), image, None, number)
 
 
-def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = True) -> ShardFacts:
+def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = True, tiled: bool = False) -> ShardFacts:
     """The facts of ``shard``, read from the tar alone.
 
     Args:
       images: of a sidecar data set; None where the shard holds its images.
       full: also hash the file, decode every record and read every image; else sha256, the counts of views and the
         CRCs stay empty.
+      tiled: of a data set whose images are tiled; with ``full`` they are tiled again, which tells tiled ones from those
+        that were kept as they were. What tiled ones were in their source is lost.
 
     Raises:
       ShardError: naming shard and key, if a sample lacks its image or label or a record is damaged.
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
     for members in members_of(shard):
-        sample, _ = measured(read_sample(shard, members, images), images.paths if images else [shard], full)
+        sample, data = measured(read_sample(shard, members, images), images.paths if images else [shard], full)
         counts = (0, -1)
         if full and sample.record is not None:
             reinforcements = read_record(shard, sample.record).reinforcements
@@ -277,6 +300,9 @@ def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = Tru
             facts.add(sample, *(counts if full else (0, 0)))
         except ShardError as error:
             raise ShardError(f"{shard}: sample {sample.key}: {error}") from None
+        if tiled and full:
+            _, tiling = tile(data, None)
+            facts.add_tiling(tiling, (0, 0) if tiling.kept is None else (sample.crc or 0, len(data)))
     return facts
 
 

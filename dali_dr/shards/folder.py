@@ -24,7 +24,10 @@ from dali_dr.shards.keys import KeyTable, keys_of
 from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, half_written, library_versions
 from dali_dr.shards.report import REPORT_NAME, remove_partial, write_lists
 from dali_dr.shards.sample_table import SampleTable
+from dali_dr.shards.source_table import write_sources
+from dali_dr.shards.tile_counts import TileCounts
 
+_WITHOUT_TILES: Final = 2  # format version
 _SOURCE: Final = "source"  # in the state: `compare.fingerprint` of what is written
 
 
@@ -89,6 +92,7 @@ def begin(
         raise ShardError(f"{out}: already holds a run; choose an empty folder, or resume=True to continue it")
     if before is not None:
         now = draft.settings()
+        before = _upgraded(out, before, now)
         differing = "; ".join(what for key in now for what in _difference(key, before.get(key), now[key]))
         if differing:
             raise ShardError(f"{out}: belongs to a run with other settings ({differing}); {remedy(draft)}")
@@ -97,6 +101,19 @@ def begin(
         _clean(out, draft, finished)
         remove_partial(out / REPORT_NAME)
     return finished
+
+
+def _upgraded(out: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run of format version 2, which had no tiles, as version 3 says them; others as they are.
+
+    But for the decoder of a run with views that is unfinished, which that version did not note.
+    """
+    if before.get("format_version") != _WITHOUT_TILES:
+        return before
+    if before.get("spec") is not None and not (out / MANIFEST_NAME).exists():
+        return before
+    kept = {"format_version": now["format_version"], "keep_bytes": True, "decoder": now["decoder"]}
+    return {**before, **kept}
 
 
 def remedy(draft: Manifest) -> str:
@@ -182,9 +199,10 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
     empty = empty_shards(out, draft)
     refused = {number: facts.refused for number, facts in empty.items()}
     changed = []
+    tiles, sources = TileCounts(), []
     for number in numbers:
         path = shard_path(out, draft, number)
-        facts = ShardFacts.load(path, images)
+        facts = ShardFacts.load(path, images, tiled=draft.tiles is not None)
         _ensure_idx(path)
         for key in facts.keys:
             for other in keys.shards_of(key):
@@ -202,6 +220,8 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
         record_bytes += facts.record_bytes
         refused[number] = facts.refused
         changed += facts.changed
+        tiles += facts.tiles
+        sources.append(facts.source_table)
         table.add_file(IndexedFile(path.name, facts.bytes), facts.keys, facts.entries())
     table.write(out / INDEX_NAME, draft.num_classes, draft.num_outputs)
     manifest = dataclasses.replace(
@@ -211,10 +231,12 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
         views_max=max(views),
         topk=max(topk or 0, 0),
         record_bytes=record_bytes,
+        tiles=None if draft.tiles is None else tiles,
         versions=library_versions(),
     )
     if lists:
         write_lists(out, [one for number in sorted(refused) for one in refused[number]], changed)
+    write_sources(out, None if draft.tiles is None else sources)
     manifest.save(out)
     if clean:
         _clean(out, draft, finished=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import jsonschema
 
@@ -21,16 +21,22 @@ from dali_dr.record.layout import Probabilities
 from dali_dr.shards import tar
 from dali_dr.shards.index_layout import INDEX_NAME, MAX_LABEL
 from dali_dr.shards.strict_json import MAX_BYTES, canonical, load_json
+from dali_dr.shards.tile_counts import TileCounts
 
 MANIFEST_NAME: Final = "dataset.json"
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
-FORMAT_VERSION: Final = 2
-READABLE: Final = (1, 2)  # format versions
+FORMAT_VERSION: Final = 3
+READABLE: Final = (1, 2, 3)  # format versions
+_CHECKSUM_SINCE: Final = 2  # format version
+_TILES_SINCE: Final = 3
+_NEW: Final = ("tiles", "decoder")  # members since then
 _SCHEMA: Final = "dataset.schema.json"
 # What the run found out, as against what it was asked to write.
-_FOUND: Final = ("images", "views", "topk", "record_bytes", "shards", "versions", "checksum")
+_FOUND: Final = ("images", "views", "topk", "record_bytes", "shards", "versions", "checksum", "tiles")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SMALLEST: Final = 2 * tar.BLOCK  # bytes of a sample in a tar: a header and data
+Decoder = Literal["libjpeg-turbo", "nvJPEG"]
+DECODERS: Final[tuple[Decoder, ...]] = get_args(Decoder)
 
 
 def half_written(name: str) -> re.Pattern[str]:
@@ -99,12 +105,16 @@ class Manifest:
       seed: seed of the drawn views, where one was used.
       extra: free for the user; JSON-able.
       image_tars: where the images are, of a sidecar data set; empty where each shard holds its images.
+      tiles: how many images are tiled JPEGs; None where images are stored as they were given, and before version 3.
+      decoder: by which the JPEGs were decoded that the teacher saw: "libjpeg-turbo" (on the CPU) or "nvJPEG", whose
+        pixels differ a little; None where that is not known, or there are no views.
       shards: in order of the samples.
       views_min, views_max: views per image; 0 without reinforcements.
       topk: stored teacher classes per view.
       record_bytes: bytes of all records, compressed.
       versions: of the libraries that drew and replayed.
-      format_version: that was read, or is written; version 1 has neither a checksum nor `ShardInfo.index_crc32c`.
+      format_version: that was read, or is written; version 1 has neither a checksum nor `ShardInfo.index_crc32c`,
+        versions 1 and 2 have neither ``tiles`` nor ``decoder``.
     """
 
     num_classes: int
@@ -118,6 +128,8 @@ class Manifest:
     seed: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     image_tars: tuple[ImageTar, ...] = ()
+    tiles: TileCounts | None = None
+    decoder: Decoder | None = None
     shards: tuple[ShardInfo, ...] = ()
     views_min: int = 0
     views_max: int = 0
@@ -160,15 +172,21 @@ class Manifest:
             "versions": dict(self.versions),
             "extra": dict(self.extra),
             **({"image_tars": [vars(image_tar) for image_tar in self.image_tars]} if self.image_tars else {}),
+            **(self._of_version_3() if self.format_version >= _TILES_SINCE else {}),
             "shards": [
                 {name: value for name, value in vars(shard).items() if value is not None} for shard in self.shards
             ],
         }
-        return data if self.format_version == 1 else {**data, "checksum": checksum_of(data)}
+        return data if self.format_version < _CHECKSUM_SINCE else {**data, "checksum": checksum_of(data)}
+
+    def _of_version_3(self) -> dict[str, Any]:
+        return {"tiles": None if self.tiles is None else self.tiles.to_json(), "decoder": self.decoder}
 
     def settings(self) -> dict[str, Any]:
         """What the writer was asked for, as JSON: two runs may share a folder only if these are equal."""
         data = {name: value for name, value in self.to_json().items() if name not in _FOUND}
+        if self.format_version >= _TILES_SINCE and not self.image_tars:
+            data["keep_bytes"] = self.tiles is None
         result: dict[str, Any] = json.loads(json.dumps(data))
         return result
 
@@ -187,11 +205,14 @@ class Manifest:
         version = data.get("format_version") if isinstance(data, dict) else None
         if type(version) is not int or version not in READABLE:  # True is 1
             raise ShardError(
-                f"{where}: format_version is {version!r:.80}, this dali_dr reads {READABLE[0]} and {READABLE[-1]}; "
+                f"{where}: format_version is {version!r:.80}, this dali_dr reads {READABLE[0]} to {READABLE[-1]}; "
                 "use the dali_dr that wrote the data set, or a newer one"
             )
+        early = [name for name in _NEW if name in data and version < _TILES_SINCE]
+        if early:
+            raise ShardError(f"{where}: {' and '.join(early)}: of format version {_TILES_SINCE}, but format_version is {version}")
         try:
-            if version > 1:
+            if version >= _CHECKSUM_SINCE:
                 checksum = checksum_of(data)
                 if sealed and data.get("checksum") != checksum:
                     raise ShardError(
@@ -228,6 +249,8 @@ class Manifest:
             seed=data.get("seed"),
             extra=data.get("extra", {}),
             image_tars=tuple(ImageTar(**image_tar) for image_tar in data.get("image_tars", ())),
+            tiles=None if data.get("tiles") is None else TileCounts(**data["tiles"]),
+            decoder=data.get("decoder"),
             shards=tuple(ShardInfo(**shard) for shard in data["shards"]),
             views_min=data["views"]["min"],
             views_max=data["views"]["max"],
@@ -274,8 +297,16 @@ class Manifest:
                 f"a shard has more samples than fit into it at {_SMALLEST} bytes each",
             ),
             (
-                self.format_version > 1 and any(shard.index_crc32c is None for shard in self.shards),
+                self.format_version >= _CHECKSUM_SINCE and any(shard.index_crc32c is None for shard in self.shards),
                 "a shard has no index_crc32c",
+            ),
+            (
+                self.tiles is not None and self.tiles.total != self.images,
+                f"tiles tells of {self.tiles and self.tiles.total} images, the shards hold {self.images}",
+            ),
+            (
+                self.tiles is not None and len(self.image_tars) > 0,
+                "it has tiles, and images in tars that stay as they are",
             ),
         ):
             if bad:

@@ -15,10 +15,11 @@ from dali_dr.errors import ShardError
 from dali_dr.shards import files, tar
 from dali_dr.shards.facts import ShardFacts, StoredSample
 from dali_dr.shards.folder import save_empty, shard_number, shard_path
+from dali_dr.shards.judged import as_tiled
 from dali_dr.shards.keys import KeyTable, keys_of
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.report import Announcer, Changed, Refused
-from dali_dr.shards.sample import Parts, Sample, check_key, parts_of, refuse
+from dali_dr.shards.sample import Origin, Parts, Sample, check_key, parts_of, refuse
 
 OnError = Literal["raise", "skip"]
 
@@ -41,7 +42,7 @@ def write_one_shard(
     Args:
       samples: read until ``limit`` samples are written or there are no more.
       path: of the shard.
-      draft: the settings; its shards and counts are not used.
+      draft: the settings; its shards and counts are not used. If it has ``tiles``, images that were not tiled before are.
       limit: samples in the shard; None: all.
       on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first.
       max_pixels: that an image may have.
@@ -67,7 +68,8 @@ def write_one_shard(
     try:
         with files.NewFile.open(partial) as file:
             shard = _OpenShard(file, path.parent, number, draft, facts, keys)
-            for sample in samples:
+            for coming in samples:
+                sample = coming if draft.tiles is None else as_tiled(coming)  # mostly it was, in parallel
                 try:
                     parts = shard.check(sample, max_pixels)
                 except ShardError as error:
@@ -144,15 +146,19 @@ class _OpenShard:
             self._put(tar.padding(len(data)))
         self.members.append(written)
         self._keys.add(sample.key, self._number)
-        record = written[-1] if sample.reinforcements is not None else None
+        record = written[-1] if parts.topk >= 0 else None
         image, image_tar = written[0], None
         if sample.place is not None and self._draft.image_tars:
             image = tar.Member(sample.key, sample.place.offset, len(sample.image_bytes))
             image_tar = sample.place.tar
         stored = StoredSample(sample.key, int(sample.label), image, record, image_tar, parts.size, parts.crc)
         self._facts.add(stored, parts.views, parts.topk)
-        if (origin := sample.origin) is not None and origin.change is not None:
+        origin = sample.origin or Origin()
+        if origin.change is not None:
             self._facts.changed.append(Changed(sample.key, origin.path, origin.change, origin.crc))
+        if self._draft.tiles is not None and sample.tiling is not None:
+            crc = parts.crc if origin.crc is None else origin.crc
+            self._facts.add_tiling(sample.tiling, (crc, image.size if origin.bytes is None else origin.bytes))
 
     def finish(self) -> None:
         """Write the end of the tar, note its checksum, and make what was written durable."""

@@ -1,5 +1,7 @@
 """What became of images that are not in a data set as their source has them: refused ones, and those that were changed.
 
+Tiled images are not among these: they are the source's in every coefficient, and are counted in dataset.json.
+
 `report/skipped.jsonl` and `report/changed.jsonl`, one JSON object a line, lie beside the shards of a finished data set;
 `pack` and `reinforce` write the same. A later run on the same folder finds out with them whether the source changed.
 """
@@ -37,10 +39,10 @@ class Refused:
       key: its key, or what stood in its place.
       reason, remedy: what is wrong with it, and what to do; "" where that is not known.
       path: where its image lies; "" where that is not known.
-      bytes: length of the image.
+      bytes: length of the image in its source.
       starts: its first bytes, hex.
       label: its label, if it is an integer.
-      crc32c: of the image's bytes. This, label and bytes are None where they are not known.
+      crc32c: of the image's bytes in its source. This, label and bytes are None where they are not known.
     """
 
     key: str
@@ -58,15 +60,20 @@ class Refused:
         image, label = getattr(sample, "image_bytes", None), getattr(sample, "label", None)
         data = bytes(image) if isinstance(image, (bytes, bytearray, memoryview)) else None
         origin = getattr(sample, "origin", None)
+        size, crc = (
+            (None, None) if origin is None else (origin.bytes, origin.crc)
+        )  # of what was changed or tiled before
+        if data is not None:
+            size, crc = size or len(data), google_crc32c.value(data) if crc is None else crc
         return cls(
             key=str(getattr(sample, "key", sample)),
             reason=shown(error) if error.reason is None else error.reason,
             remedy=error.remedy or "",
             path=origin.path if origin else "",
-            bytes=None if data is None else len(data),
+            bytes=size,
             starts=(data or b"")[:_STARTS].hex(),
             label=int(label) if isinstance(label, (int, np.integer)) else None,
-            crc32c=None if data is None else google_crc32c.value(data),
+            crc32c=crc,
         )
 
     @property

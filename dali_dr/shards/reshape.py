@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_dr.errors import ShardError
+from dali_dr.images.tiles import tiled
 from dali_dr.keyed import philox_key
 from dali_dr.record.labels import Reinforcements
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
-from dali_dr.shards.compare import Inventory
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index_layout import IndexedFile
-from dali_dr.shards.manifest import ImageTar, Manifest
+from dali_dr.shards.manifest import Decoder, ImageTar, Manifest
 from dali_dr.shards.others import IMAGE_LABELS
-from dali_dr.shards.sample import Place, Sample
+from dali_dr.shards.sample import Origin, Place, Sample
+from dali_dr.shards.source_table import read_sources
 from dali_dr.shards.write import SAMPLES_PER_SHARD, write_shards
 
 Choice = Literal["random", "even"]
@@ -136,7 +137,8 @@ def subset(
 
     shape = {"views": views, "topk": topk, "images": len(numbers), "choice": choice if views else None}
     history = {"subset": {name: value for name, value in shape.items() if value is not None}}
-    return _write(data, numbers, change, Path(out), history, sidecar, samples_per_shard, progress)
+    decoder = manifest.decoder
+    return _write(data, numbers, change, Path(out), history, sidecar, samples_per_shard, progress, decoder)
 
 
 def merge(
@@ -187,7 +189,7 @@ def merge(
             raise ShardError(
                 f"{other.path}: has no sample {key}, which {data.path} has: merge data sets of the same images"
             )
-        if data.image(number) != other.image(twin):
+        if not _is_same(data.image(number), other.image(twin)):
             raise ShardError(f"sample {key}: its images in {data.path} and {other.path} differ")
         pair = data.reinforcements(number), other.reinforcements(twin)
         if data.spec.mixing is not None and twin != number:
@@ -195,7 +197,8 @@ def merge(
         return _concatenated(*pair)
 
     history = {"merge": {"seeds": [a.seed, b.seed], "views": [a.views_min, b.views_min]}}
-    return _write(data, np.arange(len(data)), change, Path(out), history, sidecar, samples_per_shard, progress)
+    decoder = a.decoder if a.decoder == b.decoder else None
+    return _write(data, np.arange(len(data)), change, Path(out), history, sidecar, samples_per_shard, progress, decoder)
 
 
 def _write(
@@ -207,12 +210,19 @@ def _write(
     sidecar: bool,
     samples_per_shard: int | None,
     progress: bool,
+    decoder: Decoder | None,
 ) -> Manifest:
     """The samples ``numbers`` of ``data``, their reinforcements changed by ``change(number)``."""
     manifest = data.manifest
     if out.resolve() == data.path.resolve():
         raise ShardError(f"{out}: is the data set that is read; choose another folder")
     used = sorted(set(data.index.entries["image_file"][numbers].tolist())) if sidecar else []
+    tiled = manifest.tiles is not None
+    sources = read_sources(data.path, len(data)) if tiled else None
+
+    def origin(number: int) -> Origin | None:
+        """How large a tiled image was in its source, which is counted again: tiled it is already."""
+        return Origin(bytes=0 if sources is None else int(sources["bytes"][number])) if tiled else None
 
     def samples(start: int) -> Iterator[Sample]:
         for number in numbers[start:].tolist():
@@ -220,7 +230,8 @@ def _write(
             if sidecar:
                 entry = data.index.entry(number)
                 place = Place(used.index(int(entry["image_file"])), int(entry["image_block"]) * tar.BLOCK)
-            yield Sample(data.keys[number], data.image(number), data.label(number), change(number), place=place)
+            key, image, label = data.keys[number], data.image(number), data.label(number)
+            yield Sample(key, image, label, change(number), place=place, origin=origin(number))
 
     files: list[IndexedFile] = [data.index.files[number] for number in used]
     # Where labels are in the image tars: said of those tars, and not of shards beside which records may lie, too.
@@ -239,20 +250,21 @@ def _write(
         seed=manifest.seed,
         extra={**extra, "made_by": [*manifest.extra.get("made_by", ()), history]},
         image_tars=[ImageTar.seen_from(out, data.path / f.name, f.size) for f in files],
+        keep_bytes=not tiled,
+        decoder=decoder,
         total=len(numbers),
         progress=progress,
     )
 
 
-def _inventory(data: Dataset, numbers: npt.NDArray[np.int64]) -> Inventory:
-    """What the samples ``numbers`` of ``data`` are, as its index says."""
-    entries, keys = data.index.entries[numbers], list(data.keys)
-    crcs: list[int] = entries["image_crc"].tolist()
-    return Inventory(
-        [keys[number] for number in numbers.tolist()],
-        entries["label"].tolist(),
-        crcs=(lambda count: crcs[:count]) if data.index.has_crcs else None,
-    )
+def _is_same(first: bytes, second: bytes) -> bool:
+    """Whether two stored images are the same one, of which only one may be tiled."""
+
+    def as_tiled(image: bytes) -> bytes:
+        found = tiled(image)
+        return image if isinstance(found, str) else found
+
+    return first == second or as_tiled(first) == as_tiled(second)
 
 
 def _concatenated(first: Reinforcements, second: Reinforcements) -> Reinforcements:

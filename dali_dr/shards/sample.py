@@ -15,6 +15,8 @@ from dali_dr.augment.views import MAX_SIDE
 from dali_dr.encoded import MAX_PIXELS, image_info
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.images.judge import Refusal, Shown
+from dali_dr.images.tiling import Tiling
+from dali_dr.record.copied import check_copied
 from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
@@ -52,11 +54,13 @@ class Origin:
       change: what was done to its bytes before they were stored (a container mended, another format converted); None:
         they are stored as they are.
       crc: CRC-32C of the bytes that lie there; None where they are those of the sample.
+      bytes: how many lie there; None where they are those of the sample, 0 where that is not known.
     """
 
     path: str = ""
     change: str | None = None
     crc: int | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,13 +69,16 @@ class Sample:
 
     Attributes:
       key: name in the shard and in `Dataset.keys`; "/" makes folders, the part after the last "/" holds no dot.
-      image_bytes: the encoded image (a container of `dali_dr.encoded.CONTAINERS`), stored untouched.
+      image_bytes: the encoded image (a container of `dali_dr.encoded.CONTAINERS`), stored as it is or tiled.
       label: class id, 0 <= label < num_classes.
       reinforcements: stored views and predictions, or None for a plain image.
       problem: why the sample cannot be stored, where that is known before; it is refused.
       place: where the image is, for a sidecar data set, which does not store it again.
       origin: where the image comes from, for the report.
       shown: what a judge has said of the image, whose header need not be read again.
+      tiling: what became of the image where it was tiled before it came; None: it was not.
+      record: in place of ``reinforcements``, the record as another data set of the same settings has it, which is stored
+        untouched.
     """
 
     key: str
@@ -82,6 +89,13 @@ class Sample:
     place: Place | None = None
     origin: Origin | None = None
     shown: Shown | None = None
+    tiling: Tiling | None = None
+    record: bytes | None = None
+
+    @property
+    def can_be_stored(self) -> bool:
+        """Whether it has bytes and nothing is known against it."""
+        return self.problem is None and isinstance(self.image_bytes, (bytes, bytearray, memoryview))
 
 
 Samples = Iterable[Sample] | Callable[[int], Iterable[Sample]]  # the second leaves out as many as it is told
@@ -213,6 +227,10 @@ def parts_of(sample: Sample, draft: Manifest, *, max_pixels: int = MAX_PIXELS) -
         members = []
         if sample.place is None or sample.reinforcements is None:
             refuse(key, "a sidecar data set wants a place and reinforcements for every sample")
+    if sample.record is not None:
+        views_and_topk = _check_record(key, sample.record, draft, height, width)
+        members.append((tar.RECORD_SUFFIX, sample.record))
+        return Parts(members, *views_and_topk, (height, width), google_crc32c.value(image))
     if sample.reinforcements is None:
         return Parts(members, 0, -1, (height, width), google_crc32c.value(image))
     members.append((tar.RECORD_SUFFIX, _record_of(key, sample.reinforcements, draft, height, width)))
@@ -255,6 +273,17 @@ def _record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height
             probabilities=draft.probabilities,
             log_step=DEFAULT_LOG_STEP if draft.log_step is None else draft.log_step,
         )
+    except RecordError as error:
+        refuse(key, str(error))
+
+
+def _check_record(key: str, record: bytes, draft: Manifest, height: int, width: int) -> tuple[int, int]:
+    """Views and teacher classes per view of a ready record, which must be one of this image and these settings."""
+    if draft.spec is None or draft.probabilities is None:
+        refuse(key, "has a record, but spec is None: pass the spec that its views were drawn from")
+    size = (draft.spec.size, draft.spec.size)
+    try:
+        return check_copied(record, (height, width), size, draft.probabilities, draft.spec.mixing is not None)
     except RecordError as error:
         refuse(key, str(error))
 

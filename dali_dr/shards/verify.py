@@ -13,6 +13,7 @@ import tqdm
 from dali_dr.augment.views import Mix
 from dali_dr.encoded import ANY_PIXELS, MAX_PIXELS, image_info, written_suffix
 from dali_dr.errors import ShardError, shown
+from dali_dr.images.jpeg import restart_interval
 from dali_dr.images.judge import BATCH, Judge, Refusal
 from dali_dr.shards import tar
 from dali_dr.shards.facts import (
@@ -29,6 +30,7 @@ from dali_dr.shards.index import SampleIndex
 from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest, ShardInfo
+from dali_dr.shards.tile_counts import TileCounts
 
 MAX_PROBLEMS: Final = 100  # more are counted, not kept
 _INDEX_ADVICE: Final = "delete it, it is rebuilt when the data set is opened"
@@ -71,7 +73,7 @@ def verify(
 
     Read and compared: the manifest with its schema; every shard's length and SHA-256; the .idx files and index.bin
     with the tars; every label; every record in full (columns, boxes, probabilities, class ids) with its image's size,
-    the spec and the manifest's K and encoding; counts; keys, which must be distinct.
+    the spec and the manifest's K and encoding; counts, also of tiled images; keys, which must be distinct.
 
     Args:
       images: also judge every image as `write_shards` does: whether training shows it as Pillow does; otherwise only their
@@ -93,6 +95,7 @@ def verify(
         if there != f"has {image_tar.bytes} bytes":
             report.add(f"{place}: {there}, dataset.json says {image_tar.bytes}")
     lowest, highest, record_bytes, start = manifest.views_max, 0, 0, 0
+    tiles = TileCounts()
     mixed = manifest.spec is not None and manifest.spec.mixing is not None
     partners = _Partners(manifest.images) if mixed and _has_room(folder, manifest) else None
     with (
@@ -126,6 +129,7 @@ def verify(
             report.views += sum(facts.views)
             lowest, highest = min([lowest, *facts.views]), max([highest, *facts.views])
             record_bytes += facts.record_bytes
+            tiles += facts.tiles
     if partners is not None and report.images == manifest.images:
         for problem in partners.problems():
             report.add(f"{folder}: {problem}")
@@ -135,6 +139,14 @@ def verify(
     ):
         if found != said and report.images == manifest.images:
             report.add(f"{folder}: {what}: dataset.json says {said}, the shards hold {found}")
+    if manifest.tiles is not None and report.images == manifest.images:
+        # Those that were kept as they were may have restart intervals of their own.
+        said, found = ((counts.images, counts.bytes_after) for counts in (manifest.tiles, tiles))
+        if said[0] > found[0] or (said[0] == found[0] and said[1] != found[1]):
+            report.add(
+                f"{folder}: tiles: dataset.json says {said[0]} images of {said[1]} bytes in all, the shards hold {found[0]} "
+                f"of {found[1]} bytes with restart intervals"
+            )
     return report
 
 
@@ -252,6 +264,8 @@ def _check_sample(
     """
     places = pictures.paths if pictures else [path]
     sample, encoded = measured(read_sample(path, members, pictures), places, full=True)
+    if restart_interval(encoded):
+        facts.tiles += TileCounts(1, None, len(encoded))
     if sample.record is None:
         facts.add(sample, 0, -1)
     else:

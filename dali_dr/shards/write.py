@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -28,10 +29,11 @@ from dali_dr.shards.folder import begin, finalise, finished_shards, lock, remedy
 from dali_dr.shards.index_layout import MAX_LABEL
 from dali_dr.shards.judged import judged_ahead
 from dali_dr.shards.keys import KeyTable
-from dali_dr.shards.manifest import ImageTar, Manifest
+from dali_dr.shards.manifest import Decoder, ImageTar, Manifest
 from dali_dr.shards.one_shard import OnError, write_one_shard
 from dali_dr.shards.report import Announcer, Refused
 from dali_dr.shards.sample import Sample, Samples
+from dali_dr.shards.tile_counts import TileCounts
 
 # 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises
 # 100 MB to 1 GB), small enough that a kill costs a minute or two of one GPU's teacher.
@@ -58,11 +60,16 @@ def write_shards(
     inventory: Inventory | None = None,
     on_error: OnError = "raise",
     check_images: bool = True,
+    keep_bytes: bool = False,
+    decoder: Decoder | None = None,
     max_pixels: int = MAX_PIXELS,
     total: int | None = None,
     progress: bool = True,
 ) -> Manifest:
     """Write ``samples`` as a data set into the folder ``out``.
+
+    JPEGs are stored tiled: transcoded without loss, to the same coefficients and so the same pixels, with restart
+    intervals that let training decode no more of an image than it shows (docs/tiles.md).
 
     A run that was killed is continued by the same call, to the byte-for-byte result of an uninterrupted run. What is
     there, finished or not, is kept once key, label and CRC-32C of each image were found to be those of ``samples`` (views
@@ -89,6 +96,8 @@ def write_shards(
       on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
       check_images: refuse what training would not decode to what Pillow shows; samples are taken some dozens ahead for
         it. False: look at headers alone, which lets images in that end training.
+      keep_bytes: store every image as it is given. So does a sidecar data set, which does not store images.
+      decoder: by which the JPEGs were decoded that the teacher saw; None: not known.
       max_pixels: that an image may have. The loader has a limit of its own.
       total: number of samples, where ``samples`` has no length.
       progress: show a progress bar.
@@ -111,13 +120,58 @@ def write_shards(
         seed=seed,
         extra=extra or {},
         image_tars=tuple(image_tars),
+        tiles=None if keep_bytes or image_tars else TileCounts(),
+        decoder=decoder,
     )
+    return write_draft(
+        samples,
+        Path(out),
+        draft,
+        handling=Handling(check_images, draft.tiles is not None, max_pixels),
+        resume=resume,
+        force=force,
+        inventory=inventory,
+        on_error=on_error,
+        total=total,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What is done with samples before they are written.
+
+    Attributes:
+      check: whether images are judged; False for those that were.
+      tile: whether they are tiled in parallel; False for those that were, and where they are kept as they are.
+      max_pixels: that an image may have.
+    """
+
+    check: bool = True
+    tile: bool = True
+    max_pixels: int = MAX_PIXELS
+
+
+def write_draft(
+    samples: Samples,
+    out: Path,
+    draft: Manifest,
+    *,
+    handling: Handling,
+    resume: bool = True,
+    force: bool = False,
+    inventory: Inventory | None = None,
+    on_error: OnError = "raise",
+    total: int | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Write ``samples`` as the data set that ``draft`` describes; the rest as in `write_shards`."""
     _check(draft, samples, on_error)
     total = _length(samples, inventory) if total is None else total
-    out = Path(out).absolute()  # the samples are someone else's code, which may change the working directory
+    out = out.absolute()  # the samples are someone else's code, which may change the working directory
     with lock(out), tqdm.tqdm(total=total, unit="img", disable=not progress, desc=shown(out.name)) as bar:
         run = _Run(samples, out, draft, inventory, on_error, total, bar)
-        return run.do(resume, force, check_images, max_pixels)
+        return run.do(resume, force, handling)
 
 
 def _length(samples: Samples, inventory: Inventory | None) -> int | None:
@@ -148,6 +202,19 @@ def _check(draft: Manifest, samples: Samples, on_error: OnError) -> None:
             raise ShardError(f"write_shards: {what}")
 
 
+@contextlib.contextmanager
+def _entering(stream: Iterator[Sample], handling: Handling) -> Iterator[Iterator[Sample]]:
+    """The samples as they are written: judged and tiled, as far as that is wanted."""
+    if not (handling.check or handling.tile):
+        yield stream
+        return
+    with (
+        Judge(max_pixels=handling.max_pixels) as judge,
+        contextlib.closing(judged_ahead(stream, judge, check=handling.check, tile=handling.tile)) as judged,
+    ):
+        yield judged
+
+
 class _Run:
     """One call of `write_shards`, which holds the folder.
 
@@ -172,12 +239,12 @@ class _Run:
         self._inventory, self._on_error, self._total, self._bar = inventory, on_error, total, bar
         self._announce = Announcer()
 
-    def do(self, resume: bool, force: bool, check_images: bool, max_pixels: int) -> Manifest:
+    def do(self, resume: bool, force: bool, handling: Handling) -> Manifest:
         """Everything; see `write_shards`."""
         source = None if self._inventory is None else self._inventory.fingerprint
         if begin(self._out, self._draft, resume=resume, force=force, source=source):
             return self.recheck()
-        self.write_missing(check_images, max_pixels)
+        self.write_missing(handling)
         return finalise(self._out, self._draft)
 
     def recheck(self) -> Manifest:
@@ -198,7 +265,7 @@ class _Run:
         self._left_out(held.refused)
         return dataset.manifest
 
-    def write_missing(self, check_images: bool, max_pixels: int) -> None:
+    def write_missing(self, handling: Handling) -> None:
         """Write every shard that is missing, comparing the others with the samples where those are at hand."""
         finished = set(finished_shards(self._out, self._draft))
         start = next(number for number in itertools.count() if number not in finished)
@@ -220,17 +287,14 @@ class _Run:
                     facts: ShardFacts | None = done
                 else:
                     if judged is None:
-                        judged = stream
-                        if check_images:
-                            judge = stack.enter_context(Judge(max_pixels=max_pixels))
-                            judged = stack.enter_context(contextlib.closing(judged_ahead(stream, judge)))
+                        judged = stack.enter_context(_entering(stream, handling))
                     facts = write_one_shard(
                         self._counted(judged),
                         path,
                         self._draft,
                         limit=self._draft.samples_per_shard,
                         on_error=self._on_error,
-                        max_pixels=max_pixels,
+                        max_pixels=handling.max_pixels,
                         topk=topk,
                         keys=keys,
                         announce=self._announce,
@@ -253,7 +317,8 @@ class _Run:
         if isinstance(self._samples, Iterable):
             return iter(self._samples)
         leading = [self._facts(number) for number in range(start)]
-        held = Held.of_shards(leading, [shard_path(self._out, self._draft, number) for number in range(start)])
+        paths = [shard_path(self._out, self._draft, number) for number in range(start)]
+        held = Held.of_shards(leading, paths, tiled=self._draft.tiles is not None)
         if self._inventory is not None:
             with self._checking():
                 self._same(compare_inventory(self._inventory, held, whole=False, step=self._bar.update))
@@ -269,7 +334,8 @@ class _Run:
     def _follow(self, stream: Iterator[Sample], facts: ShardFacts) -> None:
         """Take the samples of a finished shard from ``stream`` and compare them."""
         path = self._out / facts.name
-        comparison = Comparison(Held.of_shards([facts], [path]), whole=False)
+        held = Held.of_shards([facts], [path], tiled=self._draft.tiles is not None)
+        comparison = Comparison(held, whole=False)
         with self._checking():
             for sample in itertools.islice(stream, facts.consumed):
                 self._bar.update()
@@ -279,7 +345,8 @@ class _Run:
         self._left_out(facts.refused)
 
     def _facts(self, number: int) -> ShardFacts:
-        return ShardFacts.load(shard_path(self._out, self._draft, number), ImageTars.of(self._out, self._draft))
+        path = shard_path(self._out, self._draft, number)
+        return ShardFacts.load(path, ImageTars.of(self._out, self._draft), tiled=self._draft.tiles is not None)
 
     def _left_out(self, refused: Sequence[Refused]) -> None:
         """Tell of what an earlier run has left out; ShardError if that is not wanted now."""

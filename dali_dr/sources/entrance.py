@@ -57,7 +57,7 @@ class Entrance:
         key, label, path = self._images.keys[number], int(self._images.labels[number]), self._images.where(number)
         if isinstance(verdict, Refusal):
             return Sample(key, data, label, problem=verdict, origin=Origin(path))
-        if verdict.change is None:
-            return Sample(key, data, label, origin=Origin(path), shown=verdict.shown)
-        origin = Origin(path, verdict.change, int(google_crc32c.value(data)))
-        return Sample(key, verdict.data, label, origin=origin, shown=verdict.shown)
+        origin = Origin(path)
+        if verdict.data is not data:
+            origin = Origin(path, verdict.change, int(google_crc32c.value(data)), len(data))
+        return Sample(key, verdict.data, label, origin=origin, shown=verdict.shown, tiling=verdict.tiling)

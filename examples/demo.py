@@ -77,7 +77,7 @@ def main() -> int:
 
     print("\n5. Rates on this machine, the same photos for all", flush=True)
     bench = Path(__file__).resolve().parent.parent / "bench" / "throughput.py"
-    rates = [sys.executable, str(bench), "--data", str(data), "--seconds", str(options.seconds), "--rounds", "2"]
+    rates = [sys.executable, str(bench), "--data", str(photos), "--seconds", str(options.seconds), "--rounds", "2"]
     subprocess.run([*rates, "--json", str(options.out / "rates.json")], check=True)
     return 0
 

@@ -35,6 +35,7 @@ from dali_dr.sources import ImageFolder
 
 DRAWS = 210
 PER_SHARD = 3
+HEIGHT, WIDTH = 40, 128
 Files = dict[str, bytes]
 
 
@@ -53,7 +54,8 @@ def root() -> Iterator[Path]:
 
 @functools.cache
 def jpeg(seed: int) -> bytes:
-    return encode_jpeg(picture(16, 16 + seed % 5, seed))
+    """A photo of several tiles, which is not stored as it is."""
+    return encode_jpeg(picture(HEIGHT, WIDTH + seed % 5, seed))
 
 
 @functools.cache
@@ -267,7 +269,7 @@ def drawn_samples(rng: random.Random) -> list[Sample]:
         seed = rng.randrange(20)
         image = jpeg(seed)
         width = Image.open(io.BytesIO(image)).size[0]
-        sample = Sample(f"s{number:02d}", image, rng.randrange(CLASSES), views(number, 16, width))
+        sample = Sample(f"s{number:02d}", image, rng.randrange(CLASSES), views(number, HEIGHT, width))
         if number and rng.random() < 0.15:
             sample = dataclasses.replace(
                 sample, **rng.choice(({"image_bytes": b"none"}, {"label": CLASSES + 1}, {"reinforcements": None}))
@@ -288,7 +290,7 @@ def changed_samples(samples: list[Sample], kind: str, rng: random.Random) -> tup
         del after[at]
         return after, [one.key]
     if kind == "bytes":
-        other = encode_jpeg(np.asarray(Image.open(io.BytesIO(jpeg(50))).resize((16 + at % 5, 16))))
+        other = encode_jpeg(np.asarray(Image.open(io.BytesIO(jpeg(50))).resize((WIDTH + at % 5, HEIGHT))))
         after[at] = dataclasses.replace(one, image_bytes=other)
     elif kind == "label":
         after[at] = dataclasses.replace(one, label=(one.label + 1) % CLASSES)

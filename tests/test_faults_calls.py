@@ -13,7 +13,7 @@ from writing import Command, Studio, make_studio, memory_folder, snapshot
 
 from dali_dr.errors import DaliDrError
 
-COMMANDS = ("write_shards", "pack", "subset", "sidecar", "merge", "generation", "mixing")
+COMMANDS = ("write_shards", "pack", "subset", "sidecar", "retile", "merge", "generation", "mixing")
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def wanted(name: str) -> dict[str, np.ndarray]:
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
 def digests(images: Sequence[bytes]) -> list[str]:
@@ -50,7 +50,9 @@ def digests(images: Sequence[bytes]) -> list[str]:
 def test_all_kinds_are_there() -> None:
     kinds = {"plain", "rrc-ra-re", "mixed", "sidecar"}
     versions = {name.partition("-")[0] for name in SETS}
-    assert {"v1"} <= versions and set(SETS) == {f"{version}-{kind}" for version in versions for kind in kinds}
+    assert {"v1", "v2", "v3"} <= versions and set(SETS) == {
+        f"{version}-{kind}" for version in versions for kind in kinds
+    }
 
 
 def test_a_data_set_says_what_was_written(name: str) -> None:
@@ -75,6 +77,14 @@ def test_a_data_set_says_what_was_written(name: str) -> None:
             assert dataset.image_size(number) == tuple(want["sizes"][number])
     assert verify(GOLDEN / name, images=True, progress=False).problems == []
     assert files(GOLDEN / name) == before
+
+
+@pytest.mark.parametrize("kind", ["rrc-ra-re", "mixed"])
+def test_tiles_since_version_3(kind: str) -> None:
+    tiles = json.loads((GOLDEN / f"v3-{kind}" / "dataset.json").read_bytes())["tiles"]
+    dataset = dali_dr.Dataset(GOLDEN / f"v3-{kind}")
+    restarts = [b"\xff\xdd\x00\x04" in dataset.image(number) for number in range(len(dataset))]
+    assert tiles["images"] == sum(restarts) == 4 and dataset.manifest.tiles is not None
 
 
 def test_an_index_made_anew_says_the_same(name: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ from conftest import REPOSITORY, write_files
 
 BENCH = REPOSITORY / "bench"
 sys.path.insert(0, str(BENCH))
+import data_sets  # noqa: E402
 import decode_stress  # noqa: E402
 import device_stage  # noqa: E402
 import gpu_proof  # noqa: E402
@@ -219,9 +220,9 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
 
 def test_photos_may_lie_flat(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
     flat = write_files(tmp_path / "flat", {f"IMG_{i}.JPEG": data for i, data in enumerate(jpeg_bytes[:3])})
-    assert loaders.folder_images(flat) == [(f"IMG_{i}", data, 0) for i, data in enumerate(jpeg_bytes[:3])]
+    assert data_sets.folder_images(flat) == [(f"IMG_{i}", data, 0) for i, data in enumerate(jpeg_bytes[:3])]
     with pytest.raises(SystemExit, match="is no folder"):
-        loaders.folder_images(tmp_path / "nowhere")
+        data_sets.folder_images(tmp_path / "nowhere")
 
 
 def test_unknown_stage_is_refused(tmp_path: Path) -> None:

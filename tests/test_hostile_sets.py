@@ -36,7 +36,7 @@ from dali_dr.shards.verify import verify
 @pytest.fixture(scope="module")
 def original(jpeg_bytes: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("hostile") / "original"
-    write([sample(n, jpeg_bytes[2 + n % 2]) for n in range(15)], out, teacher={"names": ["a"]})
+    write([sample(n, jpeg_bytes[2 + n % 2]) for n in range(15)], out, teacher={"names": ["a"]}, keep_bytes=True)
     Dataset(out)
     return out
 
@@ -443,9 +443,9 @@ def test_an_unfinished_folder_of_an_earlier_dali_dr_is_continued_or_refused(
 ) -> None:
     samples = [sample(n, jpeg_bytes[2 + n % 2]) for n in range(15)]
     with pytest.raises(ShardError, match="label"):
-        write([*samples[:12], dataclasses.replace(samples[12], label=CLASSES)], tmp_path / "d")
+        write([*samples[:12], dataclasses.replace(samples[12], label=CLASSES)], tmp_path / "d", keep_bytes=True)
     facts = tmp_path / "d" / ".shard-000000.tar.json"
     data = json.loads(facts.read_text())
     facts.write_text(json.dumps({name: value for name, value in data.items() if name not in ("sizes", "crcs")}))
-    write(samples, tmp_path / "d")
+    write(samples, tmp_path / "d", keep_bytes=True)
     assert (tmp_path / "d" / "index.bin").read_bytes() == (folder / "index.bin").read_bytes()

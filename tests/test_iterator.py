@@ -32,7 +32,9 @@ from dali_dr.sampling.choice import Curriculum
 SIZE, CLASSES, VIEWS = 96, 20, 5
 
 
-def make_dataset(out: Path, images: list[bytes], preset: str = "rrc+ra+re", views: int = VIEWS) -> dali_dr.Dataset:
+def make_dataset(
+    out: Path, images: list[bytes], preset: str = "rrc+ra+re", views: int = VIEWS, **writing: Any
+) -> dali_dr.Dataset:
     """Writes images with drawn views and made-up predictions as a data set of several shards."""
     spec = dali_dr.AugmentationSpec.preset(preset, size=SIZE)
     rng = np.random.default_rng(1)
@@ -51,7 +53,8 @@ def make_dataset(out: Path, images: list[bytes], preset: str = "rrc+ra+re", view
                 dali_dr.Reinforcements(**columns, soft_ids=ids, soft_probs=probs),
             )
 
-    dali_dr.write_shards(samples(), out, spec=spec, num_classes=CLASSES, samples_per_shard=8, progress=False)
+    options: dict[str, Any] = {"num_classes": CLASSES, "samples_per_shard": 8, "progress": False, **writing}
+    dali_dr.write_shards(samples(), out, spec=spec, **options)
     return dali_dr.Dataset(out)
 
 

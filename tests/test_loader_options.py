@@ -81,6 +81,7 @@ REFUSED: dict[str, list[Any]] = {
     "max_skipped": [-0.1, 1.5, "all", True],
     "roi_decode": ["maybe", True, None],
     "decode_device": ["gpu", "mixed", None],
+    "decoder": ["nvjpeg", True, None],
     "integrity": ["none", True],
     "max_pixels": [-1, 2**31, 1.5],
     "io_retry_s": [-0.1, math.nan, "3"],

@@ -236,6 +236,7 @@ def test_errors(plain: dali_dr.Dataset) -> None:
 def test_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_files(tmp_path / "in", {f"{'ab'[n % 2]}/{n}.jpg": encode_jpeg(picture(40, 50, n)) for n in range(5)})
     command = ["pack", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--quiet", "--samples-per-shard", "2"]
+    command.append("--keep-bytes")
     assert main([*command, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["images"], facts["classes"], facts["shards"], facts["views"]) == (5, 2, 3, 0)

@@ -841,7 +841,14 @@ def test_what_write_shards_writes(tmp_path: Path, jpeg_bytes: list[bytes]) -> No
         ids = np.argsort(rng.random((20, 100)), axis=1)[:, :10].astype(np.int32)
         stored.append(Stored(f"k{number}", image, number, Reinforcements.from_views(views, ids, probs)))
     write_shards(
-        stored, tmp_path, spec=spec, num_classes=100, samples_per_shard=3, probabilities="float32", progress=False
+        stored,
+        tmp_path,
+        spec=spec,
+        num_classes=100,
+        samples_per_shard=3,
+        probabilities="float32",
+        keep_bytes=True,
+        progress=False,
     )
     every = [(s, v) for s in range(len(stored)) for v in range(20)]
     outs = read(tmp_path / "index.bin", [s for s, _ in every], [v for _, v in every])

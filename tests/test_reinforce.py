@@ -64,11 +64,13 @@ def test_stored_predictions_are_the_teachers_on_the_stored_views(
     folder: Path, tmp_path: Path, batch_views: int
 ) -> None:
     source, g = ImageFolder.scan(folder), generation(batch_views=batch_views)
-    reinforce(source, tmp_path / "out", g, num_classes=6, probabilities="float32", progress=False)
+    manifest = reinforce(source, tmp_path / "out", g, num_classes=6, probabilities="float32", progress=False)
+    assert manifest.tiles is not None and manifest.tiles.images == 7 and manifest.decoder == "libjpeg-turbo"
     dataset = dali_dr.Dataset(tmp_path / "out")
     assert list(dataset.keys) == list(source.keys) and [dataset.label(i) for i in range(8)] == list(source.labels)
     for number in range(len(dataset)):
-        assert dataset.image(number) == source.read(number)
+        pictures = [Image.open(io.BytesIO(data)) for data in (dataset.image(number), source.read(number))]
+        assert pictures[0].convert("RGB").tobytes() == pictures[1].convert("RGB").tobytes()
         stored = dataset.reinforcements(number)
         image = Image.open(io.BytesIO(source.read(number))).convert("RGB")
         drawn = draw(
@@ -172,7 +174,7 @@ def test_cli_end_to_end(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["info", str(out), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["images"] == 8 and facts["views"] == 2 and facts["classes"] == 1000 and facts["topk"] == 10
-    assert facts["spec"] == "rrc+ra+re" and facts["format_version"] == 2 and facts["bytes_per_reinforcement"] > 0
+    assert facts["spec"] == "rrc+ra+re" and facts["format_version"] == 3 and facts["bytes_per_reinforcement"] > 0
     assert main(["verify", str(out), "--json", "--quiet"]) == 0
     assert main(["preview", str(out), "--out", str(tmp_path / "sheet.png"), "--rows", "2", "--views", "2"]) == 0
     assert Image.open(tmp_path / "sheet.png").width > 600

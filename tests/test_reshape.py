@@ -61,14 +61,15 @@ def image_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reinforced(source: Any, out: Path, **options: Any) -> dali_dr.Dataset:
     seed = options.pop("seed", 0)
     views = options.pop("views", 12)
-    g = generation(seed=seed, num_views=views, topk=4, num_threads=1)
+    keep = options.pop("keep_bytes", False)
+    g = generation(seed=seed, num_views=views, topk=4, num_threads=1, keep_bytes=keep)
     reinforce(source, out, g, **{"num_classes": 6, "samples_per_shard": 4, "progress": False, **options})
     return dali_dr.Dataset(out)
 
 
 @pytest.fixture(scope="module")
 def whole(image_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> dali_dr.Dataset:
-    return reinforced(open_source(f"{image_tars}/*.tar"), tmp_path_factory.mktemp("whole") / "out")
+    return reinforced(open_source(f"{image_tars}/*.tar"), tmp_path_factory.mktemp("whole") / "out", keep_bytes=True)
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +300,9 @@ def test_lists_of_files(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     source = open_source(tmp_path / "l.jsonl")
     assert isinstance(source, FileList) and list(source.keys) == ["k1", "k2"] and list(source.labels) == [5, 0]
-    assert len(source.class_names) == 6 and reinforced(source, tmp_path / "out").image(0) == source.read(0)
+    assert len(source.class_names) == 6 and reinforced(source, tmp_path / "out", keep_bytes=True).image(
+        0
+    ) == source.read(0)
     for name, text, message in (
         ("e.csv", "path,label\n", "lists no images"),
         ("f.csv", "file,label\na.jpg,1\n", "line 2"),

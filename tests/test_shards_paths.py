@@ -75,7 +75,7 @@ def test_sources(opened: Callable[[], Any], home: Path) -> None:
 
 def test_a_data_set(home: Path) -> None:
     samples = [dali_dr.Sample(f"k{n}", data, n % 2) for n, data in enumerate(IMAGES)]
-    dali_dr.write_shards(samples, "set", spec=None, num_classes=2, progress=False)
+    dali_dr.write_shards(samples, "set", spec=None, num_classes=2, keep_bytes=True, progress=False)
     dataset, index = dali_dr.Dataset("set"), SampleIndex("set/index.bin")
     options: Any = {"device": "cpu", "augment": "rrc", "size": 32, "dtype": "uint8", "num_threads": 1}
     before = dali_dr.ReinforcedIterator("set", batch_size=3, **options)
@@ -116,7 +116,7 @@ def test_a_run_and_what_is_made_of_it(sidecar: bool, home: Path) -> None:
         Run(
             source,
             Path(f"set{seed}"),
-            generation(num_views=4, seed=seed, num_threads=1),
+            generation(num_views=4, seed=seed, num_threads=1, keep_bytes=True),
             6,
             samples_per_shard=2,
             sidecar=sidecar,

@@ -302,7 +302,13 @@ def _set(*path: Any) -> Callable[[Any], None]:
 
 
 BAD_MANIFESTS = {
-    "version": (_set("format_version", 3), r"format_version is 3, this dali_dr reads 1 and 2"),
+    "version": (_set("format_version", 4), r"format_version is 4, this dali_dr reads 1 to 3"),
+    "tiles too early": (_set("format_version", 2), r"tiles|decoder"),
+    "tiles of other images": (_set("tiles", "images", 1), r"tiles tells of \d+ images, the shards hold 25"),
+    "tiles without a count": (lambda data: data["tiles"].pop("bytes_after"), r"\$.tiles"),
+    "a kept image of none": (_set("tiles", "kept", "it is no JPEG", 0), r"\$.tiles.kept"),
+    "no tiles": (lambda data: data.pop("tiles"), "'tiles' is a required property"),
+    "decoder": (_set("decoder", "Pillow"), r"\$.decoder"),
     "version of no number": (_set("format_version", True), r"format_version is True"),
     "no version": (lambda data: data.pop("format_version"), "format_version is None"),
     "no shards": (lambda data: data.pop("shards"), "'shards' is a required property"),

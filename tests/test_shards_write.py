@@ -100,7 +100,7 @@ def members(samples: list[Sample], stored: Dataset) -> list[tuple[str, bytes]]:
 
 def test_tarfile_webdataset_and_dali_read_the_shards(samples: list[Sample], tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
-    manifest = write(samples, tmp_path / "d")
+    manifest = write(samples, tmp_path / "d", keep_bytes=True)
     stored = Dataset(tmp_path / "d")
     tars = [tmp_path / "d" / shard.name for shard in manifest.shards]
     expected = members(samples, stored)
@@ -152,7 +152,7 @@ def test_idx_equals_wds2idx(samples: list[Sample], tmp_path: Path) -> None:
 )
 def test_unusual_keys_are_read_everywhere(key: str, jpeg_bytes: list[bytes], tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
-    write([sample(0, jpeg_bytes[0], key), sample(1, jpeg_bytes[1])], tmp_path / "d")
+    write([sample(0, jpeg_bytes[0], key), sample(1, jpeg_bytes[1])], tmp_path / "d", keep_bytes=True)
     path = tmp_path / "d" / "shard-000000.tar"
     assert [item["__key__"] for item in webdataset.WebDataset(str(path), shardshuffle=False)] == [key, "c1/s0001"]
     with tarfile.open(path) as archive:
@@ -163,7 +163,8 @@ def test_unusual_keys_are_read_everywhere(key: str, jpeg_bytes: list[bytes], tmp
 
 
 def test_dataset_returns_what_was_written(samples: list[Sample], tmp_path: Path) -> None:
-    write(samples, tmp_path / "d", probabilities="float32", class_names=[f"n{i}" for i in range(CLASSES)], seed=4)
+    names = [f"n{i}" for i in range(CLASSES)]
+    write(samples, tmp_path / "d", probabilities="float32", class_names=names, seed=4, keep_bytes=True)
     stored = Dataset(tmp_path / "d")
     assert len(stored) == 25 and stored.spec == SPEC and stored.class_names == tuple(f"n{i}" for i in range(CLASSES))
     assert list(stored.keys) == [one.key for one in samples] and stored.num_views == 5
@@ -308,14 +309,14 @@ def test_a_failing_source_loses_no_finished_shard(samples: list[Sample], tmp_pat
 
 
 def test_a_gap_is_filled_and_lost_facts_are_read_from_the_tar(samples: list[Sample], tmp_path: Path) -> None:
-    write(samples, tmp_path / "whole")
+    write(samples, tmp_path / "whole", keep_bytes=True)
     for lost_facts in (False, True):
         out = tmp_path / f"gap{lost_facts}"
         with pytest.raises(ShardError, match="label"):
-            write([*samples[:24], dataclasses.replace(samples[24], label=99)], out)
+            write([*samples[:24], dataclasses.replace(samples[24], label=99)], out, keep_bytes=True)
         for name in ("shard-000000.tar", *([".shard-000001.tar.json", "shard-000001.idx"] if lost_facts else [])):
             (out / name).unlink()
-        write(samples, out)
+        write(samples, out, keep_bytes=True)
         assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -549,7 +550,7 @@ def test_colliding_hashes_are_no_duplicates(
 
 def test_facts_survive_json(samples: list[Sample], tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="label"):
-        write([*samples[:12], dataclasses.replace(samples[12], label=99)], tmp_path / "d")
+        write([*samples[:12], dataclasses.replace(samples[12], label=99)], tmp_path / "d", keep_bytes=True)
     path = tmp_path / "d" / "shard-000000.tar"
     facts = ShardFacts.load(path)
     (tmp_path / "d" / ".shard-000000.tar.json").unlink()

@@ -465,7 +465,7 @@ def test_a_list_in_parquet(tmp_path: Path) -> None:
 def test_packed_from_hugging_face(tmp_path: Path) -> None:
     """From the command line to a data set, whose classes are the features'."""
     text, _ = parquet_shards(tmp_path / "in")
-    assert main(["pack", "--input", text, "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert main(["pack", "--input", text, "--out", str(tmp_path / "out"), "--quiet", "--keep-bytes"]) == 0
     data = dali_dr.Dataset(tmp_path / "out")
     assert [data.image(n) for n in range(7)] == IMAGES and data.class_names == tuple(NAMES)
     assert data.labels.tolist() == LABELS and data.keys[6] == "train-00000006"

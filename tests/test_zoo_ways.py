@@ -233,7 +233,7 @@ def test_verify_names_what_was_packed_without_a_decode_check(
     whole: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    assert pack(whole, out, "--on-error", "skip", "--no-decode-check") == 0
+    assert pack(whole, out, "--on-error", "skip", "--no-decode-check", "--keep-bytes") == 0
     dataset = dali_dr.Dataset(out)
     assert verify(out, progress=False).ok  # as far as headers tell
     monkeypatch.setattr(verify_module, "MAX_PROBLEMS", 10_000)

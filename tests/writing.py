@@ -29,6 +29,7 @@ from dali_dr.reinforce.run import Run
 from dali_dr.reinforce.worker import Worker, settle_batch
 from dali_dr.shards import folder as folder_module
 from dali_dr.shards.reshape import merge, subset
+from dali_dr.shards.retile import retile
 from dali_dr.shards.sample import Sample
 from dali_dr.shards.write import write_shards
 from dali_dr.sources import ImageFolder
@@ -85,6 +86,7 @@ class Studio:
         command.run(self.out)
 
 
+HEIGHT, WIDTH = 40, 128  # of pictures that are tiled
 TIMES = ("teacher_hours", "device_hours", "gpu_hours", "teacher_utilisation", "workers")
 
 
@@ -116,15 +118,17 @@ def holdings(out: Path) -> list[tuple[str, int, bytes, Any]]:
 
 
 def make_studio(root: Path, patch: pytest.MonkeyPatch) -> Studio:
-    jpegs = [encode_jpeg(picture(16, 16 + n, n)) for n in range(8)]
+    jpegs = [encode_jpeg(picture(HEIGHT, WIDTH + n, n)) for n in range(8)]
     jpegs[2] = jpegs[2][: len(jpegs[2]) // 2]
-    samples = [Sample(f"c{n % 3}/s{n}", jpegs[n], n % CLASSES, views(n, 16, 16 + n)) for n in range(8)]
+    samples = [Sample(f"c{n % 3}/s{n}", jpegs[n], n % CLASSES, views(n, HEIGHT, WIDTH + n)) for n in range(8)]
     photos = write_files(root / "photos", {f"c{n // 4}/p{n}.jpg": jpegs[n] for n in (0, 1, 3, 4, 5, 6, 7)})
     broken = {f"c{n // 4}/p{n}.jpg": b"no image" if n in (4, 5) else jpegs[n] for n in range(7)}
     bad = write_files(root / "bad", broken)
 
     def write(out: Path, seed: int = 0, **options: Any) -> None:
-        mine = [dataclasses.replace(s, reinforcements=views(seed + n, 16, 16 + n)) for n, s in enumerate(samples)]
+        mine = [
+            dataclasses.replace(s, reinforcements=views(seed + n, HEIGHT, WIDTH + n)) for n, s in enumerate(samples)
+        ]
         settings = {"spec": SPEC, "num_classes": CLASSES, "samples_per_shard": 3, "seed": seed, "progress": False}
         write_shards(mine, out, **{**settings, "on_error": "skip", **options})
 
@@ -135,8 +139,9 @@ def make_studio(root: Path, patch: pytest.MonkeyPatch) -> Studio:
         with contextlib.redirect_stdout(io.StringIO()):
             options.run(options)
 
-    first, second = root / "first", root / "second"
+    first, second, kept = root / "first", root / "second", root / "kept"
     write(first)
+    write(kept, keep_bytes=True)
     write(second, 100)
     lives = Lives()
     patch.setattr(claims_module, "_started", lambda pid: lives.number)
@@ -169,6 +174,7 @@ def make_studio(root: Path, patch: pytest.MonkeyPatch) -> Studio:
                 Command("pack", pack),
                 Command("subset", lambda out: subset(first, out, views=3, topk=2, images=5, progress=False)),
                 Command("sidecar", lambda out: subset(first, out, views=2, sidecar=True, progress=False)),
+                Command("retile", lambda out: retile(kept, out, threads=1, progress=False)),
                 Command("merge", lambda out: merge(first, second, out, progress=False)),
                 Command("generation", lambda out: generate(bad, out)),
                 Command("mixing", lambda out: generate(bad, out, "rrc+mixing")),

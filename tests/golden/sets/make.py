@@ -1,9 +1,10 @@
 """Writes the golden data sets of the format version that the dali_dr on the path writes, and what they hold.
 
-    python tests/golden/sets/make.py v2
+    python tests/golden/sets/make.py v3
 
-makes v2-plain, v2-rrc-ra-re, v2-mixed and v2-sidecar beside this file, each with a NAME.npz. What has been made for
-a version is never made again: its bytes are what data sets of that version are.
+makes v3-plain, v3-rrc-ra-re, v3-mixed and v3-sidecar beside this file, each with a NAME.npz. What has been made for
+a version is never made again: its bytes are what data sets of that version are. Since version 3 the JPEGs of the
+reinforced sets are tiled, and pictures are large enough for that.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def images() -> list[tuple[str, bytes]]:
     result = []
     for number in range(IMAGES):
         rng = np.random.default_rng(number)
-        pixels = np.kron(rng.integers(0, 256, (5, 6, 3)), np.ones((6 + number, 7, 1))).astype(np.uint8)
+        pixels = np.kron(rng.integers(0, 256, (5, 6, 3)), np.ones((12 + number, 23, 1))).astype(np.uint8)
         kind = ("JPEG", "PNG", "JPEG")[number % 3]
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, kind, **({"quality": 80} if kind == "JPEG" else {}))
@@ -86,7 +87,7 @@ def write(folder: Path, preset: str | None, sidecar: bool = False, **options: An
     expected: dict[str, Any] = {
         "keys": KEYS,
         "labels": [label_of(number) for number in range(IMAGES)],
-        "sha256": [hashlib.sha256(image).hexdigest() for _, image in data],
+        "sha256": [hashlib.sha256(image).hexdigest() for image in stored_images(folder, data)],
         "sizes": [Image.open(io.BytesIO(image)).size[::-1] for _, image in data],
         "spec": json.dumps(None if spec is None else spec.to_json()),
     }
@@ -102,11 +103,32 @@ def write(folder: Path, preset: str | None, sidecar: bool = False, **options: An
     return {name: np.asarray(value) for name, value in expected.items()}
 
 
+def stored_images(folder: Path, data: list[tuple[str, bytes]]) -> list[bytes]:
+    """The image files as they are stored, which show what was given; of a sidecar data set, what was given."""
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as archive:
+            for info in archive:
+                file = archive.extractfile(info)
+                assert file is not None
+                found[info.name] = file.read()
+    result = []
+    for key, (suffix, image) in zip(KEYS, data, strict=True):
+        stored = found.get(f"{key}.{suffix}", image)
+        pictures = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in (stored, image)]
+        assert np.array_equal(*pictures)
+        result.append(stored)
+    return result
+
+
 def main() -> None:
     here, version = Path(__file__).resolve().parent, sys.argv[1]
     kinds: dict[str, tuple[str | None, dict[str, Any]]] = {
-        "plain": (None, {"class_names": [f"class {n}" for n in range(CLASSES)]}),
-        "rrc-ra-re": ("rrc+ra+re", {"seed": 5, "teacher": {"names": ["made up"], "input_size": SIZE}}),
+        "plain": (None, {"class_names": [f"class {n}" for n in range(CLASSES)], "keep_bytes": True}),
+        "rrc-ra-re": (
+            "rrc+ra+re",
+            {"seed": 5, "decoder": "libjpeg-turbo", "teacher": {"names": ["made up"], "input_size": SIZE}},
+        ),
         "mixed": ("rrc+mixing+ra+re", {"probabilities": "float32"}),
         "sidecar": ("rrc", {"sidecar": True}),
     }
@@ -120,7 +142,7 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         np.savez_compressed(folder.with_suffix(".npz"), **expected)
-        print(folder.name, sum(path.stat().st_size for path in folder.iterdir()))
+        print(folder.name, sum(path.stat().st_size for path in folder.rglob("*")))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from loaders import write_variant
+from data_sets import drawn, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -67,7 +67,8 @@ def write_set(folder: Path, variant: str, views: int = VIEWS) -> None:
         picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
         picture.save(buffer, "PNG" if number % 6 == 5 else "JPEG")
         images.append((f"class-{number % 5}/picture-{number}", buffer.getvalue(), int(random.integers(CLASSES))))
-    write_variant(variant, images, None, CLASSES, folder, views, SIZE, samples_per_shard=PER_SHARD)
+    spec, samples = drawn(variant, images, None, CLASSES, views, SIZE)
+    write(spec, samples, CLASSES, folder, samples_per_shard=PER_SHARD)
 
 
 def places(folder: Path, kind: str) -> list[tuple[str, int, int]]:

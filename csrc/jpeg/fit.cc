@@ -8,6 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "jpeg/markers.h"
+
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -19,12 +21,6 @@ constexpr int kMostDcBits = 11, kMostAcBits = 10;  // of the difference of means
 constexpr int kLongRun = 0xf0;                     // the symbol of 16 zeros
 constexpr size_t kNone = 256;                      // a symbol that never comes, so that no code is all ones
 constexpr int kMostLength = 16;
-
-constexpr std::array<uint8_t, 64> kNatural = {// of each place in zigzag order
-                                              0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
-                                              12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
-                                              35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
-                                              58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
 using Masks = std::array<std::array<uint64_t, 256>, 8>;
 

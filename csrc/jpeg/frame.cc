@@ -3,26 +3,12 @@
 
 #include <algorithm>
 
+#include "jpeg/markers.h"
+
 namespace dali_dr::jpeg {
 namespace {
 
 using Bytes = std::span<const uint8_t>;
-
-enum Marker : uint8_t {
-  kSof0 = 0xc0,
-  kSof1 = 0xc1,
-  kDht = 0xc4,
-  kSoi = 0xd8,
-  kSos = 0xda,
-  kDqt = 0xdb,
-  kDri = 0xdd,
-  kApp0 = 0xe0,
-  kApp14 = 0xee,
-  kApp15 = 0xef,
-  kCom = 0xfe,
-};
-
-int32_t Big16(Bytes bytes, size_t at) { return bytes[at] << 8 | bytes[at + 1]; }
 
 int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
@@ -60,9 +46,7 @@ bool IsWholeScan(Bytes segment, Bytes components) {
   return rest[0] == 0 && rest[1] == 63 && rest[2] == 0;
 }
 
-bool IsNeeded(uint8_t marker) {
-  return marker == kApp0 || marker == kApp14 || ((marker < kApp0 || marker > kApp15) && marker != kCom);
-}
+bool IsNeeded(uint8_t marker) { return marker == kApp0 || marker == kApp14 || !IsMetadata(marker); }
 
 }  // namespace
 

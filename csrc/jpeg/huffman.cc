@@ -3,30 +3,20 @@
 
 #include <algorithm>
 
+#include "jpeg/markers.h"
+
 namespace dali_dr::jpeg {
 namespace {
 
 constexpr uint8_t kZeroRun = 0xf0;  // ZRL: sixteen coefficients that are 0
 
-// Of a place in the zigzag order, the place in natural order. Places behind the last are those that the end
-// of a block leads to, where a 0 is written: it is 0 already, as the block ended before.
-constexpr auto kNatural = [] {
-  std::array<uint8_t, 64 + 128> natural{};
-  natural.fill(63);
-  int row = 0, column = 0;
-  for (size_t i = 0; i < 64; ++i) {
-    natural[i] = static_cast<uint8_t>(8 * row + column);
-    const bool up = (row + column) % 2 == 0;
-    int& ahead = up ? column : row;
-    int& back = up ? row : column;
-    if (ahead == 7) {
-      ++back;
-    } else {
-      ++ahead;
-      if (back > 0) --back;
-    }
-  }
-  return natural;
+// kNatural, with places behind the last, which the end of a block leads to and where a 0 is written: it is 0
+// already, as the block ended before.
+constexpr auto kPlaces = [] {
+  std::array<uint8_t, 64 + 128> places{};
+  places.fill(63);
+  std::copy(kNatural.begin(), kNatural.end(), places.begin());
+  return places;
 }();
 
 // The value that `size` bits mean (T.81, EXTEND); without a branch, since signs cannot be foreseen.
@@ -149,7 +139,7 @@ bool HuffmanTable::Decode(const HuffmanTable& dc_table, const HuffmanTable& ac_t
     if (size > 0) value = Extend(BitsBehind(reader.bits, total - size, size), size);
     reader.Drop(total);
     k += entry >> 9 & 127;
-    block[kNatural[k - 1]] = static_cast<int16_t>(value);
+    block[kPlaces[k - 1]] = static_cast<int16_t>(value);
   }
   *shared = reader;
   return k == 64 || k > kEnd;

@@ -1,20 +1,11 @@
-// See kind.h. Markers are those of ITU-T T.81, table B.1.
+// See kind.h.
 #include "jpeg/kind.h"
 
 #include <cstddef>
 
+#include "jpeg/markers.h"
+
 namespace dali_dr::jpeg {
-namespace {
-
-constexpr uint8_t kSof0 = 0xc0, kSof1 = 0xc1, kSof2 = 0xc2, kSof9 = 0xc9, kSof10 = 0xca, kSof15 = 0xcf;
-constexpr uint8_t kDht = 0xc4, kJpg = 0xc8, kDac = 0xcc;  // among those of frames
-constexpr uint8_t kTem = 0x01, kRst0 = 0xd0, kSoi = 0xd8, kEoi = 0xd9, kSos = 0xda;
-
-bool IsFrame(uint8_t marker) {
-  return marker >= kSof0 && marker <= kSof15 && marker != kDht && marker != kJpg && marker != kDac;
-}
-
-}  // namespace
 
 bool IsDecodable(std::span<const uint8_t> encoded) {
   if (encoded.size() < 4 || encoded[0] != 0xff || encoded[1] != kSoi || encoded[2] != 0xff) return false;

@@ -4,41 +4,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "jpeg/markers.h"
+
 namespace dali_dr::jpeg {
 namespace {
 
 using Bytes = std::span<const uint8_t>;
 
-enum Marker : uint8_t {
-  kSof0 = 0xc0,
-  kSof1 = 0xc1,
-  kSof2 = 0xc2,
-  kDht = 0xc4,
-  kJpg = 0xc8,
-  kSof9 = 0xc9,
-  kSof10 = 0xca,
-  kDac = 0xcc,
-  kSof15 = 0xcf,
-  kRst0 = 0xd0,
-  kRst7 = 0xd7,
-  kSoi = 0xd8,
-  kEoi = 0xd9,
-  kSos = 0xda,
-  kDqt = 0xdb,
-  kDnl = 0xdc,
-  kDri = 0xdd,
-  kApp0 = 0xe0,
-  kApp15 = 0xef,
-  kCom = 0xfe,
-};
-
 constexpr int kMostScans = 100;  // a progressive file has about 10; decoding time is scans × size
-
-int Big(Bytes bytes, size_t at) { return bytes[at] << 8 | bytes[at + 1]; }
-
-bool IsFrame(uint8_t marker) {
-  return marker >= kSof0 && marker <= kSof15 && marker != kDht && marker != kJpg && marker != kDac;
-}
 
 // `segment` is the frame header from its length on.
 const char* ReadFrame(uint8_t marker, Bytes segment, Outline* outline) {
@@ -47,8 +20,8 @@ const char* ReadFrame(uint8_t marker, Bytes segment, Outline* outline) {
     return "it is neither sequential nor progressive";
   if (segment.size() < 8) return "its markers are damaged";
   if (segment[2] != 8) return "it is not of 8 bits";
-  outline->height = Big(segment, 3);
-  outline->width = Big(segment, 5);
+  outline->height = Big16(segment, 3);
+  outline->width = Big16(segment, 5);
   outline->colours = segment[7];
   outline->sequential = marker == kSof0 || marker == kSof1;
   if (outline->height == 0 || outline->width == 0) return "its header does not say its size";
@@ -78,8 +51,6 @@ size_t ScanEnd(Bytes file, size_t at) {
   return file.size();
 }
 
-bool IsMetadata(uint8_t marker) { return (marker >= kApp0 && marker <= kApp15) || marker == kCom; }
-
 const char* ReadSegment(uint8_t marker, Bytes segment, Outline* outline) {
   if (IsFrame(marker)) return ReadFrame(marker, segment, outline);
   switch (marker) {
@@ -89,7 +60,7 @@ const char* ReadSegment(uint8_t marker, Bytes segment, Outline* outline) {
       return ++outline->scans > kMostScans ? "it has more than 100 scans" : nullptr;
     case kDri:
       if (segment.size() != 4) return "its markers are damaged";
-      outline->restart_interval = Big(segment, 2);
+      outline->restart_interval = Big16(segment, 2);
       return nullptr;
     case kDnl:
       return "its header does not say its size";
@@ -129,7 +100,7 @@ const char* ReadOutline(Bytes file, Outline* outline) {
     if (marker == kSoi || marker <= 1 || (marker >= kRst0 && marker <= kRst7))
       return "it has bytes between its segments that belong to none";
     if (at + 4 > file.size()) return "it is cut off";
-    const auto length = static_cast<size_t>(Big(file, at + 2));
+    const auto length = static_cast<size_t>(Big16(file, at + 2));
     if (length < 2) return "its markers are damaged";
     if (length > file.size() - at - 2) return "it is cut off";
     const char* reason = ReadSegment(marker, file.subspan(at + 2, length), outline);

@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "jpeg/markers.h"
 #include "jpeg/slice.h"
 
 namespace dali_dr::jpeg {
 namespace {
 
-constexpr uint8_t kRst0 = 0xd0;
-constexpr int64_t kMarkers = 8;
 constexpr int64_t kManyMcus = 300;  // from here on preparing to pass over them pays
 constexpr size_t kChunk = 1 << 14;  // bytes that are made ready at a time: they stay in the first cache
 
@@ -107,7 +106,8 @@ bool Scan::FindEnd() {
 bool Scan::Enter(int64_t segment) {
   while (segment_ < segment) {
     if (segment_ >= 0) {
-      misfit_ = !FindEnd() || encoded_.size() - raw_ < 2 || encoded_[raw_ + 1] != kRst0 + segment_ % kMarkers;
+      misfit_ = !FindEnd() || encoded_.size() - raw_ < 2 ||
+                encoded_[raw_ + 1] != kRst0 + segment_ % kRestartMarkers;
       if (misfit_) return false;
       raw_ += 2;
     }

@@ -4,11 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "jpeg/markers.h"
+
 namespace dali_dr::jpeg {
 namespace {
-
-constexpr uint8_t kRst0 = 0xd0, kEoi = 0xd9;
-constexpr int32_t kMarkers = 8;  // RST0 .. RST7, in turn
 
 // How the tiles of an image lie: each is some MCUs of one row, or some rows.
 struct Grid {
@@ -71,7 +70,7 @@ bool Slicer::FindTiles(std::span<const uint8_t> encoded, const Frame& frame, siz
       continue;
     }
     const size_t number = tiles_.size();
-    const bool right = number + 1 < all ? marker == kRst0 + number % kMarkers : marker == kEoi;
+    const bool right = number + 1 < all ? marker == kRst0 + number % kRestartMarkers : marker == kEoi;
     if (!right) return false;  // fill bytes before markers, too: nobody writes them
     tiles_.push_back({begin, static_cast<size_t>(at - data)});
     at += 2;
@@ -111,7 +110,7 @@ bool Slicer::Cut(std::span<const uint8_t> encoded, const Frame& frame, const Reg
   for (int32_t row = row0; row <= row1; ++row) {
     for (int32_t column = column0; column <= column1; ++column, ++written) {
       if (written > 0) {
-        const uint8_t marker[] = {0xff, static_cast<uint8_t>(kRst0 + (written - 1) % kMarkers)};
+        const uint8_t marker[] = {0xff, static_cast<uint8_t>(kRst0 + (written - 1) % kRestartMarkers)};
         Append(marker, &bytes_);
       }
       const Range& tile = tiles_[number(row, column)];

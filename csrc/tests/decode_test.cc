@@ -18,11 +18,13 @@ namespace {
 using namespace dali_dr::testing;
 using Way = Decoder::Way;
 
-/// Whether a region has the pixels of the whole, which goes for files, too, that libjpeg refuses.
+/// Whether a region has the pixels of the whole; or, of a file that is cut off, there is an error that says
+/// so.
 void CheckRegion(std::span<const uint8_t> bytes, const Shown& whole, const Region& region, Decoder* decoder,
                  const std::string& name) {
   std::vector<uint8_t> rows(3 * static_cast<size_t>(region.height) * static_cast<size_t>(region.width));
   const std::string problem = Decode(bytes, region, decoder, rows.data());
+  if (whole.cut_off && problem == "Premature end of JPEG file") return;
   Check(problem.empty() && whole.Has(region, rows.data()),
         name + ", " + testing::Name(region) + " " + problem);
 }

@@ -42,7 +42,8 @@ struct JpegShape {
 /// An image, R, G, B; empty: libjpeg refuses the file.
 struct Shown {
   int height = 0, width = 0;
-  long warnings = 0;  // NOLINT: libjpeg's type
+  long warnings = 0;     // NOLINT: libjpeg's type
+  bool cut_off = false;  // the file ended before the image: libjpeg made the rest up
   Bytes pixels;
 
   bool empty() const { return pixels.empty(); }
@@ -164,6 +165,7 @@ inline Shown ShowWhole(std::span<const uint8_t> bytes, size_t most = size_t{1} <
   shown.height = static_cast<int>(info.output_height);
   shown.width = static_cast<int>(info.output_width);
   shown.warnings = info.err->num_warnings;
+  shown.cut_off = decompressor.errors.cut_off;
   shown.pixels = std::move(pixels);
   return shown;
 }

@@ -210,7 +210,9 @@ class Manifest:
             )
         early = [name for name in _NEW if name in data and version < _TILES_SINCE]
         if early:
-            raise ShardError(f"{where}: {' and '.join(early)}: of format version {_TILES_SINCE}, but format_version is {version}")
+            raise ShardError(
+                f"{where}: {' and '.join(early)}: of format version {_TILES_SINCE}, but format_version is {version}"
+            )
         try:
             if version >= _CHECKSUM_SINCE:
                 checksum = checksum_of(data)

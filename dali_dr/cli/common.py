@@ -237,7 +237,10 @@ def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None)
 def _in_words(manifest: Manifest) -> dict[str, str]:
     """What is told of tiles and of the decoder."""
     tiles = manifest.tiles
-    words = {"tiled": "none, image files are as they were given" if tiles is None else str(tiles)}
+    untouched = (
+        "not known, images are in tars beside it" if manifest.image_tars else "none, files are as they were given"
+    )
+    words = {"tiled": untouched if tiles is None else str(tiles)}
     if tiles is not None and tiles.kept:
         words["stored as they were"] = "; ".join(f"{count}: {reason}" for reason, count in tiles.kept.items())
     if manifest.views_max:

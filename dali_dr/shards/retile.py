@@ -55,6 +55,9 @@ def retile(
         raise ShardError(f"{data.path}: its images are tiled already ({manifest.tiles}), so nothing would change")
     if out.resolve() == data.path.resolve():
         raise ShardError(f"{out}: is the data set that is read; choose another folder")
+    for name, number in (("samples_per_shard", samples_per_shard), ("threads", threads)):
+        if number is not None and number < 1:
+            raise ShardError(f"retile: {name} is {number}, want 1 or more")
     history = {"retile": {"images": len(data)}}
     extra = {name: value for name, value in manifest.extra.items() if name != IMAGE_LABELS}  # where tars have labels
     draft = dataclasses.replace(

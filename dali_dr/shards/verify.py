@@ -343,4 +343,7 @@ def _check_index(
     if not index.has_crcs:
         want["image_crc"] = 0
     if not np.array_equal(index.entries_of(start, end), want) or index.keys[start:end] != facts.keys:
-        report.add(f"{index.path}: its samples of {facts.name} are not those in the tar; {_INDEX_ADVICE}")
+        report.add(
+            f"{index.path}: its samples of {facts.name} are not those in the tar. Where the tar is damaged, restore it; where "
+            "the tar is what it should be, delete the index, it is rebuilt when the data set is opened"
+        )

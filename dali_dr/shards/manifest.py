@@ -208,11 +208,6 @@ class Manifest:
                 f"{where}: format_version is {version!r:.80}, this dali_dr reads {READABLE[0]} to {READABLE[-1]}; "
                 "use the dali_dr that wrote the data set, or a newer one"
             )
-        early = [name for name in _NEW if name in data and version < _TILES_SINCE]
-        if early:
-            raise ShardError(
-                f"{where}: {' and '.join(early)}: of format version {_TILES_SINCE}, but format_version is {version}"
-            )
         try:
             if version >= _CHECKSUM_SINCE:
                 checksum = checksum_of(data)
@@ -221,6 +216,11 @@ class Manifest:
                         f"{where}: its checksum is {data.get('checksum')!r:.80}, its contents have {checksum}: it was "
                         "changed or damaged; restore it from a copy, or, if you changed it on purpose, run `dali-dr "
                         "seal` on the folder"
+                    )
+                early = [name for name in _NEW if name in data and version < _TILES_SINCE]
+                if early:
+                    raise ShardError(
+                        f"{where}: {' and '.join(early)}: of format version {_TILES_SINCE}, but format_version is {version}"
                     )
                 data = {**data, "checksum": checksum}
             shards = data.get("shards")

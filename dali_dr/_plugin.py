@@ -10,7 +10,10 @@ import ctypes
 import functools
 import json
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from dali_dr.errors import PluginError
 
@@ -21,7 +24,23 @@ _REBUILD = (
 )
 
 
-@functools.cache
+T = TypeVar("T")
+_loading = threading.RLock()
+
+
+def once(make: Callable[[], T]) -> Callable[[], T]:
+    """``make``, whose result is kept; of several threads that are the first to ask, one makes it and the others wait."""
+    kept = functools.cache(make)
+
+    @functools.wraps(make)
+    def made() -> T:
+        with _loading:
+            return kept()
+
+    return made
+
+
+@once
 def load() -> None:
     """Registers `fn.dr.read` and `fn.dr.replay` with DALI.
 
@@ -56,9 +75,9 @@ def load() -> None:
         ) from error
 
 
-@functools.cache
+@once
 def library() -> ctypes.CDLL:
-    """The loaded plugin, for its few C functions (csrc/operators/monitor.cc)."""
+    """The loaded plugin, for its few C functions (csrc/operators/monitor.cc, csrc/jpeg/export.cc)."""
     load()
     override = os.environ.get("DALI_DR_PLUGIN")
     return ctypes.CDLL(override or str(LIBRARY))

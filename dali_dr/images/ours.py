@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +33,7 @@ def decoded(data: bytes, region: Region) -> Pixels | str | None:
     return out if outcome == 0 else reason.value.decode(errors="replace")
 
 
-@functools.cache
+@_plugin.once
 def _function() -> Any:
     function = _plugin.library().dali_dr_jpeg_decode
     function.argtypes = (

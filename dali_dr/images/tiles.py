@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,8 +12,6 @@ from dali_dr.images import jpeg
 STEPS: Final = ("read", "write", "compare", "slices")
 """What tiling does, in this order: the coefficients are read and written; what was written is compared, coefficients and
 pixels; and so are a few regions, as training decodes them."""
-
-_loading: Final = threading.Lock()
 
 
 class _Struct(ctypes.Structure):
@@ -69,14 +65,9 @@ def timed(data: bytes) -> Timed:
         library.dali_dr_tiled_delete(made)
 
 
+@_plugin.once
 def _library() -> ctypes.CDLL:
-    """The plugin with its functions' types, which one thread loads while others wait."""
-    with _loading:
-        return _loaded()
-
-
-@functools.cache
-def _loaded() -> ctypes.CDLL:
+    """The plugin, once its functions' types are said."""
     library = _plugin.library()
     library.dali_dr_tiled_new.argtypes = (ctypes.c_char_p, ctypes.c_uint64)
     library.dali_dr_tiled_new.restype = ctypes.POINTER(_Struct)

@@ -5,16 +5,9 @@
 #include <cstring>
 #include <utility>
 
+#include "image/grow.h"
+
 namespace dali_dr::image {
-namespace {
-
-template <typename T>
-void Grow(std::vector<T>* v, size_t n) {
-  if (v->size() < n) v->resize(n);
-}
-
-}  // namespace
-
 // Points planes_ and spare_ at buffers for a view of this size.
 void Scratch::UseView(Size size) {
   count_ = size_t(size.height) * size.width;

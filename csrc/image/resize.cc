@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "image/grow.h"
+
 namespace dali_dr::image {
 namespace {
 
@@ -12,11 +14,6 @@ static_assert(kRowGroup == RowSource::kMostRows);
 // Taps that a table may have beyond MaxTaps, of weight 0: kernels take them in groups.
 constexpr int32_t kMoreTaps = 4;
 static_assert(RowSource::kSlack >= kPad + 3 * kMoreTaps + 3);
-
-template <typename T>
-void Grow(std::vector<T>* v, size_t n) {
-  if (v->size() < n) v->resize(n);
-}
 
 int32_t RoundUp(int32_t v, int32_t multiple) { return (v + multiple - 1) / multiple * multiple; }
 

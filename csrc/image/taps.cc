@@ -3,16 +3,9 @@
 
 #include <algorithm>
 
+#include "image/grow.h"
+
 namespace dali_dr::image {
-namespace {
-
-template <typename T>
-void Grow(std::vector<T>* v, size_t n) {
-  if (v->size() < n) v->resize(n);
-}
-
-}  // namespace
-
 void TapTable::Set(const Kernels& kernels, Pass pass, const Axis& axis, int32_t first, int32_t count) {
   SetWindows(axis, first, count);
   Grow(&fixed_, size_t(stride_) * 2 * pairs_);

@@ -16,7 +16,6 @@ namespace dali_dr::jpeg {
 struct Decoder::State {
   Errors errors;
   jpeg_decompress_struct info{};
-  bool created = false;
   Frame frame{};
   Scan scan;
   McuLayout layout;
@@ -33,7 +32,12 @@ struct Decoder::State {
   JSAMPROW pointers[kMaxRows] = {};
   JBLOCK unwanted[D_MAX_BLOCKS_IN_MCU] = {};  // where libjpeg passes MCUs over, and gives no blocks
 
-  bool Create();
+  State() {
+    info.err = &errors;
+    info.client_data = this;
+  }
+  ~State() { jpeg_destroy_decompress(&info); }
+
   bool ReadHeader(std::span<const uint8_t> bytes);
   bool Start();
   bool Crop();
@@ -45,16 +49,6 @@ struct Decoder::State {
   void MakeRoom();
   static boolean DecodeMcu(j_decompress_ptr info, JBLOCKROW* blocks);
 };
-
-// Whether libjpeg is there.
-bool Decoder::State::Create() {
-  if (setjmp(errors.back)) return false;
-  info.err = &errors;
-  jpeg_create_decompress(&info);
-  info.client_data = this;
-  created = true;
-  return true;
-}
 
 bool Decoder::State::ReadHeader(std::span<const uint8_t> bytes) {
   if (setjmp(errors.back)) return false;
@@ -163,9 +157,7 @@ bool IsJpeg(std::span<const uint8_t> encoded) {
 
 Decoder::Decoder() : state_(std::make_unique<State>()) {}
 
-Decoder::~Decoder() {
-  if (state_->created) jpeg_destroy_decompress(&state_->info);
-}
+Decoder::~Decoder() = default;
 
 Decoder::Way Decoder::way() const { return state_->way; }
 
@@ -176,7 +168,6 @@ std::string Decoder::Begin(std::span<const uint8_t> encoded, const Region& regio
   if (!IsJpeg(encoded)) return "it is no JPEG";
   if (region.top < 0 || region.left < 0 || region.height < 1 || region.width < 1)
     return "the region is empty or begins outside the image";
-  if (!s.created && !s.Create()) return s.errors.Text();
   s.encoded = encoded;
   s.wanted = region;
   s.done = 0;

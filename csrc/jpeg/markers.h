@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 namespace dali_dr::jpeg {
@@ -47,6 +48,19 @@ constexpr bool IsMetadata(uint8_t marker) { return (marker >= kApp0 && marker <=
 
 /// A number of two bytes, which must be there.
 constexpr int32_t Big16(std::span<const uint8_t> bytes, size_t at) { return bytes[at] << 8 | bytes[at + 1]; }
+
+/// Where the first marker at `at` or behind it stands in a scan's data, in which 0xff with a 0 behind it is a
+/// byte like others; two bytes are there. Or the size: there is none.
+inline size_t FindMarker(std::span<const uint8_t> bytes, size_t at) {
+  while (at + 1 < bytes.size()) {
+    const void* const found = std::memchr(bytes.data() + at, 0xff, bytes.size() - 1 - at);
+    if (found == nullptr) break;
+    at = static_cast<size_t>(static_cast<const uint8_t*>(found) - bytes.data());
+    if (bytes[at + 1] != 0) return at;
+    at += 2;
+  }
+  return bytes.size();
+}
 
 /// Of a place in the zigzag order, the place in natural order, row by row.
 constexpr std::array<uint8_t, 64> kNatural = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,

@@ -40,15 +40,9 @@ const char* ReadFrame(uint8_t marker, Bytes segment, Outline* outline) {
 
 // Where the marker behind a scan's data stands, or the end of the file.
 size_t ScanEnd(Bytes file, size_t at) {
-  while (at + 1 < file.size()) {
-    const void* found = std::memchr(file.data() + at, 0xff, file.size() - 1 - at);
-    if (found == nullptr) break;
-    at = static_cast<size_t>(static_cast<const uint8_t*>(found) - file.data());
-    const uint8_t next = file[at + 1];
-    if (next != 0 && !(next >= kRst0 && next <= kRst7)) return at;
-    at += 2;
-  }
-  return file.size();
+  at = FindMarker(file, at);
+  while (at < file.size() && file[at + 1] >= kRst0 && file[at + 1] <= kRst7) at = FindMarker(file, at + 2);
+  return at;
 }
 
 const char* ReadSegment(uint8_t marker, Bytes segment, Outline* outline) {

@@ -85,29 +85,12 @@ void Scan::Fill() {
   if (ended_) std::memset(data + filled_, 0, kMcuBytes);
 }
 
-// Goes on from the beginning of a segment to its end, without taking it. False if there is no marker.
-bool Scan::FindEnd() {
-  const uint8_t* const data = encoded_.data();
-  while (!ended_) {
-    const auto* const found =
-        static_cast<const uint8_t*>(std::memchr(data + raw_, 0xff, encoded_.size() - raw_));
-    raw_ = found ? static_cast<size_t>(found - data) : encoded_.size();
-    if (encoded_.size() - raw_ < 2) return false;
-    if (data[raw_ + 1] != 0) {
-      ended_ = true;
-    } else {
-      raw_ += 2;
-    }
-  }
-  return true;
-}
-
 // Goes to the beginning of a segment behind the current one (-1: before the first).
 bool Scan::Enter(int64_t segment) {
   while (segment_ < segment) {
     if (segment_ >= 0) {
-      misfit_ = !FindEnd() || encoded_.size() - raw_ < 2 ||
-                encoded_[raw_ + 1] != kRst0 + segment_ % kRestartMarkers;
+      raw_ = FindMarker(encoded_, raw_);
+      misfit_ = raw_ == encoded_.size() || encoded_[raw_ + 1] != kRst0 + segment_ % kRestartMarkers;
       if (misfit_) return false;
       raw_ += 2;
     }

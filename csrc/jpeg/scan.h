@@ -56,7 +56,6 @@ class Scan {
   int64_t Passed() const;
   bool Seek(int64_t mcu);
   bool Enter(int64_t segment);
-  bool FindEnd();
   void Fill();
   template <typename Block>
   bool EachBlock(const Block& block);

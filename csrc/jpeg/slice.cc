@@ -2,7 +2,6 @@
 #include "jpeg/slice.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "jpeg/markers.h"
 
@@ -55,26 +54,17 @@ Region WithContext(const Frame& frame, const Region& region) {
 // Finds tiles 0 .. last. Whether the markers between and behind them are those that there must be.
 bool Slicer::FindTiles(std::span<const uint8_t> encoded, const Frame& frame, size_t last) {
   tiles_.clear();
-  const uint8_t* const data = encoded.data();
-  const uint8_t* const end = data + encoded.size();
   const Grid grid(frame);
   const size_t all = static_cast<size_t>(grid.tiles_per_row) * static_cast<size_t>(grid.rows);
-  const uint8_t* at = data + frame.scan;
   size_t begin = frame.scan;
   while (tiles_.size() <= last) {
-    at = static_cast<const uint8_t*>(std::memchr(at, 0xff, static_cast<size_t>(end - at)));
-    if (at == nullptr || end - at < 2) return false;
-    const uint8_t marker = at[1];
-    if (marker == 0) {  // a byte of data
-      at += 2;
-      continue;
-    }
-    const size_t number = tiles_.size();
+    const size_t at = FindMarker(encoded, begin), number = tiles_.size();
+    if (at == encoded.size()) return false;
+    const uint8_t marker = encoded[at + 1];
     const bool right = number + 1 < all ? marker == kRst0 + number % kRestartMarkers : marker == kEoi;
     if (!right) return false;  // fill bytes before markers, too: nobody writes them
-    tiles_.push_back({begin, static_cast<size_t>(at - data)});
-    at += 2;
-    begin = static_cast<size_t>(at - data);
+    tiles_.push_back({begin, at});
+    begin = at + 2;
   }
   return true;
 }

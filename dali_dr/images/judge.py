@@ -1,8 +1,7 @@
 """The one judge of images: what enters a data set is shown by the decoders that training uses as Pillow shows it.
 
 Shown means: all of it, and regions of it, to the bytes of Pillow's ``convert("RGB")``, on the CPU: by DALI's decoder, and
-JPEGs by our own, too. (nvJPEG's pixels differ a
-little from everyone's; that gap is measured apart, docs/gpu.md.)
+JPEGs by our own, too. (nvJPEG's pixels differ a little from everyone's; that gap is measured apart, docs/gpu.md.)
 """
 
 from __future__ import annotations

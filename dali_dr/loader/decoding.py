@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from dali_dr.images.decoder import decoder_arguments
-from dali_dr.loader.options import DecodeDevice, DecoderName, Device, Machine, RoiDecode
+from dali_dr.loader.options import DecodeDevice, DecoderName, Device, Machine, RoiDecode, decodes_on_gpu
 from dali_dr.shards.dataset import Dataset
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def route(device: Device, decode_device: DecodeDevice, decoder: DecoderName, roi
     """Which way the options mean."""
     if roi_decode == "off":
         return "whole"
-    if decoder == "dali" or (device == "gpu" and decode_device != "cpu"):
+    if decoder == "dali" or decodes_on_gpu(device, decode_device):
         return "slices"
     return "replay" if device == "cpu" else "decode"
 
@@ -48,7 +48,7 @@ def route(device: Device, decode_device: DecodeDevice, decoder: DecoderName, roi
 def compare_decoders(dataset: Dataset, machine: Machine) -> None:
     """Says it where the views that are shown will not be, in every byte, those that the teacher saw."""
     theirs = dataset.manifest.decoder
-    ours = "nvJPEG" if machine.device == "gpu" and machine.decode_device != "cpu" else "libjpeg-turbo"
+    ours = "nvJPEG" if decodes_on_gpu(machine.device, machine.decode_device) else "libjpeg-turbo"
     if theirs in (None, ours):
         return
     remedy = '. decode_device="cpu" takes that away' if theirs == "libjpeg-turbo" else ""

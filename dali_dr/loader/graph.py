@@ -9,7 +9,16 @@ from typing import Any
 from dali_dr import _plugin
 from dali_dr.images.decoder import decoder_arguments
 from dali_dr.loader.decoding import Decoding, route, where_foreign
-from dali_dr.loader.options import DecodeDevice, DecoderName, Device, DType, Layout, RoiDecode, check_decode_device
+from dali_dr.loader.options import (
+    DecodeDevice,
+    DecoderName,
+    Device,
+    DType,
+    Layout,
+    RoiDecode,
+    check_decode_device,
+    decodes_on_gpu,
+)
 
 OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
 """What the pipeline returns, in order."""
@@ -80,7 +89,7 @@ def replay_pipeline(
     dtypes = {"uint8": types.UINT8, "float16": types.FLOAT16, "bfloat16": types.INT16, "float32": types.FLOAT}
     decoding = Decoding(
         route(device, decode_device, decoder, roi_decode), dr, fn, types, device=device,
-        on_gpu=device == "gpu" and decode_device != "cpu", monitor=monitor, hw_decoder_load=hw_decoder_load,
+        on_gpu=decodes_on_gpu(device, decode_device), monitor=monitor, hw_decoder_load=hw_decoder_load,
     )  # fmt: skip
     finish = {"mean": mean, "std": std, "dtype": dtypes[dtype], "output_layout": layout}
     geometry = {"stored_size": stored_size, "interpolation": interpolation, "resize_shorter": resize_shorter}
@@ -140,7 +149,7 @@ def view_pipeline(
     """
     check_decode_device(decode_device, device)
     dr, fn, pipeline_def, types = _dali(device)
-    on_gpu = device == "gpu" and decode_device != "cpu"
+    on_gpu = decodes_on_gpu(device, decode_device)
     view: dict[str, Any] = {"size": size, "stored_size": stored_size, "interpolation": interpolation}
 
     def by_dali(encoded: Sequence[Any]) -> Any:

@@ -105,10 +105,10 @@ class Judge:
     def _ours(self, error: RuntimeError, fault: Fault, chunk: list[Showing]) -> tuple[Fault, set[int]]:
         if fault.kind in ("internal", "argument"):
             raise error
-        if fault.kind == "image" and fault.sample is not None:
-            fault = dataclasses.replace(
-                fault, every_view=True
-            )  # read operators look at the file, whatever is shown of it
+        if (
+            fault.kind == "image" and fault.sample is not None
+        ):  # read operators look at the file, whatever is shown of it
+            fault = dataclasses.replace(fault, every_view=True)
         suspects = {place for place, showing in enumerate(chunk) if showing.sample in fault.failed}
         if fault.place is not None:
             suspects.add(fault.place)

@@ -321,6 +321,11 @@ def _translate(given: dict[str, Any], count: int) -> None:
             )
 
 
+def decodes_on_gpu(device: Device, decode_device: DecodeDevice) -> bool:
+    """Whether nvJPEG decodes."""
+    return device == "gpu" and decode_device != "cpu"
+
+
 def check_decode_device(decode_device: str, device: str) -> None:
     """Raises ValueError for a decoder that does not exist, or not with this device."""
     if decode_device not in get_args(DecodeDevice) or (decode_device == "gpu" and device == "cpu"):

@@ -34,7 +34,7 @@ Frames::~Frames() = default;
 Frames::Frames(Frames&&) noexcept = default;
 Frames& Frames::operator=(Frames&&) noexcept = default;
 
-void Frames::Find(std::span<const uint8_t> member) {
+void Frames::Find(std::span<const uint8_t> member, size_t most) {
   frames_.clear();
   content_ = 0;
   have_checksums_ = true;
@@ -46,8 +46,7 @@ void Frames::Find(std::span<const uint8_t> member) {
     if (size == ZSTD_CONTENTSIZE_ERROR || Load<uint32_t>(rest.data()) != ZSTD_MAGICNUMBER)
       Fail("not a zstd frame (", rest.size(), " bytes at offset ", member.size() - rest.size(), ")");
     if (size == ZSTD_CONTENTSIZE_UNKNOWN) Fail("zstd frame does not carry its content size");
-    if (size > kMaxRecordBytes - content_)
-      Fail("zstd frames hold ", content_, " + ", size, " bytes, more than ", kMaxRecordBytes);
+    if (size > most - content_) Fail("zstd frames hold ", content_, " + ", size, " bytes, more than ", most);
     const size_t frame = ZSTD_findFrameCompressedSize(rest.data(), rest.size());
     if (ZSTD_isError(frame)) Fail("zstd frame of ", rest.size(), " bytes: ", ZSTD_getErrorName(frame));
     frames_.push_back({rest.first(frame), content_, static_cast<size_t>(size)});

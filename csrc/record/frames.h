@@ -21,9 +21,9 @@ class Frames {
   Frames(Frames&&) noexcept;
   Frames& operator=(Frames&&) noexcept;
 
-  /// Finds the frames of a member, which must hold nothing else. `member` must stay until the next call.
-  /// Throws RecordError.
-  void Find(std::span<const uint8_t> member);
+  /// Finds the frames of a member, which must hold nothing else, and no more than `most` bytes. `member` must
+  /// stay until the next call. Throws RecordError.
+  void Find(std::span<const uint8_t> member, size_t most = kMaxRecordBytes);
 
   size_t size() const { return frames_.size(); }     ///< how many there are
   size_t content_bytes() const { return content_; }  ///< of all of them, as they say themselves

@@ -99,6 +99,10 @@ class ShardError(DaliDrError, ValueError):
     """A data set on disk (shards, index, manifest) that is missing, damaged or inconsistent, or a sample it cannot hold."""
 
 
+class ConvertError(ShardError):
+    """A file of a published set that is damaged, hostile, or not what its authors write."""
+
+
 class PluginError(DaliDrError, ImportError):
     """The DALI plugin is not built, or was built for another DALI version."""
 

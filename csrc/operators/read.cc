@@ -47,6 +47,14 @@ void CopyTo(dali::TensorList<dali::CPUBackend>& output, int sample, const T* fro
   if (count > 0) std::memcpy(output.mutable_tensor<T>(sample), from, count * sizeof(T));
 }
 
+std::optional<labels::Order> LabelMaps(const dali::OpSpec& spec) {
+  const auto order = spec.GetArgument<std::string>("label_maps");
+  if (order.empty()) return std::nullopt;
+  DALI_ENFORCE(order == "code" || order == "transposed",
+               dali::make_string("`label_maps` is \"", order, "\": pass \"code\", \"transposed\" or \"\"."));
+  return order == "code" ? labels::Order::kCode : labels::Order::kTransposed;
+}
+
 samples::Options ReadOptions(const dali::OpSpec& spec) {
   const int topk = spec.GetArgument<int>("topk");
   DALI_ENFORCE(topk >= 0, dali::make_string("`topk` is ", topk, ": pass a number of classes, or 0."));
@@ -58,7 +66,8 @@ samples::Options ReadOptions(const dali::OpSpec& spec) {
           .draw = DrawSpec(spec),
           .topk = static_cast<size_t>(topk),
           .max_pixels = static_cast<uint64_t>(max_pixels),
-          .check_images = spec.GetArgument<bool>("check_images")};
+          .check_images = spec.GetArgument<bool>("check_images"),
+          .label_maps = LabelMaps(spec)};
 }
 
 double RetrySeconds(const dali::OpSpec& spec) {
@@ -120,6 +129,11 @@ drawn from what ``draw_...`` say, the sample's key and the number alone, exactly
 target is the label: soft_ids are the label and then the lowest other classes, soft_probs are 1, 0, …. Samples without
 a record can be had that way too.
 
+With ``label_maps``, records are label maps (``schemas/label-map.md``) and all views are fresh. A view's target is that
+of its crop box: the map pooled over it by RoIAlign, and a softmax over all classes. soft_ids are all classes of the map
+and, up to ``topk``, the lowest others, in order of falling probability; each class that is not among them has an equal
+part of what the soft_probs leave.
+
 A sample that cannot be had (no such number or view, a missing or changed shard, a damaged record, an image of another
 size than the index says) raises RuntimeError, which names its number, key, shard and offset. What may pass, a file that
 is missing, of another size or not to be read, is tried again before, see ``retry_s``.)")
@@ -178,6 +192,12 @@ is missing, of another size or not to be read, is tried again before, see ``retr
     .AddOptionalArg(
         "monitor",
         "Number of the monitor that times this pipeline's stages and keeps its first fault; -1: none.", -1)
+    .AddOptionalArg(
+        "label_maps",
+        "Of a data set with label maps: which sides of a crop box lie along the columns and rows of a map, "
+        "\"code\" (top and left, as ReLabel's code has them) or \"transposed\" (left and top); as "
+        "dataset.json says. Needs ``topk``. \"\": there are records, or nothing.",
+        std::string())
     .AddOptionalArg(
         "topk",
         "K of fresh views. 0: that of the sample's record, 1 for a sample without. If given, records must "

@@ -13,7 +13,6 @@
 #include "fault.h"
 #include "jpeg/slice.h"
 #include "operators/monitor.h"
-#include "record/reader.h"
 #include "samples/patience.h"
 #include "samples/samples.h"
 #include "shards/buffers.h"
@@ -76,9 +75,9 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   bool with_views_, mixing_, slices_, foreign_;
   Monitor* monitor_;  // or null
   std::vector<Slot> slots_;
-  std::vector<record::Reader> readers_;  // one per thread
-  std::vector<jpeg::Slicer> slicers_;    // one per thread
-  shards::Buffers buffers_;              // of slices
+  std::vector<samples::Readers> readers_;  // one per thread
+  std::vector<jpeg::Slicer> slicers_;      // one per thread
+  shards::Buffers buffers_;                // of slices
 };
 
 }  // namespace dali_dr

@@ -48,10 +48,10 @@ Fault OfPartner(const shards::ShardSet& shards, const shards::Sample& sample, Fa
 // One call of Source::Fill.
 class Filling {
  public:
-  Filling(const shards::ShardSet& shards, const Options& options, record::Reader* reader, Filled* filled)
-      : shards_(shards), options_(options), reader_(*reader), filled_(*filled) {}
+  Filling(const shards::ShardSet& shards, const Options& options, Readers* readers, Filled* filled)
+      : shards_(shards), options_(options), readers_(*readers), filled_(*filled) {}
 
-  void OpenRecord();  // if it was read
+  void OpenRecord();  // or the label map, if it was read
   void OpenDrawer();  // for fresh views
   void MakeRoom(size_t views);
   void MakeView(size_t place, int32_t number);
@@ -62,15 +62,18 @@ class Filling {
   void InRecord(const Body& body) const;
   void CheckRecord() const;
 
+  void TakeTarget(std::span<const int32_t> view, std::span<int32_t> ids, std::span<float> probs) const;
   void ReadStored(int32_t number, std::span<int32_t> view, std::span<int32_t> ids,
                   std::span<float> probs) const;
   void AddPartner(bool first, std::span<const int32_t> words) const;
 
   const shards::ShardSet& shards_;
   const Options& options_;
-  record::Reader& reader_;
+  Readers& readers_;
   Filled& filled_;
   const record::Record* record_ = nullptr;
+  const labels::LabelMap* map_ = nullptr;
+  image::Size size_{};  // of the image, where fresh views are drawn
   std::optional<draw::Drawer> drawer_;
   size_t plain_ = 0;  // words of a view without its mix: the longest of those asked for
 };
@@ -96,8 +99,14 @@ void Filling::InRecord(const Body& body) const {
 void Filling::OpenRecord() {
   filled_.topk = std::max<size_t>(options_.topk, 1);
   if (filled_.sample.record.size == 0) return;
+  if (options_.label_maps)
+    return InRecord([&] {
+      map_ = &readers_.maps.Open(filled_.sample.record.bytes,
+                                 shards_.num_outputs().value_or(shards_.num_classes()));
+    });
   InRecord([&] {
-    record_ = &reader_.Open(filled_.sample.record.bytes, shards_.num_outputs().value_or(record::kMaxClasses));
+    record_ = &readers_.records.Open(filled_.sample.record.bytes,
+                                     shards_.num_outputs().value_or(record::kMaxClasses));
     filled_.topk = static_cast<size_t>(record_->topk());
     if (options_.topk != 0 && options_.topk != filled_.topk)
       throw record::RecordError("its predictions have " + std::to_string(filled_.topk) +
@@ -128,10 +137,9 @@ void Filling::OpenDrawer() {
   if (!options_.draw)
     fail(Fault::Kind::kArgument,
          "a negative view number asks for a fresh view, but none of the arguments `draw_...` is given");
-  image::Size size;
-  const std::string problem = image::ReadSize(sample.image.bytes, &size);
+  const std::string problem = image::ReadSize(sample.image.bytes, &size_);
   if (!problem.empty()) fail(Fault::Kind::kImage, problem);
-  drawer_.emplace(*options_.draw, sample.key, size);
+  drawer_.emplace(*options_.draw, sample.key, size_);
 }
 
 void Filling::MakeRoom(size_t views) {
@@ -152,7 +160,11 @@ void Filling::MakeView(size_t place, int32_t number) {
   bool mixed = false;
   if (IsFresh(number)) {
     drawer_->Draw(-(int64_t{number} + 1), view.first(plain_));
-    HardTarget(filled_.sample.label, ids, probs);
+    if (map_) {
+      InRecord([&] { TakeTarget(view, ids, probs); });
+    } else {
+      HardTarget(filled_.sample.label, ids, probs);
+    }
   } else {
     InRecord([&] { ReadStored(number, view, ids, probs); });
     mixed = record_->mixing();
@@ -161,6 +173,12 @@ void Filling::MakeView(size_t place, int32_t number) {
   if (!options_.mixing) return;
   if (!mixed) FillNoPartner(view.subspan(plain_));
   InRecord([&] { AddPartner(place == 0, view.subspan(plain_)); });
+}
+
+void Filling::TakeTarget(std::span<const int32_t> view, std::span<int32_t> ids,
+                         std::span<float> probs) const {
+  const labels::Crop crop{view[0], view[1], view[2], view[3], size_.height, size_.width};
+  readers_.pooler.Target(*map_, crop, *options_.label_maps, ids, probs);
 }
 
 void Filling::ReadStored(int32_t number, std::span<int32_t> view, std::span<int32_t> ids,
@@ -175,8 +193,8 @@ void Filling::ReadStored(int32_t number, std::span<int32_t> view, std::span<int3
     throw record::RecordError(
         "its views are mixed, and the fresh ones asked for with them have more operations; "
         "draw fresh ones with as many or fewer");
-  reader_.ReadView(static_cast<uint32_t>(number), view.first(static_cast<size_t>(record_->view_words())), ids,
-                   probs);
+  readers_.records.ReadView(static_cast<uint32_t>(number),
+                            view.first(static_cast<size_t>(record_->view_words())), ids, probs);
 }
 
 // Notes the partner of one view; `words` are those after its own.
@@ -230,6 +248,10 @@ Source::Source(std::shared_ptr<const shards::ShardSet> shards, Options options)
                       .message = "`topk` is " + std::to_string(options_.topk) + ": pass 1 to " +
                                  std::to_string(outputs) + ", the number of classes of " +
                                  Escaped(shards_->index_path()) + ", or 0 for that of the records."});
+  if (options_.label_maps && (options_.topk == 0 || options_.mixing))
+    throw FaultError({.kind = Fault::Kind::kArgument,
+                      .message = "`label_maps` needs `topk`, the most classes that a map has (dataset.json "
+                                 "says it), and goes without `mixing`."});
   if (options_.check_images && !shards_->has_image_crcs())
     throw FaultError(
         {.kind = Fault::Kind::kArgument,
@@ -241,19 +263,26 @@ Source::Source(std::shared_ptr<const shards::ShardSet> shards, Options options)
 
 bool Source::NeedsRecord(int64_t number, std::span<const int32_t> views) const {
   if (!std::all_of(views.begin(), views.end(), IsFresh)) return true;
+  if (options_.label_maps) return options_.views;
   return options_.views && options_.topk == 0 && shards_->HasRecord(number);  // for its K
 }
 
 void Source::Find(int64_t number, std::span<const int32_t> views, Filled* filled) const {
+  if (options_.label_maps && !std::all_of(views.begin(), views.end(), IsFresh))
+    throw FaultError({.kind = Fault::Kind::kArgument,
+                      .message =
+                          "a view number from 0 on asks for a stored view, but samples have label maps "
+                          "in place of records: ask for fresh views, by numbers below 0.",
+                      .sample = number});
   filled->sample = shards_->Find(number, NeedsRecord(number, views));
   shards_->Prefetch(filled->sample);
 }
 
-void Source::Fill(std::span<const int32_t> views, record::Reader* reader, Filled* filled) const {
+void Source::Fill(std::span<const int32_t> views, Readers* readers, Filled* filled) const {
   filled->partner = shards::Sample{};
   Load(&filled->sample);
   if (!options_.views) return;
-  Filling filling(*shards_, options_, reader, filled);
+  Filling filling(*shards_, options_, readers, filled);
   filling.OpenRecord();
   if (std::any_of(views.begin(), views.end(), IsFresh)) filling.OpenDrawer();
   filling.MakeRoom(views.size());

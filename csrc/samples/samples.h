@@ -15,6 +15,8 @@
 
 #include "draw/draw.h"
 #include "fault.h"
+#include "labels/label_map.h"
+#include "labels/pooling.h"
 #include "record/reader.h"
 #include "shards/shards.h"
 #include "view/layout.h"
@@ -36,6 +38,16 @@ struct Options {
   size_t topk = 0;                   ///< K of fresh views and of records; 0: as in the record, 1 without one
   uint64_t max_pixels = 0;           ///< of an image, by its header; 0: any number
   bool check_images = false;         ///< hold each image's bytes against the CRC-32C in the index
+  /// Samples have label maps in place of records, from which fresh views take their targets; there are no
+  /// stored views. `topk` must be given.
+  std::optional<labels::Order> label_maps{};
+};
+
+/// What samples are read with. One per thread.
+struct Readers {
+  record::Reader records;
+  labels::Reader maps;
+  labels::Pooler pooler;
 };
 
 /// One sample. Reuse it from batch to batch, for its buffers.
@@ -68,7 +80,7 @@ class Source {
 
   /// Reads the sample's bytes, checks its image and makes its views; finds its partner. Throws FaultError.
   /// Views of one call share the image, so they must have one partner.
-  void Fill(std::span<const int32_t> views, record::Reader* reader, Filled* filled) const;
+  void Fill(std::span<const int32_t> views, Readers* readers, Filled* filled) const;
 
   /// Reads the partner's bytes and checks its image, if there is a partner. Throws FaultError, whose fault is
   /// that of the partner.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "check.h"
+#include "make_label_map.h"
 #include "make_record.h"
 #include "make_shards.h"
 #include "samples/patience.h"
@@ -35,10 +36,13 @@ Text Png(char mark) {
 
 struct Content {
   Text key, image;
-  std::optional<MadeRecord> record;
+  std::optional<MadeRecord> record{};
   int32_t label = 0;
   bool own_shard = false;              // in y.tar instead of x.tar
   uint16_t height = 375, width = 500;  // in the index
+  Bytes map{};                         // a member in place of the record's
+
+  Bytes Member() const { return record ? CompressFrames(*record) : map; }
 };
 
 /// A folder of shards x.tar and y.tar with an index.
@@ -51,8 +55,8 @@ class Folder {
     for (const Content& content : contents) {
       auto& shard = items[content.own_shard];
       shard.push_back({content.key + ".png", content.image});
-      if (!content.record) continue;
-      const Bytes member = CompressFrames(*content.record);
+      const Bytes member = content.Member();
+      if (member.empty()) continue;
       shard.push_back({content.key + ".dr.zst", Text(member.begin(), member.end())});
     }
     std::vector<std::pair<Text, uint64_t>> files;
@@ -70,7 +74,7 @@ class Folder {
         return std::pair(static_cast<uint32_t>(item.block), static_cast<uint32_t>(item.data.size()));
       };
       const auto [block, bytes] = place();
-      const auto [record_block, record_bytes] = content.record ? place() : std::pair(0u, 0u);
+      const auto [record_block, record_bytes] = !content.Member().empty() ? place() : std::pair(0u, 0u);
       rows.push_back({content.key,
                       {file, block, bytes, file, record_block, record_bytes, content.label, content.height,
                        content.width, Crc32c(Bytewise(content.image))}});
@@ -94,9 +98,9 @@ class Folder {
 /// All three passes over one sample.
 Filled Fill(const Source& source, int64_t number, const std::vector<int32_t>& views) {
   Filled filled;
-  record::Reader reader;
+  Readers readers;
   source.Find(number, views, &filled);
-  source.Fill(views, &reader, &filled);
+  source.Fill(views, &readers, &filled);
   source.LoadPartner(&filled);
   return filled;
 }
@@ -250,6 +254,47 @@ void TestFreshViews() {
   whole.whole = true;
   filled = Fill(folder.Open({.draw = whole}), 1, {-1});
   Check(Words(filled, 0) == std::vector<int32_t>{0, 0, 375, 500, 0, 0, 0, 0, 0, 0}, "the whole image");
+}
+
+/// Fresh views whose targets come from label maps, which lie where records do.
+void TestLabelMaps() {
+  constexpr uint32_t kClasses = 65536;  // of the index
+  const MadeMap made = RandomMap(5, {.num_classes = kClasses}, 20);
+  const MadeMap other = RandomMap(6, {.num_classes = kClasses - 1}, 20);
+  const Folder folder({{"a", Png('a'), {}, 7, false, 375, 500, CompressMap(made.bytes)},
+                       {"b", Png('b'), {}, 2},
+                       {"c", Png('c'), {}, 2, false, 375, 500, CompressMap(other.bytes)},
+                       {"d", Png('d'), Plain(), 2}});
+  const draw::Spec spec = DrawSpec(3);
+  const Options options{.draw = spec, .topk = 25, .label_maps = labels::Order::kTransposed};
+  const Filled filled = Fill(folder.Open(options), 0, {-1, -8});
+  labels::Reader reader;
+  labels::Pooler pooler;
+  const auto member = CompressMap(made.bytes);
+  for (size_t i = 0; i < 2; ++i) {
+    const auto words = Drawn(spec, "a", i == 0 ? 0 : 7);
+    ExpectedView want{{}, std::vector<int32_t>(25), std::vector<float>(25)};
+    pooler.Target(reader.Open(member, kClasses), {words[0], words[1], words[2], words[3], 375, 500},
+                  labels::Order::kTransposed, want.ids, want.probs);
+    Check(Words(filled, i) == words && SameTargets(filled, i, want), "a view with its part of the map");
+  }
+  Check(filled.topk == 25, "K as it was asked for");
+  const Filled plain =
+      Fill(folder.Open({.views = false, .topk = 25, .label_maps = labels::Order::kCode}), 1, {});
+  Check(plain.sample.label == 2, "without views no map is needed");
+  CheckRefused(folder, options, 2, {-1}, Fault::Kind::kRecord, "65535 classes");
+  CheckRefused(folder, options, 3, {-1}, Fault::Kind::kRecord, "one zstd frame");
+  Options few = options;
+  few.topk = 19;
+  CheckRefused(folder, few, 0, {-1}, Fault::Kind::kRecord, "`topk` is 19");
+  const Fault stored = Refusal([&] { Fill(folder.Open(options), 0, {-1, 3}); }, "stored view");
+  Check(stored.kind == Fault::Kind::kArgument && stored.sample == 0, "a stored view of a label map");
+  Refusal([&] { Fill(folder.Open(options), 1, {-1}); }, "record");
+  few.topk = 0;
+  Refusal([&] { folder.Open(few); }, "`label_maps` needs `topk`");
+  Options mixing = options;
+  mixing.mixing = true;
+  Refusal([&] { folder.Open(mixing); }, "without `mixing`");
 }
 
 void TestMixing() {
@@ -469,6 +514,7 @@ int main() {
   using namespace dali_dr::samples;
   TestStoredViews();
   TestFreshViews();
+  TestLabelMaps();
   TestMixing();
   TestPairs();
   TestFaults();

@@ -12,7 +12,7 @@ from dali_dr.cli.common import add_max_pixels, add_quiet, command, positive, pri
 
 if TYPE_CHECKING:
     from dali_dr.loader.options import Device
-    from dali_dr.reinforce.check import TeacherCheck
+    from dali_dr.reinforce.check import LabelMapCheck, TeacherCheck
 
 
 def add(commands: Any) -> None:
@@ -28,7 +28,8 @@ def add(commands: Any) -> None:
         "--teacher",
         metavar="NAME[,NAME…]",
         help="ask this teacher again about random stored views, replayed as in training; mean KL below 0.002 nats and "
-        "equal top-1 ids in 99.5 %% of them pass",
+        "equal top-1 ids in 99.5 %% of them pass. Of label maps: ask it about random crops, and say which order of a crop's "
+        "sides agrees better",
     )
     verify.add_argument(
         "--samples", type=positive, default=200, metavar="N", help="views for --teacher (default %(default)s)"
@@ -64,26 +65,45 @@ def _verify(options: argparse.Namespace) -> int:
     say(f"{report.images} images, {report.views} views, {report.bytes} bytes read: ", end="")
     say("all is well" if report.ok else f"{report.problem_count} problems" + (f" ({more} not shown)" if more else ""))
     if check is not None:
+        _say_check(check)
+    return 0 if ok else 1
+
+
+def _say_check(check: TeacherCheck | LabelMapCheck) -> None:
+    from dali_dr.reinforce.check import LabelMapCheck
+
+    if isinstance(check, LabelMapCheck):
+        for order, mean in check.kl_mean.items():
+            say(
+                f"{check.views} crops, label maps {order}: mean KL {mean:.4f} nats, top-1 equal in "
+                f"{check.top1_equal[order]:.2%}"
+            )
+        other = "" if check.ok else f', and the data set says "{check.order}": convert it with the other order'
+        unsure = "which order agrees better cannot be told from these crops: ask for more --samples"
+        say(unsure if check.better is None else f'"{check.better}" agrees better{other}')
+    else:
         say(
             f"{check.views} views replayed and predicted again: mean KL {check.kl_mean:.2e} nats, top-1 equal in "
             f"{check.top1_equal:.2%}: {'all is well' if check.ok else 'not what is stored'}"
         )
-        if not check.teacher_is_the_same:
+        if check.teacher_is_the_same is None:
+            say("note: whose weights made the data set is not known")
+        elif not check.teacher_is_the_same:
             say("problem: the weights of this teacher are not those that made the data set")
         if not check.ok:
             say(f"the largest divergence, {check.kl_max:.2e}, has view {check.worst[1]} of {check.worst[0]}")
-    return 0 if ok else 1
 
 
-def _ask_teacher(options: argparse.Namespace) -> TeacherCheck:
-    from dali_dr.reinforce.check import check_teacher, load_stored_teacher
+def _ask_teacher(options: argparse.Namespace) -> TeacherCheck | LabelMapCheck:
+    from dali_dr.reinforce.check import check_label_maps, check_teacher, load_stored_teacher
     from dali_dr.shards.dataset import Dataset
 
     gpu = wants_gpu(options.device)
     dataset = Dataset(options.dataset)
     teacher = load_stored_teacher(dataset, options.teacher, "cuda" if gpu else "cpu")
     device: Device = "gpu" if gpu else "cpu"
-    return check_teacher(dataset, teacher, samples=options.samples, seed=options.seed, device=device)
+    ask = check_teacher if dataset.manifest.label_maps is None else check_label_maps
+    return ask(dataset, teacher, samples=options.samples, seed=options.seed, device=device)
 
 
 def _preview(options: argparse.Namespace) -> None:

@@ -116,7 +116,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
       augment: show fresh views with hard targets instead of the stored ones, which a data set of plain images need not have:
         an `AugmentationSpec` or a preset's name ("rrc", "rrc+ra+re"), drawn anew for every visit of an image as
         `dali_dr.augment.draw.draw` draws it; or "eval" or an `Evaluation`, the resized image's centre. soft_ids are then
-        the label and soft_probs 1, both (B, 1).
+        the label and soft_probs 1, both (B, 1). Of label maps, fresh views ("rrc" by default) have targets, see docs/plain.md.
       order: "global", a permutation of all samples per epoch and the default but for evaluation; "windowed", shard after
         shard, shuffled within `window` positions (for network disks); "sequential", the order of the shards and the
         default for evaluation; or an `Order` of `dali_dr.sampling.order`.
@@ -137,8 +137,8 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         batches. last_batch_policy: the same in DALI's words.
       num_threads: DALI's CPU threads; default: the processors that this process may use, divided among torchrun's processes
         on this machine unless they are bound.
-      targets: "sparse" (soft_ids and soft_probs), "dense", "top1", or one of FKD's label forms, which are dense too:
-        "full", "hard", "smoothing", "marginal_smoothing" (as "dense"), "marginal_renorm"; see `dali_dr.record.labels.targets`.
+      targets: "sparse" (soft_ids and soft_probs), "dense", "ml-dr" (dense with that code's fault, see `densify`), "top1", or
+        one of FKD's forms, dense too: "full", "hard", "smoothing", "marginal_smoothing" (as "dense"), "marginal_renorm".
       as_tuples: yield `(images, targets)` instead, dense unless targets="top1": what a torchvision-style loop with
         `CrossEntropyLoss` takes.
       with_index: add "index" and "view" to the batches.

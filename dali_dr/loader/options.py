@@ -36,11 +36,13 @@ Layout = Literal["CHW", "HWC"]
 OnError = Literal["raise", "skip"]
 Integrity = Literal["normal", "full"]
 OrderName = Literal["global", "windowed", "sequential"]
-Targets = Literal["sparse", "dense", "top1", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
+Targets = Literal[
+    "sparse", "dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"
+]
 Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
 Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
 
-_TARGETS: Final = ("sparse", "dense", "top1", *FORMS)
+_TARGETS: Final = ("sparse", "dense", "top1", "ml-dr", *FORMS)
 _DALI_WORDS: Final = ("reader_name", "last_batch_policy", "dynamic_shape")
 _ELSEWHERE: Final = {  # what arguments of DataLoader and of DALI's iterators are called here
     "shuffle": 'order="global" shuffles and is the default, order="sequential" does not',

@@ -58,7 +58,9 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
       DaliDrError, PluginError: device="gpu" without a GPU, or with a plugin that cannot use it.
       ValueError: options that do not go together.
     """
-    stored, augment = dataset.manifest.spec, show.augment
+    stored, augment, maps = dataset.manifest.spec, show.augment, dataset.manifest.label_maps
+    if augment is None and maps is not None:
+        augment = "rrc"
     one_size = show.size if isinstance(show.size, int) else None
     spec = stored if augment is None else resolve_augment(augment, stored, one_size)
     if spec is None:
@@ -74,7 +76,8 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
     fixed = isinstance(shapes, Fixed)
     for name, idle in (("curriculum", None), ("p_reinforced", 1.0)):
         if augment is not None and getattr(schedule, name) != idle:
-            refuse(name, getattr(schedule, name), "nothing beside augment, with which no stored view is shown")
+            beside = "beside augment" if maps is None else "with label maps"
+            refuse(name, getattr(schedule, name), f"nothing {beside}, with which no stored view is shown")
     if isinstance(spec, Evaluation) and not fixed:
         raise ValueError("evaluation shows one size: pass `size` as an int or as (height, width)")
     num_views = dataset.num_views // (2 if pairs else 1) if augment is None else 0
@@ -94,7 +97,9 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
         fixed=fixed,
         pairs=pairs,
         views_per_image=2 if pairs else schedule.views_per_image,
-        graph=_graph(dataset, show, schedule, machine, spec, mixing=mixed is not None, shapes=shapes),
+        graph=_graph(
+            dataset, show, schedule, machine, spec, fresh=augment is not None, mixing=mixed is not None, shapes=shapes
+        ),
         meaning=_meaning(dataset, schedule, kind, sampler, spec if augment is not None else None),
     )
 
@@ -129,11 +134,14 @@ def _graph(
     schedule: Schedule,
     machine: Machine,
     spec: AugmentationSpec | Evaluation,
+    *,
+    fresh: bool,
     mixing: bool,
     shapes: Shapes,
 ) -> dict[str, Any]:
     """The arguments of the graph."""
-    evaluating, fresh = isinstance(spec, Evaluation), show.augment is not None
+    evaluating = isinstance(spec, Evaluation)
+    maps = None if evaluating else dataset.manifest.label_maps
     ours = route(machine.device, machine.decode_device, machine.decoder, machine.roi_decode) in OURS
     return {
         "index": str(dataset.index_path),
@@ -158,7 +166,8 @@ def _graph(
             "check_images": machine.integrity == "full",
             "max_pixels": machine.max_pixels,
             "retry_s": machine.io_retry_s,
-            "topk": 1 if fresh else 0,
+            "topk": dataset.manifest.topk if maps else 1 if fresh else 0,
+            **({"label_maps": maps.order} if maps else {}),
             **draw_arguments(spec, schedule.seed if fresh else fresh_seed(schedule.seed)),
         },
         "resize_shorter": spec.resize if isinstance(spec, Evaluation) else 0,
@@ -171,6 +180,8 @@ def _meaning(
     """All that decides what comes at a place of the run, by the names of the arguments."""
     manifest = dataset.manifest
     order = schedule.order
+    maps = manifest.label_maps if isinstance(fresh, AugmentationSpec) else None
+    targets = "" if maps is None else f", label maps {maps.order}"
     return {
         "data": digest([manifest.num_classes, [[s.name, s.samples, s.sha256] for s in manifest.shards]]),
         "seed": schedule.seed,
@@ -184,7 +195,7 @@ def _meaning(
         "views_per_image": schedule.views_per_image,
         "p_reinforced": schedule.p_reinforced,
         "curriculum": "none" if schedule.curriculum is None else name_of(schedule.curriculum),
-        "augment": "stored" if fresh is None else f"{type(fresh).__name__} {digest(fresh)}",
+        "augment": "stored" if fresh is None else f"{type(fresh).__name__} {digest(fresh)}{targets}",
     }
 
 

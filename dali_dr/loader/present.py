@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 
 from dali_dr.loader.options import Show
-from dali_dr.record.labels import Form, targets
+from dali_dr.record.labels import Form, densify, targets
 
 
 class Presentation:
@@ -55,5 +55,7 @@ class Presentation:
     def _dense(self, ids: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
         if self._targets == "top1":
             return ids[:, 0].long()
+        if self._targets == "ml-dr":
+            return densify(ids, probs, self._num_outputs, "ml-dr")
         form = "marginal_smoothing" if self._targets == "dense" else self._targets
         return targets(ids, probs, self._num_outputs, cast(Form, form))

@@ -10,14 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_dr.augment.fresh import draw_arguments
+from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import DaliDrError
 from dali_dr.loader.graph import replay_pipeline, stacked
 from dali_dr.loader.options import Device, default_threads
-from dali_dr.record.labels import sparsify
+from dali_dr.record.label_map import ORDERS
+from dali_dr.record.labels import densify, sparsify
 from dali_dr.reinforce.teachers import Amp, Target, Teacher, load_teacher
 from dali_dr.shards.dataset import Dataset
 
 MAX_KL: Final = 2e-3  # nats, mean over the views: twice what storing costs (9e-4), and far below another teacher's
+_SURE: Final = 3.0  # standard errors that make a difference one
 MIN_TOP1: Final = 0.995  # two classes of almost equal probability may change places
 
 
@@ -29,7 +33,8 @@ class TeacherCheck:
       views: compared.
       kl_mean, kl_max: KL(teacher now || stored) in nats, over the K stored classes and the rest as one.
       top1_equal: share of views whose most likely class is the stored one.
-      teacher_is_the_same: whether its weights have the digest that the manifest has.
+      teacher_is_the_same: whether its weights have the digest that the manifest has; None: it has none, as of sets that
+        others have published.
       worst: (key, view) of the largest divergence.
     """
 
@@ -37,13 +42,38 @@ class TeacherCheck:
     kl_mean: float
     kl_max: float
     top1_equal: float
-    teacher_is_the_same: bool
+    teacher_is_the_same: bool | None
     worst: tuple[str, int]
 
     @property
     def ok(self) -> bool:
-        """Whether all is within MAX_KL and MIN_TOP1, and the teacher the same."""
-        return self.kl_mean < MAX_KL and self.top1_equal >= MIN_TOP1 and self.teacher_is_the_same
+        """Whether all is within MAX_KL and MIN_TOP1, and the teacher the same as far as that is known."""
+        return self.kl_mean < MAX_KL and self.top1_equal >= MIN_TOP1 and self.teacher_is_the_same is not False
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelMapCheck:
+    """What asking a teacher about crops came to, where targets come from label maps.
+
+    Attributes:
+      views: compared.
+      kl_mean: by order (`dali_dr.record.label_map.LabelMaps`), the mean KL(teacher || target) in nats over all classes.
+      top1_equal: by order, the share of crops whose most likely class is the teacher's.
+      order: that of the data set.
+      better: the one with the smaller kl_mean; None where the difference may be chance: where its mean over the crops is
+        within three standard errors.
+    """
+
+    views: int
+    kl_mean: dict[str, float]
+    top1_equal: dict[str, float]
+    order: str
+    better: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the order of the data set is no worse than the other. How well a map can agree is not known."""
+        return self.better in (None, self.order)
 
 
 def load_stored_teacher(dataset: Dataset, names: str, device: str) -> Teacher:
@@ -80,11 +110,7 @@ def check_teacher(
     """
     if not dataset.num_views or not dataset.manifest.topk:
         raise DaliDrError(f"{dataset.path}: holds no predictions to compare with")
-    if teacher.num_outputs != dataset.num_outputs:
-        raise DaliDrError(
-            f"teacher {teacher.name} gives {teacher.num_outputs} outputs, the data set was made by one of "
-            f"{dataset.num_outputs}"
-        )
+    _check_outputs(dataset, teacher)
     numbers, rows = _choose(dataset, samples, seed)
     pairs = rows.ndim == 2
     divergences, equal = [], []
@@ -94,14 +120,90 @@ def check_teacher(
         equal.append((sparsify(now, 1)[0][:, 0] == ids[:, 0]).numpy())
     kl = np.concatenate(divergences)
     worst = int(kl.argmax())
+    digest = (dataset.manifest.teacher or {}).get("weights_digest")
     return TeacherCheck(
         views=len(kl),
         kl_mean=float(kl.mean()),
         kl_max=float(kl.max()),
         top1_equal=float(np.concatenate(equal).mean()),
-        teacher_is_the_same=teacher.facts()["weights_digest"] == (dataset.manifest.teacher or {}).get("weights_digest"),
+        teacher_is_the_same=None if digest is None else teacher.facts()["weights_digest"] == digest,
         worst=(dataset.keys[int(numbers[worst // (2 if pairs else 1)])], int(rows.ravel()[worst])),
     )
+
+
+def check_label_maps(
+    dataset: Dataset,
+    teacher: Teacher,
+    *,
+    samples: int = 200,
+    seed: int = 0,
+    device: Device = "cpu",
+    batch: int = 32,
+    num_threads: int | None = None,
+) -> LabelMapCheck:
+    """Draws random crops as training does, and asks the teacher, whose answers are compared with both orders' targets.
+
+    So the order in which maps were stored is found, which they do not say themselves. The teacher need not be the one
+    that made them.
+
+    Args:
+      dataset: of label maps.
+      teacher: of the same classes.
+      samples: crops to compare, each of a random image.
+      seed: of the choice and the crops.
+      device: where views are made.
+      batch: views at a time.
+      num_threads: DALI's CPU threads.
+
+    Raises:
+      DaliDrError: the data set has no label maps, or the teacher another number of outputs.
+    """
+    manifest = dataset.manifest
+    if manifest.label_maps is None:
+        raise DaliDrError(f"{dataset.path}: holds no label maps")
+    _check_outputs(dataset, teacher)
+    spec = AugmentationSpec.preset("rrc")
+    numbers = np.sort(np.random.default_rng(seed).integers(0, len(dataset), samples))
+    rows = (-1 - np.arange(samples)).astype(np.int32)
+    pipelines = {
+        order: _pipeline(
+            dataset, numbers, rows, spec, device, batch, num_threads or default_threads(),
+            reading={"topk": manifest.topk, "label_maps": order, **draw_arguments(spec, seed)},
+        )
+        for order in ORDERS
+    }  # fmt: skip
+    kl: dict[str, list[torch.Tensor]] = {order: [] for order in ORDERS}
+    equal: dict[str, list[torch.Tensor]] = {order: [] for order in ORDERS}
+    for _ in range(0, samples, batch):
+        now = None
+        for order, pipeline in pipelines.items():
+            views, _, ids, probs, *_ = (stacked(output) for output in pipeline.run())
+            if now is None:  # both orders show the same views
+                now = teacher.predict(views).cpu().double().clamp(min=1e-12)
+            target = densify(ids.cpu(), probs.cpu().double(), dataset.num_outputs).clamp(min=1e-12)
+            kl[order].append((now * (now.log() - target.log())).sum(1))
+            equal[order].append(now.argmax(1) == ids[:, 0].cpu())
+    of_crops = {order: torch.cat(parts)[:samples] for order, parts in kl.items()}
+    means = {order: float(of_crop.mean()) for order, of_crop in of_crops.items()}
+    one, other = of_crops.values()
+    difference = one - other
+    certain = abs(float(difference.mean())) > _SURE * float(difference.std()) / samples**0.5 if samples > 1 else False
+    return LabelMapCheck(
+        views=samples,
+        kl_mean=means,
+        top1_equal={order: float(torch.cat(parts)[:samples].double().mean()) for order, parts in equal.items()},
+        order=manifest.label_maps.order,
+        better=min(means, key=means.__getitem__) if certain else None,
+    )
+
+
+def _check_outputs(dataset: Dataset, teacher: Teacher) -> None:
+    """DaliDrError if the teacher has another number of outputs."""
+    if teacher.num_outputs != dataset.num_outputs:
+        raise DaliDrError(
+            f"teacher {teacher.name} gives {teacher.num_outputs} outputs, the data set was made by one of "
+            f"{dataset.num_outputs}"
+        )
 
 
 def _choose(dataset: Dataset, samples: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
@@ -133,14 +235,40 @@ def _replayed(
       The views (m, 3, H, W), replayed on ``device``; teacher ids (m, K) int64 and probabilities (m, K) float64, on the
         CPU.
     """
-    spec, starts = dataset.spec, range(0, len(numbers), batch)
+    spec = _seen(dataset)
     mixing = spec.mixing is not None
+    pipeline = _pipeline(dataset, numbers, rows, spec, device, batch, num_threads, mixing=mixing)
+    for _ in range(0, len(numbers), batch):
+        views, _, ids, stored, *_ = (stacked(output) for output in pipeline.run())
+        if rows.ndim == 2:
+            views, ids, stored = (tensor.flatten(0, 1) for tensor in (views, ids, stored))
+        yield views, ids.cpu().long(), stored.cpu().double()
+
+
+def _seen(dataset: Dataset) -> AugmentationSpec:
+    """The spec of the views as the teacher saw them: FKD's saw larger ones, of another filter, than are replayed."""
+    seen = (dataset.manifest.teacher or {}).get("views", {})
+    return dataclasses.replace(dataset.spec, **{name: seen[name] for name in ("size", "interpolation") if name in seen})
+
+
+def _pipeline(
+    dataset: Dataset,
+    numbers: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int32],
+    spec: AugmentationSpec,
+    device: Device,
+    batch: int,
+    num_threads: int,
+    **options: Any,
+) -> Any:
+    """The graph of training, which shows views ``rows`` of samples ``numbers`` in the teacher's range."""
+    starts = range(0, len(numbers), batch)
 
     def source(info: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
         at = starts[info.iteration % len(starts)]  # it is asked ahead of what is used
         return numbers[at : at + batch], rows[at : at + batch]
 
-    pipeline = replay_pipeline(
+    return replay_pipeline(
         source,
         index=str(dataset.index_path),
         batch_size=batch,
@@ -150,18 +278,13 @@ def _replayed(
         size=(spec.size, spec.size),
         stored_size=spec.size,
         interpolation=spec.interpolation,
-        dtype="float32" if mixing else "uint8",  # in 0 … 255, as the teacher saw it
+        dtype="float32" if options.get("mixing") else "uint8",  # in 0 … 255, as the teacher saw it
         mean=(),
         std=(),
         layout="CHW",
-        mixing=mixing,
         decode_device="gpu" if device == "gpu" and dataset.manifest.decoder == "nvJPEG" else "cpu",
+        **options,
     )
-    for _ in starts:
-        views, _, ids, stored, *_ = (stacked(output) for output in pipeline.run())
-        if rows.ndim == 2:
-            views, ids, stored = (tensor.flatten(0, 1) for tensor in (views, ids, stored))
-        yield views, ids.cpu().long(), stored.cpu().double()
 
 
 def _divergence(now: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:

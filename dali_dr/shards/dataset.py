@@ -16,6 +16,7 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.encoded import image_info
 from dali_dr.errors import RecordError, ShardError, shown
 from dali_dr.record.decode import Record, decode
+from dali_dr.record.label_map import Ids, Scores, check_label_map, decode_label_map
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
 from dali_dr.shards.facts import image_files
@@ -94,9 +95,10 @@ class Dataset:
 
     @property
     def spec(self) -> AugmentationSpec:
-        """What the views were drawn from. ShardError for plain images, whose ``manifest.spec`` is None."""
+        """What the views were drawn from. ShardError for plain images and label maps, whose ``manifest.spec`` is None."""
         if self.manifest.spec is None:
-            raise ShardError(f"{self.path}: holds plain images without reinforcements, so it has no spec")
+            what = "plain images without reinforcements" if self.manifest.label_maps is None else "label maps"
+            raise ShardError(f"{self.path}: holds {what}, so it has no spec")
         return self.manifest.spec
 
     @property
@@ -161,11 +163,13 @@ class Dataset:
         return data
 
     def has_record(self, number: int) -> bool:
-        """Whether sample ``number`` has reinforcements."""
+        """Whether sample ``number`` has reinforcements, or a label map."""
         return int(self.index.entry(number)["record_bytes"]) > 0
 
     def record(self, number: int) -> Record:
         """The decoded reinforcement record of sample ``number``. ShardError if it has none or it is damaged."""
+        if self.manifest.label_maps is not None:
+            raise ShardError(f"{self.path}: holds label maps, not records; read them by label_map(number)")
         try:
             record = decode(self.record_bytes(number))
         except RecordError as error:
@@ -179,8 +183,23 @@ class Dataset:
             self._refuse(number, "record", what)
         return record
 
+    def label_map(self, number: int) -> tuple[Scores, Ids]:
+        """The label map of sample ``number``: scores float32 and class ids int32, both (depth, height, width).
+
+        ShardError if the data set has none, or it is damaged.
+        """
+        maps = self.manifest.label_maps
+        if maps is None:
+            raise ShardError(f"{self.path}: holds no label maps")
+        member = self.record_bytes(number)
+        try:
+            check_label_map(member, maps, self.num_outputs)
+            return decode_label_map(member)
+        except RecordError as error:
+            self._refuse(number, "record", str(error))
+
     def record_bytes(self, number: int) -> bytes:
-        """The reinforcement record of sample ``number`` as it is stored, unchecked. ShardError if it has none."""
+        """The reinforcement record or label map of sample ``number`` as it is stored, unchecked. ShardError if it has none."""
         if not self.has_record(number):
             raise ShardError(f"{self.path}: sample {number} ({self.keys[number]}) has no reinforcements")
         return self._read(number, "record")

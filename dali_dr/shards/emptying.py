@@ -42,7 +42,7 @@ def empty(out: Path) -> None:
     settings = _settings(out)
     if settings is None:
         return
-    if settings.get("spec") is not None or (out / ".claims").exists():
+    if any(settings.get(name) is not None for name in ("spec", "label_maps")) or (out / ".claims").exists():
         raise ShardError(
             f"{out}: holds reinforcements, which a teacher has computed and which are not removed by force: remove the "
             "folder yourself, or choose another"

@@ -25,6 +25,7 @@ from dali_dr.encoded import ANY_PIXELS, SUFFIXES, image_info
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.images.tiling import Tiling, tile
 from dali_dr.record.decode import Record, decode
+from dali_dr.record.label_map import LabelMaps, check_label_map
 from dali_dr.shards import tar
 from dali_dr.shards.index_layout import ENTRY, MAX_LABEL, IndexedFile, section_crc, stored_entries
 from dali_dr.shards.manifest import ImageTar, Manifest, ShardInfo
@@ -66,7 +67,8 @@ class ShardFacts:
       keys, labels: of the samples.
       images, records: (offset / 512, length in bytes) of each image and record; length 0: no record.
       views: views of each image; 0 without record.
-      topk: teacher classes per view; -1 without records, None before the first sample.
+      topk: teacher classes per view; -1 without records, 0 with label maps, None before the first sample.
+      map_classes: the most classes that a label map has; 0 without.
       refused: samples that were left out (``on_error="skip"``), in the order they came.
       changed: samples whose images are not stored as their source has them.
       image_tars: number in `Manifest.image_tars` of each image's tar; empty where the shard holds the images.
@@ -86,6 +88,7 @@ class ShardFacts:
     records: list[tuple[int, int]] = field(default_factory=list)
     views: list[int] = field(default_factory=list)
     topk: int | None = None
+    map_classes: int = 0
     refused: list[Refused] = field(default_factory=list)
     changed: list[Changed] = field(default_factory=list)
     image_tars: list[int] = field(default_factory=list)
@@ -128,10 +131,11 @@ class ShardFacts:
         if self.topk is not None and topk != self.topk:
             raise ShardError(f"has {describe_topk(topk)}, the samples before it {describe_topk(self.topk)}")
 
-    def add(self, sample: StoredSample, views: int, topk: int) -> None:
-        """Append a sample; ``views`` 0 and ``topk`` -1 without record."""
+    def add(self, sample: StoredSample, views: int, topk: int, map_classes: int = 0) -> None:
+        """Append a sample; ``views`` 0 and ``topk`` -1 without record, both 0 with a label map of so many classes."""
         self.check_topk(topk)
         self.topk = topk
+        self.map_classes = max(self.map_classes, map_classes)
         self.views.append(views)
         self.keys.append(sample.key)
         self.labels.append(sample.label)
@@ -173,13 +177,14 @@ class ShardFacts:
         tar.write_atomically(facts_path(shard), json.dumps(checked).encode())
 
     @classmethod
-    def load(cls, shard: Path, images: ImageTars | None = None, *, tiled: bool = False) -> ShardFacts:
-        """The facts of the complete ``shard``, from their file or else from the tar (see `scan_shard`)."""
-        return cls.saved(shard) or scan_shard(shard, images, tiled=tiled)
+    def load(cls, shard: Path, draft: Manifest | None = None, images: ImageTars | None = None) -> ShardFacts:
+        """The facts of the complete ``shard`` of ``draft``, from their file or else from the tar (see `scan_shard`)."""
+        return cls.saved(shard) or scan_shard(shard, images, draft=draft)
 
     def to_json(self) -> dict[str, Any]:
         """The facts as JSON-able dict."""
-        return asdict(self)
+        rare = {name: [asdict(one) for one in getattr(self, name)] for name in ("refused", "changed")}
+        return {**vars(self), **rare, "tiles": asdict(self.tiles)}  # what there is a thousand times is not copied
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ShardFacts:
@@ -276,26 +281,29 @@ def read_image(path: Path, number: int, group: Group, rule: LabelRule) -> Stored
     return StoredSample(group.key, rule.label_of(path, group), image, None, number)
 
 
-def scan_shard(shard: Path, images: ImageTars | None = None, *, full: bool = True, tiled: bool = False) -> ShardFacts:
+def scan_shard(
+    shard: Path, images: ImageTars | None = None, *, full: bool = True, draft: Manifest | None = None
+) -> ShardFacts:
     """The facts of ``shard``, read from the tar alone.
 
     Args:
       images: of a sidecar data set; None where the shard holds its images.
       full: also hash the file, decode every record and read every image; else sha256, the counts of views and the
         CRCs stay empty.
-      tiled: of a data set whose images are tiled; with ``full`` they are tiled again, which tells tiled ones from those
-        that were kept as they were. What tiled ones were in their source is lost.
+      draft: what the data set is; None: of records, its images not tiled. Where images are tiled, they are tiled again
+        with ``full``, which tells tiled ones from those that were kept as they were. What tiled ones were in their
+        source is lost.
 
     Raises:
       ShardError: naming shard and key, if a sample lacks its image or label or a record is damaged.
     """
     facts = ShardFacts(shard.name, bytes=_size(shard), sha256=digest(shard) if full else "")
+    tiled = draft is not None and draft.tiles is not None
     for members in members_of(shard):
         sample, data = measured(read_sample(shard, members, images), images.paths if images else [shard], full)
-        counts = (0, -1)
+        counts: tuple[int, ...] = (0, -1)
         if full and sample.record is not None:
-            reinforcements = read_record(shard, sample.record).reinforcements
-            counts = len(reinforcements), reinforcements.topk
+            counts = counts_of(shard, sample.record, draft)
         try:
             facts.add(sample, *(counts if full else (0, 0)))
         except ShardError as error:
@@ -361,6 +369,26 @@ def measured(sample: StoredSample, places: Sequence[Path], full: bool = False) -
             if length == image.size:
                 raise ShardError(f"{place}: sample {sample.key}: {error}") from error
     return sample._replace(size=(height, width), crc=google_crc32c.value(data) if full else None), data
+
+
+def counts_of(shard: Path, member: tar.Member, draft: Manifest | None) -> tuple[int, int, int]:
+    """Of what is in a KEY.dr.zst member, as `ShardFacts.add` takes them: views, classes per view, classes of a label map.
+
+    Raises:
+      ShardError: naming shard and key, where it is damaged.
+    """
+    if draft is not None and draft.label_maps is not None:
+        return 0, 0, read_label_map(shard, member, draft.label_maps, draft.num_outputs)
+    reinforcements = read_record(shard, member).reinforcements
+    return len(reinforcements), reinforcements.topk, 0
+
+
+def read_label_map(shard: Path, member: tar.Member, maps: LabelMaps, num_classes: int) -> int:
+    """How many classes the label map in a KEY.dr.zst member has; ShardError naming shard and key."""
+    try:
+        return check_label_map(tar.read_at(shard, member.offset, member.size), maps, num_classes)
+    except RecordError as error:
+        raise ShardError(f"{shard}: sample {member.key}: {error}") from error
 
 
 def read_record(shard: Path, member: tar.Member) -> Record:

@@ -118,8 +118,9 @@ def _upgraded(out: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[st
 
 def remedy(draft: Manifest) -> str:
     """What to do where a folder holds something else than ``draft`` says."""
-    plain = ", or remove what is there and begin anew with --force (force=True)" if draft.spec is None else ""
-    return f"choose another folder{plain}"
+    plain = draft.spec is None and draft.label_maps is None
+    anew = ", or remove what is there and begin anew with --force (force=True)" if plain else ""
+    return f"choose another folder{anew}"
 
 
 def source_of(out: Path) -> dict[str, Any] | None:
@@ -195,6 +196,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
     images, table = ImageTars.of(out, draft), SampleTable(image_files(draft))
     keys, shards, record_bytes = KeyTable(), [], 0
     topk: int | None = None
+    map_classes = 0
     views: list[int] = []  # the extremes
     empty = empty_shards(out, draft)
     refused = {number: facts.refused for number, facts in empty.items()}
@@ -202,7 +204,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
     tiles, sources = TileCounts(), []
     for number in numbers:
         path = shard_path(out, draft, number)
-        facts = ShardFacts.load(path, images, tiled=draft.tiles is not None)
+        facts = ShardFacts.load(path, draft, images)
         _ensure_idx(path)
         for key in facts.keys:
             for other in keys.shards_of(key):
@@ -214,7 +216,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
             raise ShardError(
                 f"{path}: has {describe_topk(facts.topk or 0)}, the shards before it {describe_topk(topk)}"
             )
-        topk = facts.topk
+        topk, map_classes = facts.topk, max(map_classes, facts.map_classes)
         views = [min(views + facts.views), max(views + facts.views)]
         shards.append(facts.info)
         record_bytes += facts.record_bytes
@@ -229,7 +231,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
         shards=tuple(shards),
         views_min=min(views),
         views_max=max(views),
-        topk=max(topk or 0, 0),
+        topk=max(topk or 0, map_classes, 0),
         record_bytes=record_bytes,
         tiles=None if draft.tiles is None else tiles,
         versions=library_versions(),

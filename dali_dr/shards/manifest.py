@@ -16,7 +16,8 @@ from typing import Any, Final, Literal, get_args
 import jsonschema
 
 from dali_dr.augment.spec import AugmentationSpec
-from dali_dr.errors import ShardError, SpecError
+from dali_dr.errors import RecordError, ShardError, SpecError
+from dali_dr.record.label_map import LabelMaps
 from dali_dr.record.layout import Probabilities
 from dali_dr.shards import tar
 from dali_dr.shards.index_layout import INDEX_NAME, MAX_LABEL
@@ -25,11 +26,12 @@ from dali_dr.shards.tile_counts import TileCounts
 
 MANIFEST_NAME: Final = "dataset.json"
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
-FORMAT_VERSION: Final = 3
-READABLE: Final = (1, 2, 3)  # format versions
+FORMAT_VERSION: Final = 3  # that is written, where nothing in the data set needs a newer one
+READABLE: Final = (1, 2, 3, 4)  # format versions
 _CHECKSUM_SINCE: Final = 2  # format version
 _TILES_SINCE: Final = 3
-_NEW: Final = ("tiles", "decoder")  # members since then
+_MAPS_SINCE: Final = 4
+_NEW: Final = {"tiles": _TILES_SINCE, "decoder": _TILES_SINCE, "label_maps": _MAPS_SINCE}  # members since then
 _SCHEMA: Final = "dataset.schema.json"
 # What the run found out, as against what it was asked to write.
 _FOUND: Final = ("images", "views", "topk", "record_bytes", "shards", "versions", "checksum", "tiles")
@@ -108,13 +110,15 @@ class Manifest:
       tiles: how many images are tiled JPEGs; None where images are stored as they were given, and before version 3.
       decoder: by which the JPEGs were decoded that the teacher saw: "libjpeg-turbo" (on the CPU) or "nvJPEG", whose
         pixels differ a little; None where that is not known, or there are no views.
+      label_maps: what the samples' records are, where they are label maps, of which training draws its views and targets;
+        else None. There are no stored views then, and no ``spec``.
       shards: in order of the samples.
       views_min, views_max: views per image; 0 without reinforcements.
-      topk: stored teacher classes per view.
+      topk: stored teacher classes per view; with label maps, the most classes that a map has.
       record_bytes: bytes of all records, compressed.
       versions: of the libraries that drew and replayed.
       format_version: that was read, or is written; version 1 has neither a checksum nor `ShardInfo.index_crc32c`,
-        versions 1 and 2 have neither ``tiles`` nor ``decoder``.
+        versions 1 and 2 have neither ``tiles`` nor ``decoder``. Version 4 is that of data sets with ``label_maps``.
     """
 
     num_classes: int
@@ -130,6 +134,7 @@ class Manifest:
     image_tars: tuple[ImageTar, ...] = ()
     tiles: TileCounts | None = None
     decoder: Decoder | None = None
+    label_maps: LabelMaps | None = None
     shards: tuple[ShardInfo, ...] = ()
     views_min: int = 0
     views_max: int = 0
@@ -137,6 +142,10 @@ class Manifest:
     record_bytes: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.label_maps is not None and self.format_version == FORMAT_VERSION:
+            object.__setattr__(self, "format_version", _MAPS_SINCE)
 
     @property
     def images(self) -> int:
@@ -173,6 +182,7 @@ class Manifest:
             "extra": dict(self.extra),
             **({"image_tars": [vars(image_tar) for image_tar in self.image_tars]} if self.image_tars else {}),
             **(self._of_version_3() if self.format_version >= _TILES_SINCE else {}),
+            **({"label_maps": self.label_maps.to_json()} if self.label_maps is not None else {}),
             "shards": [
                 {name: value for name, value in vars(shard).items() if value is not None} for shard in self.shards
             ],
@@ -217,10 +227,11 @@ class Manifest:
                         "changed or damaged; restore it from a copy, or, if you changed it on purpose, run `dali-dr "
                         "seal` on the folder"
                     )
-                early = [name for name in _NEW if name in data and version < _TILES_SINCE]
+                early = [name for name, since in _NEW.items() if name in data and version < since]
                 if early:
+                    since = max(_NEW[name] for name in early)
                     raise ShardError(
-                        f"{where}: {' and '.join(early)}: of format version {_TILES_SINCE}, but format_version is {version}"
+                        f"{where}: {' and '.join(early)}: of format version {since}, but format_version is {version}"
                     )
                 data = {**data, "checksum": checksum}
             shards = data.get("shards")
@@ -236,7 +247,8 @@ class Manifest:
         encoding = data.get("probabilities") or {}
         try:
             spec = None if data.get("spec") is None else AugmentationSpec.from_json(data["spec"])
-        except SpecError as error:
+            maps = None if data.get("label_maps") is None else LabelMaps(**data["label_maps"])
+        except (SpecError, RecordError) as error:
             raise ShardError(f"{where}: {error}") from error
         names = data.get("class_names")
         manifest = cls(
@@ -253,6 +265,7 @@ class Manifest:
             image_tars=tuple(ImageTar(**image_tar) for image_tar in data.get("image_tars", ())),
             tiles=None if data.get("tiles") is None else TileCounts(**data["tiles"]),
             decoder=data.get("decoder"),
+            label_maps=maps,
             shards=tuple(ShardInfo(**shard) for shard in data["shards"]),
             views_min=data["views"]["min"],
             views_max=data["views"]["max"],
@@ -282,6 +295,14 @@ class Manifest:
             ),
             (self.views_min > self.views_max, "views.min is above views.max"),
             (self.views_max > 0 and self.spec is None, "it has views but no spec"),
+            (
+                self.label_maps is not None and (self.spec, self.probabilities, self.views_max) != (None, None, 0),
+                "it has label maps, and views or what they were drawn from",
+            ),
+            (
+                self.label_maps is not None and not 1 <= self.topk <= self.num_outputs,
+                f"topk is {self.topk}, want 1..{self.num_outputs}, the most classes that a label map has",
+            ),
             (
                 not isinstance(outputs, int) or isinstance(outputs, bool) or not 0 < outputs <= MAX_LABEL,
                 f"teacher.outputs is {outputs!r:.80}, want 1..{MAX_LABEL}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import tqdm
@@ -29,10 +30,11 @@ def rebuild_index(folder: Path, manifest: Manifest, index: Path, *, full: bool =
     """
     images = ImageTars.of(folder, manifest)
     table = SampleTable(image_files(manifest), image_crcs=full)
+    records = dataclasses.replace(manifest, tiles=None)  # what became of images is of no concern here
     with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=index.name) as bar:
         for shard in manifest.shards:
             path = folder / shard.name
-            facts = scan_shard(path, images, full=full)
+            facts = scan_shard(path, images, full=full, draft=records)
             for bad, what in (
                 (
                     len(facts.keys) != shard.samples,

@@ -95,7 +95,7 @@ def subset(
     samples_per_shard: int | None = None,
     progress: bool = True,
 ) -> Manifest:
-    """Write a smaller data set with some views, teacher classes or images of another.
+    """Write a smaller data set with some views, teacher classes or images of another; of label maps, with some images.
 
     ImageNet+ "Small" is 100 views of 400 and the 5 likeliest classes of 10. Probabilities stay what they are (the rest
     of the mass grows); with "log8" or "root8" and fewer classes, codes may be rounded anew.
@@ -116,6 +116,8 @@ def subset(
     """
     data = _reinforced(source)
     manifest = data.manifest
+    if manifest.label_maps is not None and (views, topk) != (None, None):
+        raise ShardError(f"{data.path}: holds label maps, from which images alone can be chosen, not views or classes")
     if views is not None and not 1 <= views <= manifest.views_min:
         raise ShardError(f"{data.path}: cannot keep {views} views of {manifest.views_min} per image")
     if topk is not None and not 0 <= topk <= manifest.topk:
@@ -123,7 +125,7 @@ def subset(
     if choice not in CHOICES:
         raise ShardError(f"choice is {choice!r}, want one of {', '.join(CHOICES)}")
     numbers = np.arange(len(data)) if images is None else choose_images(data, images)
-    if len(numbers) < len(data) and data.spec.mixing is not None:
+    if len(numbers) < len(data) and manifest.spec is not None and manifest.spec.mixing is not None:
         raise ShardError(f"{data.path}: its views are mixed with others of its images, so all images must stay")
 
     def change(number: int) -> Reinforcements:
@@ -164,6 +166,11 @@ def merge(
     """
     data, other = _reinforced(first), _reinforced(second)
     a, b = data.manifest, other.manifest
+    if a.label_maps is not None or b.label_maps is not None:
+        raise ShardError(
+            f"{data.path} and {other.path} cannot be merged: label maps: {a.label_maps} and {b.label_maps}; an image has "
+            "one, so there are no views of two runs to put together"
+        )
     digests = [(m.teacher or {}).get("weights_digest") for m in (a, b)]
     for what, ours, theirs in (
         ("spec", a.spec, b.spec),
@@ -231,7 +238,9 @@ def _write(
                 entry = data.index.entry(number)
                 place = Place(used.index(int(entry["image_file"])), int(entry["image_block"]) * tar.BLOCK)
             key, image, label = data.keys[number], data.image(number), data.label(number)
-            yield Sample(key, image, label, change(number), place=place, origin=origin(number))
+            views = change(number) if manifest.label_maps is None else None
+            copied = None if manifest.label_maps is None else data.record_bytes(number)
+            yield Sample(key, image, label, views, place=place, origin=origin(number), record=copied)
 
     files: list[IndexedFile] = [data.index.files[number] for number in used]
     # Where labels are in the image tars: said of those tars, and not of shards beside which records may lie, too.
@@ -239,7 +248,7 @@ def _write(
     return write_shards(
         samples,
         out,
-        spec=data.spec,
+        spec=manifest.spec,
         num_classes=data.num_classes,
         class_names=data.class_names,
         teacher=manifest.teacher,
@@ -252,6 +261,7 @@ def _write(
         image_tars=[ImageTar.seen_from(out, data.path / f.name, f.size) for f in files],
         keep_bytes=not tiled,
         decoder=decoder,
+        label_maps=manifest.label_maps,
         total=len(numbers),
         progress=progress,
     )
@@ -284,6 +294,6 @@ def _concatenated(first: Reinforcements, second: Reinforcements) -> Reinforcemen
 
 def _reinforced(dataset: Dataset | str | Path) -> Dataset:
     data = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    if data.num_views < 1:
+    if data.num_views < 1 and data.manifest.label_maps is None:
         raise ShardError(f"{data.path}: holds plain images without reinforcements")
     return data

@@ -23,6 +23,7 @@ from dali_dr.shards.facts import (
     image_files,
     measured,
     members_of,
+    read_label_map,
     read_record,
     read_sample,
 )
@@ -73,7 +74,7 @@ def verify(
 
     Read and compared: the manifest with its schema; every shard's length and SHA-256; the .idx files and index.bin
     with the tars; every label; every record in full (columns, boxes, probabilities, class ids) with its image's size,
-    the spec and the manifest's K and encoding; counts, also of tiled images; keys, which must be distinct.
+    the spec and the manifest's K and encoding, or every label map; counts, also of tiled images; keys, which must be distinct.
 
     Args:
       images: also judge every image as `write_shards` does: whether training shows it as Pillow does; otherwise only their
@@ -94,7 +95,7 @@ def verify(
         there = f"has {place.stat().st_size} bytes" if place.is_file() else "missing"
         if there != f"has {image_tar.bytes} bytes":
             report.add(f"{place}: {there}, dataset.json says {image_tar.bytes}")
-    lowest, highest, record_bytes, start = manifest.views_max, 0, 0, 0
+    lowest, highest, record_bytes, start, map_classes = manifest.views_max, 0, 0, 0, 0
     tiles = TileCounts()
     mixed = manifest.spec is not None and manifest.spec.mixing is not None
     partners = _Partners(manifest.images) if mixed and _has_room(folder, manifest) else None
@@ -130,12 +131,14 @@ def verify(
             lowest, highest = min([lowest, *facts.views]), max([highest, *facts.views])
             record_bytes += facts.record_bytes
             tiles += facts.tiles
+            map_classes = max(map_classes, facts.map_classes)
     if partners is not None and report.images == manifest.images:
         for problem in partners.problems():
             report.add(f"{folder}: {problem}")
     for what, found, said in (
         ("record_bytes", record_bytes, manifest.record_bytes),
         ("views", (lowest, highest), (manifest.views_min, manifest.views_max)),
+        ("topk", map_classes or manifest.topk, manifest.topk),
     ):
         if found != said and report.images == manifest.images:
             report.add(f"{folder}: {what}: dataset.json says {said}, the shards hold {found}")
@@ -268,6 +271,8 @@ def _check_sample(
         facts.tiles += TileCounts(1, None, len(encoded))
     if sample.record is None:
         facts.add(sample, 0, -1)
+    elif manifest.label_maps is not None:
+        facts.add(sample, 0, 0, read_label_map(path, sample.record, manifest.label_maps, manifest.num_outputs))
     else:
         record = read_record(path, sample.record)
         facts.add(sample, len(record.reinforcements), record.reinforcements.topk)
@@ -277,8 +282,10 @@ def _check_sample(
     if pictures is None and suffix != written_suffix(sample.image.suffix):
         raise ValueError(f"its image is a {suffix}, but called {sample.image.name}")
     if sample.record is None:
-        if manifest.views_max:
+        if manifest.views_max or manifest.label_maps is not None:
             raise ValueError("it has no record")
+        return encoded
+    if manifest.label_maps is not None:
         return encoded
     if (record.image_height, record.image_width) != (height, width):
         raise ValueError(

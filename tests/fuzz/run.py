@@ -21,7 +21,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 NAMES = (
-    "record", "record_content", "manifest", "index", "tar", "label", "facts", "image", "spec", "csv", "jsonl", "state",
+    "record", "record_content", "label_map", "manifest", "index", "tar", "label", "facts", "image", "spec", "csv", "jsonl",
+    "state",
 )  # fmt: skip
 """Of targets.TARGETS, which is imported in the process of each: it must be instrumented while it is imported."""
 _LONGEST = 1 << 14  # bytes of an input

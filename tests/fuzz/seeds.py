@@ -29,6 +29,7 @@ from dali_dr.augment.spec import AugmentationSpec  # noqa: E402
 from dali_dr.loader import state  # noqa: E402
 from dali_dr.record.encode import encode  # noqa: E402
 from dali_dr.record.frames import decompress, split  # noqa: E402
+from dali_dr.record.label_map import encode_label_map  # noqa: E402
 from dali_dr.record.labels import Reinforcements  # noqa: E402
 from dali_dr.shards.sample import Sample  # noqa: E402
 from dali_dr.shards.write import write_shards  # noqa: E402
@@ -46,6 +47,20 @@ def reinforcements(preset: str, views: int, topk: int) -> Reinforcements:
     ids = np.tile(np.arange(topk, dtype=np.int32), (views, 1))
     probs = np.tile(0.5 ** np.arange(1, topk + 1, dtype=np.float32), (views, 1))
     return Reinforcements.from_views(drawn, ids, probs)
+
+
+def label_maps() -> list[bytes]:
+    """Small maps, of few and many classes, with scores of either kind."""
+    rng = np.random.default_rng(1)
+    return [
+        encode_label_map(
+            rng.normal(0, 3, (depth, side, side)).astype(form).astype(np.float32),
+            rng.integers(0, classes, (depth, side, side)), num_classes=classes,
+        )
+        for depth, side, classes, form in (
+            (1, 1, 3, np.float16), (2, 3, 9, np.float32), (3, 2, 70_000, np.float16), (2, 4, 500, np.float16)
+        )
+    ]  # fmt: skip
 
 
 def records() -> list[bytes]:
@@ -157,6 +172,7 @@ def all_seeds() -> dict[str, list[bytes]]:
     place: dict[str, Any] = state.save(state.Place(2, 8), MEANING)
     return {
         "record": members,
+        "label_map": [decompress(*split(member)) for member in label_maps()],
         "record_content": [pack_parts([decompress(frame) for frame in split(member)]) for member in members],
         **made,
         "tar": tars(),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numpy as np
 import webdataset.tariterators  # noqa: F401  (imported, with torch, when a tar is first read, which takes seconds)
 import zstandard
 
@@ -26,6 +27,7 @@ from dali_dr.encoded import image_info
 from dali_dr.errors import DaliDrError, RecordError, ShardError, SpecError
 from dali_dr.loader import state
 from dali_dr.record.decode import decode
+from dali_dr.record.label_map import decode_label_map, encode_label_map
 from dali_dr.shards import tar
 from dali_dr.shards.facts import ShardFacts, facts_path, scan_shard
 from dali_dr.shards.index import SampleIndex
@@ -58,6 +60,18 @@ def record(data: bytes) -> None:
 def record_content(data: bytes) -> None:
     """What is in the zstd frames of a record; see `pack_parts` for the bytes."""
     record(b"".join(frame(part) for part in unpack_parts(data)))
+
+
+def label_map(data: bytes) -> None:
+    """What is in the zstd frame of a label map: refused, or a map that is written as it was read."""
+    try:
+        scores, ids = decode_label_map(frame(data))
+    except RecordError:
+        return
+    classes = int.from_bytes(data[20:24], "little")
+    assert scores.shape == ids.shape and np.isfinite(scores).all() and ids.min() >= 0 and ids.max() < classes
+    again, same = decode_label_map(encode_label_map(scores, ids, num_classes=classes))
+    assert np.array_equal(same, ids) and np.isin(again, [*scores.ravel(), 0]).all()
 
 
 def manifest(data: bytes) -> None:
@@ -193,6 +207,7 @@ def loader_state(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "record": record,
     "record_content": record_content,
+    "label_map": label_map,
     "manifest": manifest,
     "index": index,
     "tar": members,

@@ -4,7 +4,8 @@
 
 makes v3-plain, v3-rrc-ra-re, v3-mixed and v3-sidecar beside this file, each with a NAME.npz. What has been made for
 a version is never made again: its bytes are what data sets of that version are. Since version 3 the JPEGs of the
-reinforced sets are tiled, and pictures are large enough for that.
+reinforced sets are tiled, and pictures are large enough for that. Version 4 is that of data sets with label maps, which
+are all that it has.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from PIL import Image
 
 import dali_dr
 from dali_dr.augment.draw import draw
+from dali_dr.record.label_map import encode_label_map
 from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.sample import Place
 
@@ -62,6 +64,15 @@ def reinforcements(number: int, data: list[tuple[str, bytes]], spec: dali_dr.Aug
     return dali_dr.Reinforcements(**columns, soft_ids=ids, soft_probs=probs)
 
 
+def label_map(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Made-up scores and class ids (3, 15, 15) of an image, of some classes; every other one as float16 has them."""
+    rng = np.random.default_rng(200 + number)
+    some = rng.permutation(CLASSES)[: 3 + number % 4]
+    ids = np.stack([rng.permutation(some)[:TOPK] for _ in range(225)], 1).reshape(TOPK, 15, 15).astype(np.int32)
+    scores = rng.normal(3, 3, ids.shape).astype(np.float16 if number % 2 else np.float32)
+    return scores.astype(np.float32), ids
+
+
 def write(folder: Path, preset: str | None, sidecar: bool = False, **options: Any) -> dict[str, np.ndarray]:
     """Writes a data set; what it must hold, taken from what the writer was given."""
     data = images()
@@ -80,7 +91,12 @@ def write(folder: Path, preset: str | None, sidecar: bool = False, **options: An
         places = [Place(0, offset) for offset in at]
         options["image_tars"] = [ImageTar("images.tar", (folder / "images.tar").stat().st_size)]
     views = [None if spec is None else reinforcements(number, data, spec) for number in range(IMAGES)]
-    samples = [dali_dr.Sample(KEYS[n], data[n][1], label_of(n), views[n], place=places[n]) for n in range(IMAGES)]
+    maps = [label_map(number) for number in range(IMAGES)] if "label_maps" in options else []
+    records = [encode_label_map(*one, num_classes=CLASSES) for one in maps] or [None] * IMAGES
+    samples = [
+        dali_dr.Sample(KEYS[n], data[n][1], label_of(n), views[n], place=places[n], record=records[n])
+        for n in range(IMAGES)
+    ]
     dali_dr.write_shards(
         samples, folder, spec=spec, num_classes=CLASSES, samples_per_shard=4, progress=False, **options
     )
@@ -91,6 +107,8 @@ def write(folder: Path, preset: str | None, sidecar: bool = False, **options: An
         "sizes": [Image.open(io.BytesIO(image)).size[::-1] for _, image in data],
         "spec": json.dumps(None if spec is None else spec.to_json()),
     }
+    if maps:
+        expected |= {"scores": [one[0] for one in maps], "ids": [one[1] for one in maps]}
     if spec is not None:
         stored = [dali_dr.Dataset(folder).reinforcements(number).soft_probs for number in range(IMAGES)]
         for given, got in zip(views, stored, strict=True):
@@ -132,6 +150,9 @@ def main() -> None:
         "mixed": ("rrc+mixing+ra+re", {"probabilities": "float32"}),
         "sidecar": ("rrc", {"sidecar": True}),
     }
+    if version == "v4":
+        maps = dali_dr.LabelMaps(15, 15, TOPK, "transposed")
+        kinds = {"label-maps": (None, {"label_maps": maps, "teacher": {"names": ["made up"]}})}
     for kind, (preset, options) in kinds.items():
         folder = here / f"{version}-{kind}"
         if folder.exists():

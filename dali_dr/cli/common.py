@@ -12,6 +12,7 @@ from dali_dr.encoded import CONTAINERS, MAX_PIXELS
 from dali_dr.errors import shown
 
 if TYPE_CHECKING:
+    from dali_dr.convert.images import Pictures
     from dali_dr.shards.manifest import Manifest
     from dali_dr.sources import Reading, Source
 
@@ -130,7 +131,7 @@ def reading_of(options: argparse.Namespace) -> Reading:
     return Reading(options.labels, options.classes, options.label_field, options.convert)
 
 
-def tell(source: Source) -> None:
+def tell(source: Source | Pictures) -> None:
     """Prints what a user should know of how ``source`` was read."""
     for note in source.notes:
         say(f"dali-dr: note: {note}", file=sys.stderr)
@@ -212,6 +213,7 @@ def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None)
         "versions": dict(m.versions),
     }
     facts |= {"image_tars": len(m.image_tars)} if m.image_tars else {}
+    facts |= {"label_maps": m.label_maps.to_json()} if m.label_maps else {}
     more = (
         "taken",
         "images_per_second",

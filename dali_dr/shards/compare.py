@@ -7,9 +7,11 @@ are tiled again, which gives the same bytes.
 
 from __future__ import annotations
 
+import array
 import bisect
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ from dali_dr.shards.judged import as_tiled
 from dali_dr.shards.report import Changed, Refused, read_changed, read_refused
 from dali_dr.shards.sample import Sample
 from dali_dr.shards.source_table import read_sources
+from dali_dr.texts import Texts
 
 _NAMED: Final = 3  # keys that a message names of each kind
 
@@ -163,51 +166,53 @@ class Held:
 
         tiled = dataset.manifest.tiles is not None
         refused = read_refused(dataset.path)
-        return cls(list(dataset.keys), labels, stored, refused, changed, source if tiled else None)
+        return cls(Texts(dataset.keys), labels, stored, refused, changed, source if tiled else None)
 
     @classmethod
-    def of_shards(cls, shards: Sequence[ShardFacts], places: Sequence[Path], *, tiled: bool) -> Held:
+    def of_shards(cls, shards: Iterable[ShardFacts], places: Sequence[Path], *, tiled: bool) -> Held:
         """Of finished shards that follow each other, of an unfinished data set.
 
         Args:
-          shards: their facts.
+          shards: their facts, of which no more is kept than is compared.
           places: of the tar with the images of each.
           tiled: whether images are stored tiled.
         """
         starts: list[int] = []
-        keys: list[str] = []
-        labels: list[int] = []
-        for facts in shards:
+        keys, labels = Texts(), array.array("i")
+        crcs, sources = array.array("I"), array.array("I")  # of sources: CRC-32C and length
+        unknown: dict[int, ShardFacts] = {}  # those of whose images not all CRCs are known
+        refused: list[Refused] = []
+        changed: dict[str, Changed] = {}
+        for number, facts in enumerate(shards):
             starts.append(len(keys))
-            keys += facts.keys
-            labels += facts.labels
-
-        def find(place: int) -> tuple[int, int]:
-            shard = bisect.bisect_right(starts, place) - 1
-            return shard, place - starts[shard]
+            for key in facts.keys:
+                keys.append(key)
+            labels.extend(facts.labels)
+            if None in facts.crcs or len(facts.crcs) < len(facts.keys):
+                unknown[number] = facts
+            crcs.extend(
+                crc or 0 for crc in itertools.islice(itertools.chain(facts.crcs, itertools.repeat(0)), len(facts.keys))
+            )
+            for crc, length in facts.sources or [(0, 0)] * len(facts.keys):
+                sources.extend((crc, length))
+            refused += facts.refused
+            changed |= {one.key: one for one in facts.changed}
 
         def source(place: int) -> int | None:
-            shard, at = find(place)
-            crc, length = shards[shard].sources[at] if shards[shard].sources else (0, 0)
-            return crc if length else None
+            return sources[2 * place] if sources[2 * place + 1] else None
 
         def stored(place: int) -> int | None:
-            shard, at = find(place)
-            facts = shards[shard]
+            shard = bisect.bisect_right(starts, place) - 1
+            if shard not in unknown:
+                return crcs[place]
+            facts, at = unknown[shard], place - starts[shard]
             known = facts.crcs[at] if facts.crcs else None
             if known is not None or facts.image_tars:
                 return known
             block, size = facts.images[at]
             return int(google_crc32c.value(tar.read_at(places[shard], block * tar.BLOCK, size)))
 
-        return cls(
-            keys,
-            labels,
-            stored,
-            [one for facts in shards for one in facts.refused],
-            {one.key: one for facts in shards for one in facts.changed},
-            source if tiled else None,
-        )
+        return cls(keys, labels, stored, refused, changed, source if tiled else None)
 
 
 class Comparison:

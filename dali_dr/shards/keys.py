@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import array
 import functools
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 from dali_dr.shards.facts import ShardFacts, members_of
@@ -24,12 +22,13 @@ class KeyTable:
 
     def shards_of(self, key: str) -> list[int]:
         """Shards that may hold ``key``."""
-        value, shards = self._hash(key), []
-        for slot in self._slots(value):
-            if self._hashes[slot] == 0:
-                break
-            if self._hashes[slot] == value and self._shards[slot] not in shards:
+        value, shards, hashes = self._hash(key), [], self._hashes
+        mask = len(hashes) - 1
+        slot = value & mask
+        while (held := hashes[slot]) != 0:
+            if held == value and self._shards[slot] not in shards:
                 shards.append(self._shards[slot])
+            slot = (slot + 1) & mask
         return shards
 
     def add(self, key: str, shard: int) -> None:
@@ -45,12 +44,12 @@ class KeyTable:
         self._count += 1
 
     def _put(self, value: int, shard: int) -> None:
-        slot = next(slot for slot in self._slots(value) if self._hashes[slot] == 0)
-        self._hashes[slot], self._shards[slot] = value, shard
-
-    def _slots(self, value: int) -> Iterator[int]:
-        mask = len(self._hashes) - 1
-        return (slot & mask for slot in itertools.count(value & mask))
+        hashes = self._hashes
+        mask = len(hashes) - 1
+        slot = value & mask
+        while hashes[slot] != 0:
+            slot = (slot + 1) & mask
+        hashes[slot], self._shards[slot] = value, shard
 
     @staticmethod
     def _hash(key: str) -> int:

@@ -137,22 +137,26 @@ class _OpenShard:
 
     def add(self, sample: Sample, parts: Parts) -> None:
         """Write ``parts``, which `check` made of ``sample``."""
-        written = []
+        written: list[tar.Member] = []
+        pieces: list[bytes] = []
+        at = self._facts.bytes
         for suffix, data in parts.members:
-            name = f"{sample.key}.{suffix}"
-            self._put(tar.header(name, len(data)))
-            written.append(tar.Member(name, self._facts.bytes, len(data)))
-            self._put(data)
-            self._put(tar.padding(len(data)))
+            name, size = f"{sample.key}.{suffix}", len(data)
+            padding = tar.padding(size)
+            pieces += (tar.header(name, size), data, padding)
+            written.append(tar.Member(name, at + tar.BLOCK, size))
+            at += tar.BLOCK + size + len(padding)
+        self._put(b"".join(pieces))  # of small pieces, each call would take longer than what it does
         self.members.append(written)
         self._keys.add(sample.key, self._number)
         record = written[-1] if parts.topk >= 0 else None
         image, image_tar = written[0], None
         if sample.place is not None and self._draft.image_tars:
-            image = tar.Member(sample.key, sample.place.offset, len(sample.image_bytes))
+            size = len(sample.image_bytes) if sample.place.bytes is None else sample.place.bytes
+            image = tar.Member(sample.key, sample.place.offset, size)
             image_tar = sample.place.tar
         stored = StoredSample(sample.key, int(sample.label), image, record, image_tar, parts.size, parts.crc)
-        self._facts.add(stored, parts.views, parts.topk)
+        self._facts.add(stored, parts.views, parts.topk, parts.map_classes)
         origin = sample.origin or Origin()
         if origin.change is not None:
             self._facts.changed.append(Changed(sample.key, origin.path, origin.change, origin.crc))

@@ -18,6 +18,7 @@ from dali_dr.images.judge import Refusal, Shown
 from dali_dr.images.tiling import Tiling
 from dali_dr.record.copied import check_copied
 from dali_dr.record.encode import encode
+from dali_dr.record.label_map import check_label_map
 from dali_dr.record.labels import Reinforcements, order_by_confidence
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
@@ -39,10 +40,15 @@ class Place:
     Attributes:
       tar: number of the tar in `Manifest.image_tars`.
       offset: of the image's first byte there.
+      bytes: its length; None: that of the sample's bytes.
+      crc: CRC-32C of its bytes; None: that of the sample's bytes. Where both are known, a sample that says what it shows
+        needs no bytes.
     """
 
     tar: int
     offset: int
+    bytes: int | None = None
+    crc: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,9 @@ class Sample:
       shown: what a judge has said of the image, whose header need not be read again.
       tiling: what became of the image where it was tiled before it came; None: it was not.
       record: in place of ``reinforcements``, the record as another data set of the same settings has it, which is stored
-        untouched.
+        untouched; or the label map (`dali_dr.record.label_map.encode_label_map`).
+      counts: views, and teacher classes per view, of ``record``, where who gives it has made it of this image and these
+        settings just now: it is not read again.
     """
 
     key: str
@@ -91,6 +99,7 @@ class Sample:
     shown: Shown | None = None
     tiling: Tiling | None = None
     record: bytes | None = None
+    counts: tuple[int, int] | None = None
 
     @property
     def can_be_stored(self) -> bool:
@@ -107,9 +116,10 @@ class Parts(NamedTuple):
     Attributes:
       members: (suffix, bytes) of its files in the tar, in their order.
       views: how many.
-      topk: teacher classes per view; -1 without reinforcements.
+      topk: teacher classes per view; -1 without reinforcements, 0 with a label map.
       size: (height, width) of the image.
       crc: CRC-32C of the image's bytes.
+      map_classes: classes of its label map; 0 without.
     """
 
     members: list[tuple[str, bytes]]
@@ -117,6 +127,7 @@ class Parts(NamedTuple):
     topk: int
     size: tuple[int, int]
     crc: int
+    map_classes: int = 0
 
 
 def safe_key(text: str) -> str:
@@ -225,17 +236,23 @@ def parts_of(sample: Sample, draft: Manifest, *, max_pixels: int = MAX_PIXELS) -
     members = [(suffix, image), (tar.LABEL_SUFFIX, b"%d" % int(label))]
     if draft.image_tars:
         members = []
-        if sample.place is None or sample.reinforcements is None:
+        if sample.place is None or (sample.reinforcements is None and sample.record is None):
             refuse(key, "a sidecar data set wants a place and reinforcements for every sample")
+    crc = None if sample.place is None else sample.place.crc
+    crc = google_crc32c.value(image) if crc is None else crc
+    if draft.label_maps is not None:
+        classes = _check_label_map(key, sample, draft)
+        members.append((tar.RECORD_SUFFIX, sample.record or b""))
+        return Parts(members, 0, 0, (height, width), crc, classes)
     if sample.record is not None:
-        views_and_topk = _check_record(key, sample.record, draft, height, width)
+        views_and_topk = sample.counts or _check_record(key, sample.record, draft, height, width)
         members.append((tar.RECORD_SUFFIX, sample.record))
-        return Parts(members, *views_and_topk, (height, width), google_crc32c.value(image))
+        return Parts(members, *views_and_topk, (height, width), crc)
     if sample.reinforcements is None:
-        return Parts(members, 0, -1, (height, width), google_crc32c.value(image))
+        return Parts(members, 0, -1, (height, width), crc)
     members.append((tar.RECORD_SUFFIX, _record_of(key, sample.reinforcements, draft, height, width)))
     views = sample.reinforcements
-    return Parts(members, len(views), views.topk, (height, width), google_crc32c.value(image))
+    return Parts(members, len(views), views.topk, (height, width), crc)
 
 
 def _image_of(sample: Sample) -> bytes:
@@ -284,6 +301,18 @@ def _check_record(key: str, record: bytes, draft: Manifest, height: int, width: 
     size = (draft.spec.size, draft.spec.size)
     try:
         return check_copied(record, (height, width), size, draft.probabilities, draft.spec.mixing is not None)
+    except RecordError as error:
+        refuse(key, str(error))
+
+
+def _check_label_map(key: str, sample: Sample, draft: Manifest) -> int:
+    """How many classes the label map of ``sample`` has, which must be one of these settings."""
+    if draft.label_maps is None or sample.record is None or sample.reinforcements is not None:
+        refuse(
+            key, "has no label map, or views beside it; a data set with label maps wants one as every sample's record"
+        )
+    try:
+        return check_label_map(sample.record, draft.label_maps, draft.num_outputs)
     except RecordError as error:
         refuse(key, str(error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from dali_dr.shards.tar_scan import Compressed, TarFault, name_in, scan_headers
 BLOCK: Final = tarfile.BLOCKSIZE  # 512: headers and data start at multiples of it
 RECORD_SUFFIX: Final = "dr.zst"
 LABEL_SUFFIX: Final = "cls"
+_SHORT: Final = 100  # characters of a name in the first of a header's two fields
+_EIGHT_GIB: Final = 8**11  # a size has eleven octal digits
 _COMPARED: Final = 90  # characters of a key that is compared with a header
 _LEADING: Final = re.compile(r"^(?:\.?/)+")
 _ESCAPED: Final = re.compile(r"%([0-9A-F]{2})")
@@ -52,6 +55,24 @@ def header(name: str, size: int) -> bytes:
     Raises:
       ValueError: if the name does not fit (100 bytes after a slash, 155 before it) or size exceeds 8 GiB.
     """
+    if len(name) <= _SHORT and name.isascii() and "\0" not in name and 0 <= size < _EIGHT_GIB:
+        head = bytearray(_usual())  # tarfile makes each anew in forty microseconds
+        head[: len(name)] = name.encode()
+        head[124:135] = b"%011o" % size
+        head[148:155] = b"%06o\0" % sum(head)
+        return bytes(head)
+    return _made(name, size)
+
+
+@functools.cache
+def _usual() -> bytes:
+    """The header of an empty file without a name, with blanks for the checksum."""
+    head = bytearray(_made("", 0))
+    head[148:156] = b" " * 8
+    return bytes(head)
+
+
+def _made(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)  # its defaults: mode 0644, mtime, uid and gid 0, no user or group name
     info.size = size
     return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")

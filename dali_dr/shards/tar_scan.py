@@ -103,16 +103,23 @@ def scan_headers(path: Path) -> Iterator[Found]:
       TarFault: it is cut off, or no tar that is read here.
     """
     with opened(path) as descriptor:
-        yield from _Scan(descriptor, path).files()
+        yield from _FileScan(descriptor, path).files()
 
 
-class _Scan:
-    """One pass over the headers of a tar."""
+class Scan:
+    """One pass over the headers of a tar.
 
-    def __init__(self, descriptor: int, path: Path) -> None:
-        self._descriptor, self._path = descriptor, path
-        self._size = os.fstat(descriptor).st_size
-        self._ahead, self._ahead_at = b"", 0
+    Args:
+      path: of the tar, for messages.
+      size: its bytes.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size = path, size
+
+    def read(self, at: int, size: int) -> bytes:
+        """``size`` bytes from ``at``, which never falls. TarFault where they are not there."""
+        raise NotImplementedError
 
     def files(self) -> Iterator[Found]:
         """See `scan_headers`."""
@@ -123,7 +130,7 @@ class _Scan:
         common: dict[str, str] = {}
         pending: dict[str, str] = {}
         while at < self._size:
-            block = self._read(at, _BLOCK)
+            block = self.read(at, _BLOCK)
             if block.count(0) == _BLOCK:
                 return  # the end of the archive
             if at == 0 and block[257:262] != b"ustar":
@@ -134,7 +141,7 @@ class _Scan:
             if kind in (b"x", b"X", b"g", b"L", b"K"):
                 if size > _MAX_EXTENSION:
                     raise TarFault(f"the extension header at byte {at} says it has {size} bytes")
-                text = self._read(data, size)
+                text = self.read(data, size)
                 if kind in (b"L", b"K"):
                     pending |= {"path": _text(text)} if kind == b"L" else {}
                 else:
@@ -162,9 +169,19 @@ class _Scan:
             raise TarFault("it ends after an extension header")
 
     def _refuse_compressed(self) -> None:
-        refuse_compressed(self._path, self._read(0, min(self._size, _BEGIN)))
+        refuse_compressed(self._path, self.read(0, min(self._size, _BEGIN)))
 
-    def _read(self, at: int, size: int) -> bytes:
+
+class _FileScan(Scan):
+    """That of a file, which is read where headers are."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(path, os.fstat(descriptor).st_size)
+        self._descriptor = descriptor
+        self._ahead, self._ahead_at = b"", 0
+
+    def read(self, at: int, size: int) -> bytes:
+        """See `Scan`; anywhere."""
         if at + size > self._size:
             raise TarFault(f"it ends before byte {at + size}")
         start = at - self._ahead_at

@@ -20,6 +20,7 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
 from dali_dr.images.judge import Judge
+from dali_dr.record.label_map import LabelMaps
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards.compare import Comparison, Held, Identity, Inventory, compare_inventory, described
@@ -62,6 +63,7 @@ def write_shards(
     check_images: bool = True,
     keep_bytes: bool = False,
     decoder: Decoder | None = None,
+    label_maps: LabelMaps | None = None,
     max_pixels: int = MAX_PIXELS,
     total: int | None = None,
     progress: bool = True,
@@ -98,6 +100,7 @@ def write_shards(
         it. False: look at headers alone, which lets images in that end training.
       keep_bytes: store every image as it is given. So does a sidecar data set, which does not store images.
       decoder: by which the JPEGs were decoded that the teacher saw; None: not known.
+      label_maps: what the samples' records are, where they are label maps; spec is None then.
       max_pixels: that an image may have. The loader has a limit of its own.
       total: number of samples, where ``samples`` has no length.
       progress: show a progress bar.
@@ -122,6 +125,7 @@ def write_shards(
         image_tars=tuple(image_tars),
         tiles=None if keep_bytes or image_tars else TileCounts(),
         decoder=decoder,
+        label_maps=label_maps,
     )
     return write_draft(
         samples,
@@ -191,6 +195,7 @@ def _check(draft: Manifest, samples: Samples, on_error: OnError) -> None:
         ),
         (classes in range(1, MAX_LABEL + 1), f"num_classes is {classes}, want 1..{MAX_LABEL}"),
         (names is None or len(names) == classes, f"{len(names or ())} class_names for {classes} classes"),
+        (draft.label_maps is None or draft.spec is None, "label_maps and spec: a data set has one of them"),
         (draft.samples_per_shard >= 1, f"samples_per_shard is {draft.samples_per_shard}, want 1 or more"),
         (on_error in ("raise", "skip"), f"on_error is {on_error!r}, want 'raise' or 'skip'"),
         (
@@ -316,7 +321,7 @@ class _Run:
         """The samples, but for those of the first ``start`` shards where these need not be made again."""
         if isinstance(self._samples, Iterable):
             return iter(self._samples)
-        leading = [self._facts(number) for number in range(start)]
+        leading = (self._facts(number) for number in range(start))
         paths = [shard_path(self._out, self._draft, number) for number in range(start)]
         held = Held.of_shards(leading, paths, tiled=self._draft.tiles is not None)
         if self._inventory is not None:
@@ -326,7 +331,7 @@ class _Run:
                 if before is not None and (other := described(before, self._inventory.fingerprint)):
                     self._same(f"its source was another when it was begun, though not in what is written: {other}")
         self._left_out(held.refused)
-        consumed = sum(facts.consumed for facts in leading)
+        consumed = len(held.keys) + len(held.refused)
         if self._inventory is None or self._inventory.crcs is None:
             self._bar.update(consumed)
         return iter(self._samples(consumed))
@@ -346,7 +351,7 @@ class _Run:
 
     def _facts(self, number: int) -> ShardFacts:
         path = shard_path(self._out, self._draft, number)
-        return ShardFacts.load(path, ImageTars.of(self._out, self._draft), tiled=self._draft.tiles is not None)
+        return ShardFacts.load(path, self._draft, ImageTars.of(self._out, self._draft))
 
     def _left_out(self, refused: Sequence[Refused]) -> None:
         """Tell of what an earlier run has left out; ShardError if that is not wanted now."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import functools
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -130,6 +133,14 @@ def numbered(
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(synset ids, short names) of ImageNet's 1,000 classes in class order, from timm's tables."""
+    found = importlib.util.find_spec("timm")
+    folder = Path(found.origin or "").parent / "data/_info" if found else Path()
+    with contextlib.suppress(OSError, KeyError):  # a timm that keeps them elsewhere is asked
+        # As its ImageNetInfo reads them, without the import of timm, which brings torch.
+        listed = tuple((folder / "imagenet_synsets.txt").read_text().split())
+        lemmas = (folder / "imagenet_synset_to_lemma.txt").read_text().splitlines()
+        names = dict(csv.reader(lemmas, delimiter="\t"))
+        return listed, tuple(names[synset].split(",")[0] for synset in listed)
     from dali_dr._torchvision import load_torchvision
 
     load_torchvision()

@@ -1,0 +1,332 @@
+"""Published archives, looked through once: which files they hold, where, and their checksums. Folders and tars, plain or
+compressed with gzip.
+
+What the look has found is kept in the folder of the unfinished data set, for the archives are large: `Survey`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tqdm
+
+from dali_dr.convert.names import Named, Naming
+from dali_dr.convert.streams import Sequential, is_gzip, pieces_of
+from dali_dr.errors import ConvertError, brief, shown
+from dali_dr.regular import read_regular
+from dali_dr.shards import files, tar
+from dali_dr.shards.reading import open_regular, read_fully
+from dali_dr.shards.tar_scan import TarFault
+from dali_dr.texts import Texts
+
+MAX_FILE: Final = 64 << 20  # bytes of one file in an archive: ImageNet+'s have some 90 kB
+KEPT_ABOVE: Final = 16 << 20  # bytes of an archive: smaller ones are looked through in no time
+_BLOCK: Final = tar.BLOCK
+_MAX_FOLDERS: Final = 255
+
+
+@dataclass
+class Survey:
+    """What an archive holds.
+
+    Attributes:
+      length, sha256: bytes of the file, and checksum; of a folder, of its configurations and a list of names and sizes.
+      numbers: int32 (F,): of the images that its files belong to, in the order of the archive.
+      runs: uint8 (F,): the folder of each, as a place in ``folders``.
+      blocks, sizes: uint32 (F,): where in the tar each begins, in blocks of 512 bytes (0 in a folder), and its bytes.
+      folders: in the archive, that hold files.
+      configs: the configuration of each, b"" where there is none.
+    """
+
+    length: int
+    sha256: str
+    numbers: npt.NDArray[np.int32]
+    runs: npt.NDArray[np.uint8]
+    blocks: npt.NDArray[np.uint32]
+    sizes: npt.NDArray[np.uint32]
+    folders: tuple[str, ...] = ()
+    configs: tuple[bytes, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether its files come in the order of the images."""
+        order = self.numbers.astype(np.int64) * (_MAX_FOLDERS + 1) + self.runs
+        return bool((order[1:] >= order[:-1]).all())
+
+    def save(self, path: Path, stamp: str) -> None:
+        """Keep it in ``path``, of an archive that ``stamp`` identifies."""
+        about = {
+            "stamp": stamp,
+            "bytes": self.length,
+            "sha256": self.sha256,
+            "folders": self.folders,
+            "configs": [config.hex() for config in self.configs],
+        }
+        buffer = io.BytesIO()
+        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        np.savez(buffer, about=text, numbers=self.numbers, runs=self.runs, blocks=self.blocks, sizes=self.sizes)
+        files.make_folder(path.parent)
+        tar.write_atomically(path, buffer.getbuffer())
+
+    @classmethod
+    def load(cls, path: Path, stamp: str) -> Survey | None:
+        """What `save` has kept of the same archive; None if it has not."""
+        unreadable = contextlib.suppress(OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile)
+        with unreadable, np.load(path, allow_pickle=False) as kept:
+            about = json.loads(kept["about"].tobytes())
+            if about["stamp"] == stamp:
+                return cls(
+                    about["bytes"],
+                    about["sha256"],
+                    kept["numbers"],
+                    kept["runs"],
+                    kept["blocks"],
+                    kept["sizes"],
+                    tuple(about["folders"]),
+                    tuple(bytes.fromhex(config) for config in about["configs"]),
+                )
+        return None
+
+
+@dataclass
+class _Found:
+    """Files as they are found."""
+
+    path: Path
+    numbers: array.array[int] = field(default_factory=lambda: array.array("i"))
+    runs: array.array[int] = field(default_factory=lambda: array.array("B"))
+    blocks: array.array[int] = field(default_factory=lambda: array.array("I"))
+    sizes: array.array[int] = field(default_factory=lambda: array.array("I"))
+    folders: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, name: str, named: Named, block: int, size: int, config: Callable[[], bytes]) -> None:
+        """Takes the file ``name``; ``config`` reads it."""
+        if size > MAX_FILE:
+            raise ConvertError(f"{self.path}: {brief(name)} has {size} bytes, at most {MAX_FILE} are read")
+        if named.folder not in self.folders:
+            if len(self.folders) == _MAX_FOLDERS:
+                raise ConvertError(f"{self.path}: {brief(name)}: holds more than {_MAX_FOLDERS} folders")
+            self.folders[named.folder] = b""
+        if named.number is None:
+            if self.folders[named.folder]:
+                raise ConvertError(f"{self.path}: {brief(name)} is in it twice")
+            self.folders[named.folder] = config()
+            return
+        self.numbers.append(named.number)
+        self.runs.append(list(self.folders).index(named.folder))
+        self.blocks.append(block)
+        self.sizes.append(size)
+
+    def survey(self, size: int, sha256: str) -> Survey:
+        """All of it."""
+        if not self.numbers:
+            raise ConvertError(f"{self.path}: holds no reinforcements")
+        return Survey(
+            size,
+            sha256,
+            np.frombuffer(self.numbers, np.int32),
+            np.frombuffer(self.runs, np.uint8),
+            np.frombuffer(self.blocks, np.uint32),
+            np.frombuffer(self.sizes, np.uint32),
+            tuple(self.folders),
+            tuple(self.folders.values()),
+        )
+
+
+class Archive:
+    """One archive.
+
+    Args:
+      path: of it.
+      survey: of it.
+
+    Attributes:
+      path, survey: of it.
+      streamed: whether it is read from its beginning to its end (`rows`) or anywhere (`read`).
+    """
+
+    streamed = False
+
+    def __init__(self, path: Path, survey: Survey) -> None:
+        self.path, self.survey = path, survey
+
+    def __len__(self) -> int:
+        return len(self.survey)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"name": self.path.name, "bytes": self.survey.length, "sha256": self.survey.sha256}
+
+    def read(self, row: int) -> bytes:
+        """File ``row`` of the survey. From any thread."""
+        raise NotImplementedError
+
+    def rows(self, step: Callable[[int], object] | None = None) -> Iterator[tuple[int, bytes]]:
+        """All files of the survey, in order; ``step`` as in `pieces_of`."""
+        for row in range(len(self)):
+            yield row, self.read(row)
+
+
+class _Tar(Archive):
+    def __init__(self, path: Path, survey: Survey) -> None:
+        super().__init__(path, survey)
+        self._descriptor = open_regular(path)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            os.close(self._descriptor)
+
+    def read(self, row: int) -> bytes:
+        offset, size = int(self.survey.blocks[row]) * _BLOCK, int(self.survey.sizes[row])
+        return read_fully(self._descriptor, self.path, offset, size)
+
+
+class _Compressed(Archive):
+    streamed = True
+
+    def rows(self, step: Callable[[int], object] | None = None) -> Iterator[tuple[int, bytes]]:
+        pieces = pieces_of(self.path, step=step)
+        scan = Sequential(self.path, pieces)
+        try:
+            for row in range(len(self)):
+                yield row, scan.read(int(self.survey.blocks[row]) * _BLOCK, int(self.survey.sizes[row]))
+        except TarFault as error:
+            raise ConvertError(f"{self.path}: {error}, where it was longer before: was it changed?") from error
+        finally:
+            pieces.close()
+
+
+class _Folder(Archive):
+    """A folder of files. Their names are listed anew, which costs less than to keep them."""
+
+    def __init__(self, path: Path, survey: Survey, names: Texts) -> None:
+        super().__init__(path, survey)
+        self._names = names
+
+    def read(self, row: int) -> bytes:
+        path = self.path / self._names[row]
+        try:
+            return read_regular(path, MAX_FILE)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConvertError(f"{path}: cannot be read ({why})") from error
+
+
+def open_archive(path: Path, naming: Naming, *, kept: Path | None = None, progress: bool = True) -> Archive:
+    """The archive at ``path``, once it was looked through, unless that was done before.
+
+    Args:
+      path: a folder or a tar, plain or compressed with gzip.
+      naming: of its files.
+      kept: a folder where what was found of large archives is kept, and looked for; None: nowhere.
+      progress: show a progress bar.
+
+    Raises:
+      ConvertError: it cannot be read, or holds what it should not.
+    """
+    path = path.absolute()
+    if path.is_dir():
+        return _open_folder(path, naming)
+    if not path.exists():
+        raise ConvertError(f"{path}: no such file or folder")
+    about = path.stat()
+    stamp = f"{path} {about.st_size} {about.st_mtime_ns} {naming.digest}"
+    place = (
+        None
+        if kept is None
+        else kept / f"{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:16]}.npz"
+    )
+    survey = None if place is None else Survey.load(place, stamp)
+    if survey is None:
+        with tqdm.tqdm(
+            total=about.st_size,
+            unit="B",
+            unit_scale=True,
+            disable=not progress,
+            desc=shown(f"looking through {path.name}"),
+        ) as bar:
+            survey = _look_through(path, naming, bar.update)
+        if place is not None and about.st_size >= KEPT_ABOVE:
+            survey.save(place, stamp)
+    return _Compressed(path, survey) if is_gzip(path) else _Tar(path, survey)
+
+
+def _look_through(path: Path, naming: Naming, step: Callable[[int], object]) -> Survey:
+    found, sha, size = _Found(path), hashlib.sha256(), path.stat().st_size
+    pieces = pieces_of(path, step=step, sha=sha)
+    scan = Sequential(path, pieces)
+    try:
+        for file in scan.files():
+            named = naming(file.name)
+            if named is not None:
+                place, length = file.offset, file.size
+                found.add(file.name, named, place // _BLOCK, length, lambda at=place, n=length: scan.read(at, n))  # type: ignore[misc]
+        for _ in pieces:  # to its end, for the checksums
+            pass
+    except TarFault as error:
+        raise ConvertError(f"{path}: not a readable tar ({error}): download it again") from error
+    except ConvertError as error:
+        raise ConvertError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    finally:
+        pieces.close()
+    return found.survey(size, sha.hexdigest())
+
+
+def _open_folder(path: Path, naming: Naming) -> Archive:
+    """The folder's files, and those in folders below it."""
+    names, sha, total = Texts(), hashlib.sha256(), 0
+    found = _Found(path)
+    for name, size in _walk(path, ""):
+        named = naming(name)
+        if named is None:
+            continue
+
+        def config(name: str = name) -> bytes:
+            data = read_regular(path / name, MAX_FILE)
+            sha.update(data)
+            return data
+
+        try:
+            found.add(name, named, 0, size, config)
+        except OSError as error:
+            raise ConvertError(f"{path / name}: cannot be read ({error.strerror})") from error
+        if named.number is not None:
+            names.append(name)
+        total += size
+        sha.update(f"{name} {size}\n".encode(errors="surrogateescape"))
+    survey = found.survey(total, sha.hexdigest())
+    return _Folder(path, survey, names)
+
+
+def _walk(root: Path, folder: str) -> Iterator[tuple[str, int]]:
+    """Path and size of every file below ``root``/``folder``, those of one folder by name."""
+    here: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    (folders if entry.is_dir() else here).append(entry.name)
+        for name in sorted(here):
+            path = f"{folder}/{name}" if folder else name
+            yield path, os.stat(f"{root}/{path}").st_size  # noqa: PTH116  (a million of them)
+    except OSError as error:
+        raise ConvertError(f"{error.filename or root / folder}: cannot be read ({error.strerror})") from error
+    for name in sorted(folders):
+        yield from _walk(root, f"{folder}/{name}" if folder else name)

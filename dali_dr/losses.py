@@ -4,8 +4,8 @@ Both losses take either form of target:
 
 - sparse: ``soft_ids`` integer (..., K), distinct in each row, and ``soft_probs`` floating (..., K). ``rest`` says
   what becomes of the probability outside the K classes, as in `dali_dr.record.labels.densify`: "spread" evenly
-  over the other C - K classes (none where rounding made the K sum to more than 1), "drop", or "renormalise" the
-  K classes to sum to 1;
+  over the other C - K classes (none where rounding made the K sum to more than 1), "drop", "renormalise" the
+  K classes to sum to 1, or "ml-dr", as the published code of ImageNet+ trains;
 - dense: ``soft_ids=None`` and ``soft_probs`` floating (..., C), say after mixup; ``rest`` is unused.
 
 ``logits`` are (..., C). Half-precision logits are computed with in float32, under autocast too. The value equals
@@ -197,7 +197,12 @@ class _Target:
             total = self.probs.sum(-1, keepdim=True)
             if rest == "renormalise":
                 self.probs = self.probs / torch.where(total > 0, total, torch.ones_like(total))
-            elif self.others:
+                return
+            if rest == "ml-dr":
+                beyond = soft_probs.sum(-1, keepdim=True) > 1  # in the precision of the probabilities
+                self.probs = torch.where(beyond, self.probs.softmax(-1), self.probs)
+                total = torch.where(beyond, 1, total)
+            if self.others:
                 self.other = (1 - total).clamp(min=0) / self.others
 
     def soften(self, temperature: float) -> None:

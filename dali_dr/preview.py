@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER
+from dali_dr.errors import DaliDrError
 from dali_dr.loader.graph import view_pipeline
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards.dataset import Dataset
@@ -95,6 +96,8 @@ def replay_views(
 
 def save_contact_sheet(dataset: Dataset, path: Path, rows: int = 6, views: int = 5) -> None:
     """Writes the sheet of samples spread over the data set as an image file (PNG by its suffix)."""
+    if dataset.manifest.label_maps is not None:
+        raise DaliDrError(f"{dataset.path}: holds label maps and no stored views, of which there is nothing to draw")
     numbers = np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int)
     contact_sheet(dataset, [int(n) for n in numbers], views).save(path)
 

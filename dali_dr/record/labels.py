@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 # What becomes of the probability outside the K stored classes:
 # "spread": shared evenly by the other classes; "drop": left out; "renormalise": given to the K in proportion.
-# FKD (arXiv 2112.01528) calls the first and the last "marginal smoothing" and "marginal re-norm".
-Rest = Literal["spread", "drop", "renormalise"]
-RESTS: Final[tuple[str, ...]] = ("spread", "drop", "renormalise")
+# "ml-dr": as the published code of Dataset Reinforcement trains: spread, but a fault kept, see `densify`.
+# FKD (arXiv 2112.01528) calls the first and the third "marginal smoothing" and "marginal re-norm".
+Rest = Literal["spread", "drop", "renormalise", "ml-dr"]
+RESTS: Final[tuple[str, ...]] = ("spread", "drop", "renormalise", "ml-dr")
+_SPREADING: Final = ("spread", "ml-dr")
 
 # FKD's forms of a label (arXiv 2112.01528, section 3.5), see `targets`.
 Form = Literal["full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
@@ -165,8 +167,9 @@ def densify(ids: torch.Tensor, probs: torch.Tensor, num_classes: int, rest: Rest
 def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> Any:
     """Dense targets (..., C) of sparse predictions (..., K); ids must be distinct in each row.
 
-    "spread" gives every other class (1 - sum) / (C - K), and 0 where rounding made the sum exceed 1. (ml-dr,
-    the code of arXiv 2303.08983, falls back to a softmax over the K probabilities there: 0.936 becomes 0.22.)
+    "spread" gives every other class (1 - sum) / (C - K), and 0 where rounding made the sum exceed 1. "ml-dr" does what
+    the code of arXiv 2303.08983 does there: a softmax over the K probabilities, as if they were logits, and 0 elsewhere
+    (0.936 becomes 0.22). That only happens where sums are as published, in float32: stored as "float32", not "root8".
     "renormalise" leaves a row of zeros as it is.
 
     Args:
@@ -191,7 +194,9 @@ def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> An
         total = probs.sum(axis=-1, keepdims=True)
         if rest == "renormalise":
             probs = probs / np.where(total > 0, total, 1)
-        elsewhere = np.maximum(1 - total, 0) / max(num_classes - k, 1) if rest == "spread" else 0
+        if rest == "ml-dr":
+            probs = np.where(total > 1, _softmax(probs), probs)
+        elsewhere = np.maximum(1 - total, 0) / max(num_classes - k, 1) if rest in _SPREADING else 0
         dense = np.empty(shape, probs.dtype)
         dense[...] = elsewhere
         np.put_along_axis(dense, ids.astype(np.int64), probs, axis=-1)
@@ -201,11 +206,18 @@ def densify(ids: Any, probs: Any, num_classes: int, rest: Rest = "spread") -> An
     total = probs.sum(-1, keepdim=True)
     if rest == "renormalise":
         probs = probs / torch.where(total > 0, total, torch.ones_like(total))
-    if rest == "spread":
+    if rest == "ml-dr":
+        probs = torch.where(total > 1, probs.softmax(-1), probs)
+    if rest in _SPREADING:
         dense = ((1 - total).clamp(min=0) / max(num_classes - k, 1)).expand(shape).contiguous()
     else:
         dense = probs.new_zeros(shape)
     return dense.scatter_(-1, ids.long(), probs)
+
+
+def _softmax(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    weights = np.exp(values - values.max(axis=-1, keepdims=True, initial=0))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 @overload

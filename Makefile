@@ -99,7 +99,7 @@ coverage: setup
 	$(BIN)/ninja -C build/coverage -t cleandead >/dev/null
 	find build/coverage -name '*.gcda' -delete
 	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --test-dir build/coverage -j 2 --output-on-failure -E '^fuzz'
-	$(BIN)/python csrc/tests/coverage.py build/coverage $(notdir $(wildcard csrc/view csrc/draw csrc/samples csrc/image csrc/jpeg csrc/record csrc/shards))
+	$(BIN)/python csrc/tests/coverage.py build/coverage $(notdir $(wildcard csrc/view csrc/draw csrc/samples csrc/image csrc/jpeg csrc/labels csrc/pickle csrc/published csrc/record csrc/shards))
 
 # The kernels and their test, compiled by nvcc alone where there is one; its cases run on host threads. On a GPU: gpu-proof.
 device-test: setup

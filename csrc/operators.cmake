@@ -3,7 +3,7 @@
 # A plugin is bound to the exact DALI version it was built against; dali_dr/_plugin.py checks that at import.
 set(plugin_sources jpeg/export.cc operators/decode.cc operators/draw_arguments.cc
                    operators/encoded_image.cc operators/monitor.cc operators/read.cc operators/replay.cc
-                   operators/replay_cpu.cc)
+                   operators/replay_cpu.cc published/export.cc record/export.cc)
 if(NOT DALI_DR_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
@@ -23,7 +23,7 @@ endif()
 # GCC 12 takes a placement of DALI's small vectors for a free of a non-heap object.
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wno-free-nonheap-object>")
 add_library(dali_dr_ops SHARED ${plugin_sources})
-target_link_libraries(dali_dr_ops PRIVATE dr_samples dr_image dr_jpeg Threads::Threads)
+target_link_libraries(dali_dr_ops PRIVATE dr_samples dr_image dr_jpeg dr_published dr_record Threads::Threads)
 target_include_directories(dali_dr_ops SYSTEM PRIVATE ${DALI_DR_DALI_INCLUDE})
 if(DALI_DR_CUDA_FOUND)
   target_link_libraries(dali_dr_ops PRIVATE CUDA::cudart_static)

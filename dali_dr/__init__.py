@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dali_dr.errors import SpecError as SpecError
     from dali_dr.loader.iterator import ReinforcedIterator as ReinforcedIterator
     from dali_dr.mixing import BatchMixing as BatchMixing
+    from dali_dr.record.label_map import LabelMaps as LabelMaps
     from dali_dr.record.labels import Reinforcements as Reinforcements
     from dali_dr.reinforce.generate import Generation as Generation
     from dali_dr.reinforce.teachers import Member as Member
@@ -41,6 +42,7 @@ _HOME = {
     "ReinforcedIterator": "dali_dr.loader.iterator",
     "Reinforcements": "dali_dr.record.labels",
     "Generation": "dali_dr.reinforce.generate",
+    "LabelMaps": "dali_dr.record.label_map",
     "Member": "dali_dr.reinforce.teachers",
     "Teacher": "dali_dr.reinforce.teachers",
     "Dataset": "dali_dr.shards.dataset",

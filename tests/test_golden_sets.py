@@ -50,8 +50,9 @@ def digests(images: Sequence[bytes]) -> list[str]:
 def test_all_kinds_are_there() -> None:
     kinds = {"plain", "rrc-ra-re", "mixed", "sidecar"}
     versions = {name.partition("-")[0] for name in SETS}
-    assert {"v1", "v2", "v3"} <= versions and set(SETS) == {
-        f"{version}-{kind}" for version in versions for kind in kinds
+    assert versions == {"v1", "v2", "v3", "v4"} and set(SETS) == {
+        "v4-label-maps",
+        *(f"{version}-{kind}" for version in versions - {"v4"} for kind in kinds),
     }
 
 
@@ -75,6 +76,9 @@ def test_a_data_set_says_what_was_written(name: str) -> None:
             ):
                 assert np.array_equal(got, want[column][number]), (number, column)
             assert dataset.image_size(number) == tuple(want["sizes"][number])
+    for number in numbers if "scores" in want else ():
+        for got, column in zip(dataset.label_map(number), ("scores", "ids"), strict=True):
+            assert np.array_equal(got, want[column][number]), (number, column)
     assert verify(GOLDEN / name, images=True, progress=False).problems == []
     assert files(GOLDEN / name) == before
 

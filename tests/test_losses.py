@@ -31,14 +31,17 @@ def dense_target(ids: torch.Tensor, probs: torch.Tensor, rest: str) -> torch.Ten
     dense = torch.zeros(rows, CLASSES, dtype=torch.float64)
     for row in range(rows):
         total = float(probs[row].sum())
-        if rest == "spread" and k < CLASSES:
+        if rest == "ml-dr" and total > 1:
+            dense[row, ids[row].long()] = probs[row].exp() / probs[row].exp().sum()
+            continue
+        if rest in ("spread", "ml-dr") and k < CLASSES:
             dense[row] = max(1 - total, 0.0) / (CLASSES - k)
         for rank in range(k):
             dense[row, int(ids[row, rank])] = probs[row, rank] / (total if rest == "renormalise" and total else 1)
     return dense
 
 
-@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
+@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise", "ml-dr"])
 @pytest.mark.parametrize("k", [0, 1, 5, CLASSES])
 def test_cross_entropy_equals_dense(rest: Rest, k: int) -> None:
     logits, ids, probs = make(7, k)
@@ -53,7 +56,7 @@ def test_cross_entropy_equals_dense(rest: Rest, k: int) -> None:
         torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
+@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise", "ml-dr"])
 @pytest.mark.parametrize("k", [0, 1, 5, CLASSES])
 def test_kl_equals_dense(rest: Rest, k: int) -> None:
     logits, ids, probs = make(7, k, seed=1)
@@ -85,7 +88,7 @@ def test_temperature_softens_a_full_teacher_as_its_logits_would(temperature: flo
     torch.testing.assert_close(kl_divergence(logits, ids, probs, temperature=temperature), want)
 
 
-@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise"])
+@pytest.mark.parametrize("rest", ["spread", "drop", "renormalise", "ml-dr"])
 def test_temperature_on_sparse_targets_equals_dense(rest: Rest) -> None:
     logits, ids, probs = make(7, 4, seed=2)
     dense = dense_target(ids, probs, rest)

@@ -14,6 +14,7 @@ from conftest import encode_jpeg, picture, write_files
 from PIL import Image
 
 import dali_dr
+from dali_dr._torchvision import load_torchvision
 from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import replay_pillow
 from dali_dr.cli import main
@@ -109,6 +110,15 @@ def test_synset_folders_get_imagenet_numbers(tmp_path: Path) -> None:
 
 def test_imagenet_class_order_is_the_known_one(test_data: Any) -> None:
     assert list(imagenet_classes()[0]) == test_data("wnids.txt").read_text().split()
+
+
+def test_imagenet_classes_are_timms() -> None:
+    load_torchvision()
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    names = [info.label_name_to_description(synset).split(",")[0] for synset in info.label_names()]
+    assert list(map(list, imagenet_classes())) == [info.label_names(), names]
 
 
 def test_flat_imagenet_names(tmp_path: Path) -> None:

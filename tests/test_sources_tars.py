@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from test_reinforce import generation
 import dali_dr
 from dali_dr.cli import main
 from dali_dr.reinforce.run import reinforce
+from dali_dr.shards import others
 from dali_dr.shards.others import stored_key
 from dali_dr.shards.reshape import subset
 from dali_dr.shards.sample import key_fault
@@ -440,3 +442,10 @@ def test_members_that_are_not_neighbours_are_told_so(tmp_path: Path) -> None:
         dali_dr.ShardError, match=r"sample a: its members are a\.jpg.*one after the other.*tar --sort=name"
     ):
         open_source(tmp_path / "t.tar")
+
+
+def test_names_are_split_as_webdataset_splits_them() -> None:
+    draw = random.Random(0)
+    for _ in range(20_000):
+        name = "".join(draw.choice("ab./\n .") for _ in range(draw.randrange(12)))
+        assert others._split(name) == webdataset.tariterators.base_plus_ext(name)

@@ -11,6 +11,8 @@
 
 #include "fuzz/frames.h"
 #include "tests/make_jpeg.h"
+#include "tests/make_label_map.h"
+#include "tests/make_pickle.h"
 #include "tests/make_shards.h"
 #include "tests/record_shapes.h"
 
@@ -40,6 +42,21 @@ void Records() {
       at += length;
     }
     Write("record_member", dali_dr::fuzz::Pack(contents));
+  }
+}
+
+/// A crop, then a member.
+void LabelMaps() {
+  using namespace dali_dr::testing;
+  const MadeMap shapes[] = {{.side = 3, .depth = 2, .num_classes = 300},
+                            {.side = 4, .depth = 3, .num_classes = 300, .half = true},
+                            {.side = 1, .depth = 1, .num_classes = 300}};
+  uint8_t seed = 0;
+  for (const MadeMap& shape : shapes) {
+    Bytes bytes{200, 0, 100, 0, 50, seed, 20, 0, 10, 0, 30, 0, seed, 40, 0};
+    const Bytes member = CompressMap(RandomMap(++seed, shape, 20).bytes);
+    bytes.insert(bytes.end(), member.begin(), member.end());
+    Write("label_map", bytes);
   }
 }
 
@@ -123,9 +140,75 @@ void Jpegs() {
   }
 }
 
+/// Settings, what to put around the pickle, and a pickle of each kind of file.
+void Pickles() {
+  namespace made = dali_dr::testing::made;
+  using made::Float, made::Int, made::List, made::None, made::Tuple;
+  const auto write = [](int bits, int form, const made::Text& pickle) {
+    Bytes bytes{uint8_t(bits), uint8_t(form)};
+    bytes.insert(bytes.end(), pickle.begin(), pickle.end());
+    Write("pickle", bytes);
+  };
+  const auto box = made::Shape({10, 20, 100, 200}),
+             ops = List({Tuple({Int(5), Float(-30)}), Tuple({Int(13), Float(0)})}),
+             erase = made::Shape({1, 2, 3, 4}), yes = made::True(), no = made::False();
+  const auto file = [&](const made::Text& params) {
+    const auto prob = Tuple({List({Float(0.25), Float(0.5)}), List({Int(19), Int(0)})});
+    return made::Whole(Tuple({Int(7), List({made::Dict({{"params", params}, {"prob", prob}})})}), 4);
+  };
+  const auto cut = List({Float(0.3), made::Scalar("i8", made::Little(int64_t{1})), Int(2), Int(224), Int(4)});
+  for (const int form : {0, 1, 5}) {
+    write(0b00001100, form, file(List({box, yes})));
+    write(0b00001010, form, file(List({made::Shape({3, 4}), no})));
+    write(0b00111100, form, file(List({box, yes, ops, erase})));
+    write(0b00111101, form, file(List({Int(256), box, yes, None(), None()})));
+    write(0b11111100, form, file(List({None(), box, yes, ops, erase, None(), None()})));
+    write(0b11111100, form,
+          file(List({Int(3), List({box, box}), List({yes, no}), List({ops, None()}), List({erase, None()}),
+                     Float(0.5), cut})));
+  }
+  const auto names =
+      List({Tuple({made::String("Rotate"), Float(-30)}), Tuple({made::String("Equalize"), Float(0)})});
+  write(0b11111100, 0,
+        file(made::Dict({{"random_resized_crop", Tuple({box, box})},
+                         {"random_horizontal_flip", Tuple({yes, no})},
+                         {"rand_augment", Tuple({names, None()})},
+                         {"random_erase", Tuple({erase, None()})},
+                         {"mixup", Float(0.5)},
+                         {"cutmix", Tuple({Float(0.5), erase})},
+                         {"id2", Int(3)}})));
+  const auto boxes = made::NumpyArray("f4", {1, 4}, made::Array<float>({0, 0, 1, 1})),
+             flips = made::NumpyArray("b1", {1}, "\1");
+  write(0, 0,
+        made::Whole(
+            List({boxes, flips, made::NumpyArray("f4", {1, 2, 2}, made::Array<float>({5, 6, 0.5, 0.25}))})));
+  write(0, 1,
+        made::Whole(List({boxes, flips, made::NumpyArray("f4", {1, 2}, made::Array<float>({5, 0.5}))})));
+  write(0, 0, made::Whole(List({boxes, flips, made::NumpyArray("i8", {1}, made::Little(int64_t{5}))})));
+  write(1, 0, made::Whole(List({boxes, flips, made::NumpyArray("f4", {1, 20}, made::Text(80, 0), true)})));
+  write(
+      0, 1,
+      made::Whole(made::Tensor(made::TorchStorage("FloatStorage", "0", 16), 0, {2, 2, 2, 2}, {8, 4, 2, 1})));
+  write(0, 2,
+        made::Whole(
+            made::Tensor(made::TorchStorage("FloatStorage", "0", 16, true), 0, {2, 2, 2, 2}, {8, 4, 2, 1})));
+  write(
+      0, 1,
+      made::Whole(made::Tensor(made::TorchStorage("HalfStorage", "0", 32), 16, {2, 1, 2, 2}, {8, 4, 1, 2})));
+  const auto encode = made::Global("_codecs", "encode");
+  write(0, 0,
+        made::Whole(
+            List({made::Call(encode, {made::String("a\xc3\xbf"), made::String("latin1")}),
+                  "]\x94h" + made::Text(1, 0) + "a", made::Scalar("f2", "ab"), made::Scalar("u1", "a")})));
+  write(0, 0, made::Archive(made::Whole(List({Int(1)}))));
+  write(0, 0,
+        made::Zip({{"5.pth/data.pkl", made::Whole(made::Dict({{"a", Float(0.1)}}))}}, {.zip64 = false}));
+  write(0, 0, made::Older(made::Whole(Int(70000)), {}));
+}
+
 /// Zeros are a valid start of everything that is made of numbers; the mutators do the rest.
 void Numbers() {
-  for (const char* target : {"draw", "replay", "round_trip"}) {
+  for (const char* target : {"draw", "record_write", "replay", "round_trip"}) {
     for (int round = 0; round < 64; ++round) {
       Bytes bytes(64 + round * 8);
       uint32_t state = uint32_t(round);
@@ -163,10 +246,12 @@ int main(int argc, char** argv) {
   }
   folder = argv[1];
   Records();
+  LabelMaps();
   Images();
   JpegsToTile();
   Shards();
   Jpegs();
+  Pickles();
   Numbers();
   return 0;
 }

@@ -8,7 +8,7 @@ from typing import Final
 from dali_dr.convert.staging import Stage
 from dali_dr.errors import ConvertError
 
-BUDGET: Final = 64 << 20  # bytes of what waits in memory
+BUDGET: Final = 16 << 20  # bytes of what waits in memory; twice as many while it goes to disk
 
 
 class Arrivals:

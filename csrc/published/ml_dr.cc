@@ -23,7 +23,7 @@ constexpr std::string_view kOperations[kNumOpIds] = {
     "Color",    "Contrast", "Sharpness", "Posterize",  "Solarize",   "AutoContrast", "Equalize"};
 constexpr uint32_t kMaxSide = record::kMaxSide;
 
-const Value kNothing;
+const Value kNothing{};
 
 /// Parameters of one view, wherever they stood; null: the transformation was left out.
 struct Parameters {

@@ -280,6 +280,9 @@ class _Run:
         keys = KeyTable()
         topk: int | None = None
         with contextlib.ExitStack() as stack:
+            if not isinstance(self._samples, Iterable) and (close := getattr(stream, "close", None)) is not None:
+                # Its threads end here: the collector may find it in a thread that begins, where Python 3.11 gets stuck.
+                stack.callback(close)
             judged: Iterator[Sample] | None = None
             for number in itertools.count():
                 path = shard_path(self._out, self._draft, number)

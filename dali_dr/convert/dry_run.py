@@ -193,5 +193,5 @@ def _taken(conversion: Conversion, seconds: float) -> tuple[int, int, float]:
         if time.monotonic() - begun > seconds:
             break
     taken = time.monotonic() - begun
-    getattr(samples, "close", lambda: None)()
+    samples.close()
     return count, 0 if conversion.pictures.sidecar else total, max(taken, 1e-6) * count / max(1, count - 1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, overload
@@ -87,7 +87,7 @@ class Pictures(Protocol):
     def sizes(self) -> Iterator[tuple[int, int]]:
         """`size` of all, in order; (0, 0) where there is none."""
 
-    def samples(self, start: int) -> Iterator[Sample]:
+    def samples(self, start: int) -> Generator[Sample, None, None]:
         """From number ``start`` on, without records."""
 
     def inventory(self) -> Inventory:
@@ -138,7 +138,7 @@ class FromSource:
         with ThreadPoolExecutor(_READERS, "read") as readers:
             yield from ahead(readers, size, range(len(self)), _READ_AHEAD)
 
-    def samples(self, start: int) -> Iterator[Sample]:
+    def samples(self, start: int) -> Generator[Sample, None, None]:
         how = self._entering
         with Judge(max_pixels=how.max_pixels, threads=how.threads, decode=how.check) as judge:
             entrance = self._entrance(judge)
@@ -226,7 +226,7 @@ class FromDataset:
             entries = self._data.index.entries_of(first, min(first + _BLOCK, len(self)))
             yield from zip(entries["image_height"].tolist(), entries["image_width"].tolist(), strict=True)
 
-    def samples(self, start: int) -> Iterator[Sample]:
+    def samples(self, start: int) -> Generator[Sample, None, None]:
         places = {file: place for place, file in enumerate(self._files)}
         labels = self._data.index.labels
         for first in range(start, len(self), _BLOCK):

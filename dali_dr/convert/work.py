@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import tqdm
 
@@ -83,12 +83,13 @@ class Conversion:
           ShardError: naming the index, key and what is wrong; or ``out`` holds something else.
         """
         out = out.absolute()
-        _forget_what_never_began(out, self.draft(out))
+        draft = self.draft(out)
+        _forget_what_never_began(out, draft)
         with _rare_collections():
             manifest = write_draft(
                 self.samples,
                 out,
-                self.draft(out),
+                draft,
                 handling=Handling(check=False, tile=False, max_pixels=self.max_pixels),  # images are, when they enter
                 inventory=self.pictures.inventory(),
                 on_error=self.on_error,
@@ -123,7 +124,7 @@ class Conversion:
         with (
             ThreadPoolExecutor(threads, "convert") as executor,
             contextlib.closing(self.published),
-            contextlib.closing(self._pictures(start)) as pictures,
+            contextlib.closing(self.pictures.samples(start)) as pictures,
         ):
             if self.published.alone:
                 self.published.begin(self._arrived, executor)
@@ -145,9 +146,6 @@ class Conversion:
         )
         for number, size in enumerate(sizes):
             self.meaning.sizes[number] = size
-
-    def _pictures(self, start: int) -> Any:
-        return self.pictures.samples(start)
 
     def _taken(self, number: int) -> list[bytes | None]:
         try:

@@ -34,7 +34,9 @@ from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import files
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.report import remove_partial
 from dali_dr.shards.strict_json import load_json
+from dali_dr.shards.tar import write_atomically
 
 FOLDER: Final = "reinforced_data"
 CONFIG: Final = "config.pth.tar"
@@ -278,18 +280,9 @@ def _begin(data: Dataset, out: Path, config: dict[str, Any], order: npt.NDArray[
     elif (out / FOLDER).exists():
         raise ShardError(f"{out / FOLDER}: is there already and no export of ours; choose another folder")
     else:
-        _write(out / SETTINGS, json.dumps(settings, indent=1).encode() + b"\n")
+        write_atomically(out / SETTINGS, json.dumps(settings, indent=1).encode() + b"\n")
     if not (out / ORDER).exists():
-        _write(out / ORDER, "".join(f"{data.keys[number]}\n" for number in order.tolist()).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The file ``path``, whole or not at all."""
-    partial = files.temporary(path)
-    with files.NewFile.open(partial) as file:
-        file.write(data)
-        file.sync()
-    files.publish(partial, path)
+        write_atomically(out / ORDER, "".join(f"{data.keys[number]}\n" for number in order.tolist()).encode())
 
 
 class _Export:
@@ -311,15 +304,15 @@ class _Export:
         """A file for each image that is not there yet."""
         folder, kept, size = self._out / FOLDER, 0, 0
         files.make_folder(folder)
-        _remove_partial(folder)
-        _write(folder / CONFIG, _saved(self._config))
+        remove_partial(folder)
+        write_atomically(folder / CONFIG, _saved(self._config))
 
         def put(idx: int) -> int | None:
             path = folder / _name(idx)
             if path.exists():
                 return None
             contents = self._contents(idx)
-            _write(path, contents)
+            write_atomically(path, contents)
             return len(contents)
 
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -335,7 +328,7 @@ class _Export:
         if path.exists():
             bar.update(len(self._order))
             return Exported(len(self._order), len(self._order), 0)
-        _remove_partial(self._out)
+        remove_partial(self._out)
         partial, size = files.temporary(path), 0
         with files.NewFile.open(partial) as file:
             stream = cast(IO[bytes], file)  # which is all of it that a stream of tarfile's uses
@@ -354,14 +347,14 @@ class _Export:
         labels = self._data.labels
         for folder in folders:
             files.make_folder(root / folder)
-            _remove_partial(root / folder)
+            remove_partial(root / folder)
         width = len(str(len(self._order) - 1))
         for idx, number in enumerate(self._order.tolist()):
             image = self._data.image(number)
             suffix = image_info(image, max_pixels=ANY_PIXELS)[0]
             path = root / folders[labels[number]] / f"{idx:0{width}d}.{suffix}"
             if not path.exists():
-                _write(path, image)
+                write_atomically(path, image)
             bar.update()
 
     def _members(self, bar: Any) -> Iterator[tuple[str, bytes]]:
@@ -392,9 +385,3 @@ def _saved(value: Any, protocol: int = 2) -> bytes:
         ):
             archive.writestr(zipfile.ZipInfo(f"archive/{name}"), contents)
     return buffer.getvalue()
-
-
-def _remove_partial(folder: Path) -> None:
-    """Remove what a killed call has left half written."""
-    for path in folder.glob(".*.tmp"):
-        files.discard(path)

@@ -133,9 +133,9 @@ void TestAugmented() {
   ops(List({Tuple({Int(14), Float(1)}), Tuple({Int(1), Float(1)})}), "operation 14");
   ops(List({Tuple({Int(-1), Float(1)}), Tuple({Int(1), Float(1)})}), "operation -1");
   ops(List({Tuple({String("Invert"), Float(1)}), Tuple({Int(1), Float(1)})}), "operation \"Invert\"");
-  ops(List({Tuple({Int(1), Float(0.1)}), Tuple({Int(1), Float(1)})}), "no float32");
-  ops(List({Tuple({Int(1), Float(NAN)}), Tuple({Int(1), Float(1)})}), "no float32");
-  ops(List({Tuple({Int(1), Float(1e7)}), Tuple({Int(1), Float(1)})}), "no float32");
+  ops(List({Tuple({Int(1), Float(0.1)}), Tuple({Int(1), Float(1)})}), "not exactly a float32");
+  ops(List({Tuple({Int(1), Float(NAN)}), Tuple({Int(1), Float(1)})}), "not exactly a float32");
+  ops(List({Tuple({Int(1), Float(1e7)}), Tuple({Int(1), Float(1)})}), "not exactly a float32");
   const auto erase = [&](const Text& box, const std::string& word) {
     CheckRefused(entry(kOps, box), settings, word);
   };

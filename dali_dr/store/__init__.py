@@ -1,0 +1,1 @@
+"""Where bytes are beyond this machine's folders: object stores by URL. Knows no shards and no data sets."""

@@ -42,8 +42,9 @@ class Traffic:
 class Store(Protocol):
     """The objects below a URL. Usable from several threads at once; can be pickled; opened anew after a fork.
 
-    What passes (time-outs, connections that break, 429, 500, 502, 503, 504) is tried again with growing pauses before any
-    method fails. A StoreError says which object, what the store said, and what to do; it holds no credentials.
+    What passes (time-outs, connections that break, 408, 429, 500, 502, 503, 504) is tried again with growing pauses before
+    any method fails. A StoreError says which object, what the store said, and what to do; it holds no credentials. What is
+    not there is a MissingError. An OSError is of this machine's files.
 
     Attributes:
       url: without a slash at its end.
@@ -57,7 +58,8 @@ class Store(Protocol):
     def traffic(self) -> Traffic: ...
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects whose names begin with ``prefix``, by name."""
+        """All objects whose names begin with ``prefix``, by name. StoreError where one of the folder is called ``../x`` or
+        the like."""
         ...
 
     def head(self, name: str) -> Entry | None:

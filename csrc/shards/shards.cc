@@ -46,6 +46,17 @@ std::vector<Files::File> Paths(const Index& index) {
   return files;
 }
 
+/// All sets that `Open` gave out, by the path of their index.
+struct InUse {
+  std::mutex mutex;
+  std::multimap<std::string, std::weak_ptr<const ShardSet>> sets;
+};
+
+InUse& AllInUse() {
+  static auto& all = *new InUse;  // never destroyed: threads of a pipeline may outlive main
+  return all;
+}
+
 uint64_t Begin(const Member& member) { return member.offset - kTarBlock; }  // with its tar header
 uint64_t End(const Member& member) { return member.offset + member.size; }
 
@@ -61,20 +72,25 @@ ShardSet::ShardSet(const std::string& index_path)
 
 std::shared_ptr<const ShardSet> ShardSet::Open(const std::string& index_path,
                                                std::optional<uint32_t> checksum) {
-  if (!checksum) return std::make_shared<ShardSet>(index_path);
-  // Never destroyed: threads of a pipeline may outlive main.
-  static auto& mutex = *new std::mutex;
-  static auto& in_use = *new std::map<std::pair<std::string, uint32_t>, std::weak_ptr<const ShardSet>>;
+  auto& [mutex, sets] = AllInUse();
   const std::lock_guard lock(mutex);
-  std::erase_if(in_use, [](const auto& one) { return one.second.expired(); });
-  auto& known = in_use[{index_path, *checksum}];
-  if (auto set = known.lock()) return set;
+  std::erase_if(sets, [](const auto& one) { return one.second.expired(); });
+  if (checksum)
+    for (auto [at, end] = sets.equal_range(index_path); at != end; ++at)
+      if (auto set = at->second.lock(); set && set->index_.checksum() == checksum) return set;
   auto set = std::make_shared<const ShardSet>(index_path);
-  if (set->index_.checksum() != checksum)
+  if (checksum && set->index_.checksum() != checksum)
     FailIndex(index_path, "it is not the one with which the data set was opened: open the data set again",
               true);
-  known = set;
+  sets.emplace(index_path, set);
   return set;
+}
+
+void ShardSet::ForgetFile(const std::string& index_path, uint32_t number) {
+  auto& [mutex, sets] = AllInUse();
+  const std::lock_guard lock(mutex);
+  for (auto [at, end] = sets.equal_range(index_path); at != end; ++at)
+    if (const auto set = at->second.lock(); set && number < set->files_.size()) set->files_.Forget(number);
 }
 
 Fault ShardSet::At(const Sample& sample, const Member& member, Fault::Kind kind, std::string message) const {

@@ -52,6 +52,10 @@ class ShardSet {
   static std::shared_ptr<const ShardSet> Open(const std::string& index_path,
                                               std::optional<uint32_t> checksum);
 
+  /// Closes file `number` of all sets that `Open` gave out for this index, so that, once it is removed, the
+  /// disk has its space back; the next use opens it again.
+  static void ForgetFile(const std::string& index_path, uint32_t number);
+
   int64_t samples() const { return static_cast<int64_t>(index_.samples()); }
   uint64_t num_classes() const { return index_.num_classes(); }  ///< labels are below it
   /// Ids of predictions are below it, if the index says so.

@@ -410,6 +410,44 @@ void TestLargeIndex(const Fixture& f) {
   f.Restore();
 }
 
+/// How many descriptors of this process are of a file of that name, removed or not.
+int OpenNow(const fs::path& path) {
+  int count = 0;
+  for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    const Text target = fs::read_symlink(entry.path(), gone).string();
+    count += target == path.string() || target == path.string() + " (deleted)";
+  }
+  return count;
+}
+
+void TestForgetting(const Fixture& f) {
+  std::optional<uint32_t> checksum;
+  if (f.version > 1) std::memcpy(&checksum.emplace(), f.IndexText().data() + 56, 4);
+  const auto set = ShardSet::Open(f.index().string(), checksum);
+  const auto other = ShardSet::Open(f.index().string(), std::nullopt);
+  Check(set != other, "without a checksum, an index is read anew");
+  for (const auto& one : {set, other}) {
+    Sample sample = one->Find(0, true);
+    one->Load(&sample);
+  }
+  const fs::path path = f.folder / "x.tar";
+  Check(OpenNow(path) == 2, "both sets keep the shard open");
+  fs::remove(path);
+  Check(OpenNow(path) == 2, "a removed shard keeps its space");
+  ShardSet::ForgetFile(f.index().string(), 1);
+  Check(OpenNow(path) == 2, "another shard is forgotten");
+  ShardSet::ForgetFile((f.folder / "other").string(), 0);
+  Check(OpenNow(path) == 2, "a shard of another set is forgotten");
+  ShardSet::ForgetFile(f.index().string(), 99);
+  ShardSet::ForgetFile(f.index().string(), 0);
+  Check(OpenNow(path) == 0, "a forgotten shard has no descriptor");
+  f.Restore();
+  Sample sample = set->Find(0, true);
+  set->Load(&sample);
+  Check(OpenNow(path) == 1, "it is opened again when it is used");
+}
+
 }  // namespace
 }  // namespace dali_dr::shards
 
@@ -421,6 +459,7 @@ int main() {
     TestReading(fixture);
     TestFacts(fixture);
     TestThreads(fixture);
+    TestForgetting(fixture);
     TestDamagedShards(fixture);
     TestDamagedIndex(fixture);
     TestLargeIndex(fixture);

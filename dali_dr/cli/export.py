@@ -7,14 +7,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import add_quiet, command, say, say_json
+from dali_dr.cli.common import add_quiet, add_set, command, open_set, say, say_json
 
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
     export = command(commands, "export", _export, "write stored views in the form that another training code reads")
     export.add_argument("format", choices=("ml-dr",), help="ml-dr: github.com/apple/ml-dr, a .pth.tar per image")
-    export.add_argument("dataset", type=Path, metavar="SET")
+    add_set(export)
     export.add_argument("out", type=Path, metavar="OUT", help="folder to write, or to go on with")
     export.add_argument("--tar", action="store_true", help="write OUT/reinforced_data.tar.gz in place of a folder")
     export.add_argument(
@@ -31,7 +31,7 @@ def _export(options: argparse.Namespace) -> None:
     from dali_dr.convert.export import export_ml_dr
 
     done = export_ml_dr(
-        options.dataset, options.out, tar=options.tar, images=options.images, progress=not options.quiet
+        open_set(options), options.out, tar=options.tar, images=options.images, progress=not options.quiet
     )
     if options.json:
         say_json(dataclasses.asdict(done))

@@ -8,7 +8,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dali_dr.cli.common import add_max_pixels, add_quiet, command, positive, print_info, say, say_json, wants_gpu
+from dali_dr.cli.common import (
+    add_max_pixels,
+    add_quiet,
+    add_set,
+    command,
+    open_set,
+    positive,
+    print_info,
+    say,
+    say_json,
+    wants_gpu,
+)
 
 if TYPE_CHECKING:
     from dali_dr.loader.options import Device
@@ -18,10 +29,10 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Adds the subcommands."""
     info = command(commands, "info", _info, "print what is in a data set")
-    info.add_argument("dataset", type=Path)
+    add_set(info, cache=False)
 
     verify = command(commands, "verify", _verify, "check hashes, index and every record of a data set")
-    verify.add_argument("dataset", type=Path)
+    add_set(verify)
     verify.add_argument("--images", action="store_true", help="also decode every image, and compare with Pillow")
     add_max_pixels(verify)
     verify.add_argument(
@@ -39,7 +50,7 @@ def add(commands: Any) -> None:
     add_quiet(verify)
 
     preview = command(commands, "preview", _preview, "draw a contact sheet of replayed views")
-    preview.add_argument("dataset", type=Path)
+    add_set(preview)
     preview.add_argument("--out", type=Path, required=True, metavar="PNG")
     preview.add_argument("--rows", type=positive, default=6, help="images (default %(default)s)")
     preview.add_argument("--views", type=positive, default=5, help="views per image (default %(default)s)")
@@ -52,7 +63,14 @@ def _info(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from dali_dr.shards.verify import verify
 
-    report = verify(options.dataset, images=options.images, max_pixels=options.max_pixels, progress=not options.quiet)
+    report = verify(
+        options.dataset,
+        images=options.images,
+        max_pixels=options.max_pixels,
+        progress=not options.quiet,
+        cache=options.cache,
+        cache_bytes=options.cache_bytes,
+    )
     check = _ask_teacher(options) if options.teacher and report.ok else None  # what is broken need not be compared
     ok = report.ok and (check is None or check.ok)
     if options.json:
@@ -96,10 +114,9 @@ def _say_check(check: TeacherCheck | LabelMapCheck) -> None:
 
 def _ask_teacher(options: argparse.Namespace) -> TeacherCheck | LabelMapCheck:
     from dali_dr.reinforce.check import check_label_maps, check_teacher, load_stored_teacher
-    from dali_dr.shards.dataset import Dataset
 
     gpu = wants_gpu(options.device)
-    dataset = Dataset(options.dataset)
+    dataset = open_set(options)
     teacher = load_stored_teacher(dataset, options.teacher, "cuda" if gpu else "cpu")
     device: Device = "gpu" if gpu else "cpu"
     ask = check_teacher if dataset.manifest.label_maps is None else check_label_maps
@@ -108,7 +125,6 @@ def _ask_teacher(options: argparse.Namespace) -> TeacherCheck | LabelMapCheck:
 
 def _preview(options: argparse.Namespace) -> None:
     from dali_dr.preview import save_contact_sheet
-    from dali_dr.shards.dataset import Dataset
 
-    save_contact_sheet(Dataset(options.dataset), options.out, options.rows, options.views)
+    save_contact_sheet(open_set(options), options.out, options.rows, options.views)
     say(json.dumps({"sheet": str(options.out)}) if options.json else f"wrote {options.out}")

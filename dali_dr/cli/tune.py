@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import add_quiet, command, positive, say, say_json
+from dali_dr.cli.common import add_quiet, add_set, command, open_set, positive, say, say_json
 
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
     tune = command(commands, "tune", _tune, "find this machine's loader settings by trying them")
-    tune.add_argument("dataset", type=Path)
+    add_set(tune)
     tune.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     tune.add_argument("--batch-size", type=positive, default=64)
     tune.add_argument("--seconds", type=float, default=2.0, help="per setting (default %(default)s)")
@@ -24,10 +23,9 @@ def add(commands: Any) -> None:
 
 def _tune(options: argparse.Namespace) -> None:
     from dali_dr.loader.tune import tune
-    from dali_dr.shards.dataset import Dataset
 
     trials = tune(
-        Dataset(options.dataset),
+        open_set(options),
         device=options.device,
         batch_size=options.batch_size,
         seconds=options.seconds,

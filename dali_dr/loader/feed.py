@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dali_dr.keyed import Int64
 from dali_dr.loader.state import Place
 from dali_dr.sampling.sampler import Sampler, Share
+
+if TYPE_CHECKING:
+    from dali_dr.loader.supply import Supply
 
 
 class Feed:
@@ -25,12 +28,16 @@ class Feed:
       place: the first share is the one at this place.
       with_size: batches differ in shape, so the size goes with them.
       pairs: a chosen view stands for two, rows 2v and 2v + 1.
+      supply: of a data set in a store: what a share needs is waited for before the pipeline is given it.
     """
 
-    def __init__(self, sampler: Sampler, place: Place, *, with_size: bool, pairs: bool) -> None:
+    def __init__(
+        self, sampler: Sampler, place: Place, with_size: bool, pairs: bool, supply: Supply | None = None
+    ) -> None:
         self._sampler = sampler
         self._with_size = with_size
         self._pairs = pairs
+        self._supply = supply
         self.stale = 0
         """Batches that the pipeline was given for a place that was left since: to be thrown away before any other."""
         self._given: tuple[Any, ...] = ()
@@ -42,6 +49,8 @@ class Feed:
         self._shares: deque[tuple[Place, Share]] = deque()
         self._fed = 0  # of the shares kept, those that the pipeline has been given
         self._fillers = 0  # batches that the pipeline was given after these, for want of shares
+        if self._supply is not None:
+            self._supply.seek(place)
 
     def _at(self, number: int) -> tuple[Place, Share]:
         while len(self._shares) <= number:
@@ -57,7 +66,7 @@ class Feed:
 
     def seek(self, place: Place) -> Share:
         """The share at a place, which the consumer gets next; what was prepared for another place becomes stale."""
-        spent = self._fillers > 0 and not self._shares
+        spent = self._fillers > 0 and self._fed == 0
         if spent or self._at(0)[0] != place:
             self.stale += self._fed + self._fillers
             self._begin(place)
@@ -72,15 +81,20 @@ class Feed:
         if self.stale:
             self.stale -= 1
             return
-        self._shares.popleft()
+        _, share = self._shares.popleft()
         self._fed -= 1
+        if self._supply is not None:
+            self._supply.passed(share)
 
     def _next(self) -> Share | None:
         """The next share for the pipeline, or None where it cannot be had but is not due yet."""
         if self._fillers:
             return None  # what was missing for these comes first
         try:
-            return self._at(self._fed)[1]
+            share = self._at(self._fed)[1]
+            if self._supply is not None:
+                self._supply.need(share)
+            return share
         except Exception:
             if self._fed:
                 return None

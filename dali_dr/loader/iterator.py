@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NoReturn, Unpack
 
 import torch
@@ -30,6 +29,7 @@ from dali_dr.loader.present import Presentation
 from dali_dr.loader.skip import Skipped, Skipping, write_report
 from dali_dr.loader.state import Place
 from dali_dr.loader.stopwatch import Stopwatch
+from dali_dr.loader.supply import make_supply
 from dali_dr.sampling.sampler import Share
 from dali_dr.sampling.standins import NothingLeft
 from dali_dr.shards.dataset import Dataset
@@ -101,7 +101,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     and partner in either role. So batches are twice as large, and an epoch has two views of every image.
 
     Args:
-      dataset: a `dali_dr.Dataset` or its folder.
+      dataset: a `dali_dr.Dataset`, its folder, or its URL in a store.
       batch_size: images per batch of this process.
       show, schedule, machine: the arguments below in three groups, `Show`, `Schedule` and `Machine` of
         `dali_dr.loader.options`, for programs that hand them on; a group excludes its arguments one by one.
@@ -178,7 +178,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         **options: Unpack[Options],
     ) -> None:
         lossy = "skip" in (options.get("on_error"), machine and machine.on_error)
-        self._dataset = dataset if isinstance(dataset, Dataset) else Dataset(Path(dataset), lossy=lossy)
+        self._dataset = dataset if isinstance(dataset, Dataset) else Dataset(os.fspath(dataset), lossy=lossy)
         self.show, self.schedule, self.machine = gather(options, show, schedule, machine, len(self._dataset))
         plan = make_plan(
             self._dataset, whole("batch_size", batch_size, 1, MAX_BATCH), self.show, self.schedule, self.machine
@@ -188,6 +188,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         skip, limit = self.machine.on_error == "skip", self.machine.max_skipped
         self._plan, self._skipping = plan, Skipping(plan, self._dataset, skip=skip, limit=limit)
         self._sampler = self._skipping.sampler
+        self._supply = make_supply(self._dataset, plan, self.schedule, self.machine, self)
         self._presented = Presentation(self.show, plan.views_per_image, self._dataset.num_outputs)
         self._stopwatch = Stopwatch()
         self._process = os.getpid()
@@ -209,7 +210,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             for pipeline in old._pipes:
                 pipeline._shutdown()  # at once: a traceback that somebody keeps may hold it for long
             take_fault(self._stopwatch.number)  # of a batch that nobody will ask for
-        self._feed = Feed(self._sampler, place, with_size=not self._plan.fixed, pairs=self._plan.pairs)
+        self._feed = Feed(self._sampler, place, not self._plan.fixed, self._plan.pairs, self._supply)
         pipeline = replay_pipeline(
             self._feed, batch_size=self._plan.largest_batch, monitor=self._stopwatch.number, **self._plan.graph
         )
@@ -393,25 +394,24 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         Args:
           path: a file to write it to as well, as JSON.
         """
-        report = self._skipping.report()
         if path is not None:
-            write_report(report, path)
-        return report
+            write_report(self._skipping.report(), path)
+        return self._skipping.report()
 
-    def stats(self) -> dict[str, float | int | bool]:
+    def stats(self) -> dict[str, Any]:
         """Where the time went since the iterator was made or `stats` was last called.
 
         Returns:
           batches: given out. wait, other: seconds per batch that the consumer spent waiting in the iterator, and outside of it.
           read, decode, replay: seconds per batch of the pipeline's stages, which run one after another while the consumer
-          works (device "cpu"; with "gpu" they are the host's part, and decode and replay run on in the background). Where
-          replay decodes by itself (device "cpu", JPEGs), decode is its share: the time in the decoder, summed over threads
-          and divided by their number.
+          works (device "cpu"; with "gpu" they are the host's part, and decode and replay run on in the background). Where replay
+          decodes by itself (device "cpu", JPEGs), decode is its share: the decoder's time, divided by the number of threads.
           sliced, whole, misfit: images that our own decoder decoded, by how: from the tiles that the view shows; from the
           beginning of the file, which has no tiles; so, too, because its tiles' markers do not fit. Partners count.
           loading_is_the_bottleneck: whether waiting takes more than a tenth of the time.
+          store: of a set in a store: shards and bytes fetched, seconds waited, hits, evicted, retries, mb_per_s (docs/stores.md).
         """
-        return self._stopwatch.stats()
+        return self._stopwatch.stats() | ({} if self._supply is None else {"store": self._supply.stats()})
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

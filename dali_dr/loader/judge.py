@@ -82,7 +82,7 @@ class Judge:
         # Until it has succeeded, the pipeline is not to be trusted, whatever interrupts it.
         pipeline, self._pipeline = self._pipeline, None
         try:
-            with heard.listening():
+            with self._dataset.holding_samples(samples), heard.listening():
                 if pipeline is None:
                     pipeline = replay_pipeline(
                         lambda info: self._given,

@@ -165,6 +165,8 @@ class Skipping:
     def _learn(self, showing: Showing | None, fault: Fault) -> None:
         """Notes what is bad: all of a file, a sample, or a sample in these views, whichever is so whatever is tried."""
         assert self._bad is not None
+        if self._dataset.remote is not None and fault.shard in self._dataset.remote.lost:  # the store's reason
+            fault = dataclasses.replace(fault, message=self._dataset.remote.lost[fault.shard])
         if fault.whole_file and fault.shard is not None and fault.shard not in self._files:
             numbers = self._dataset.samples_in(fault.shard)
             self._bad.add_samples(numbers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import time
-from typing import Final
+from typing import Any, Final
 
 from dali_dr import _plugin
 
@@ -52,13 +52,13 @@ class Stopwatch:
         self._batches += exception[0] is None
         self._wait += time.perf_counter() - self._entered
 
-    def stats(self) -> dict[str, float | int | bool]:
+    def stats(self) -> dict[str, Any]:
         """Sums since the last call; see `dali_dr.ReinforcedIterator.stats`."""
         sums = _Struct()
         _plugin.library().dali_dr_monitor_sums(self.number, ctypes.byref(sums))
         replayed = max(sums.batches, 1)
         total, given = time.perf_counter() - self._start, max(self._batches, 1)
-        result: dict[str, float | int | bool] = {
+        result: dict[str, Any] = {
             "batches": self._batches,
             "wait": self._wait / given,
             "other": (total - self._wait) / given,

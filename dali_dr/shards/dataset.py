@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import google_crc32c
 import numpy as np
@@ -19,12 +21,17 @@ from dali_dr.record.decode import Record, decode
 from dali_dr.record.label_map import Ids, Scores, check_label_map, decode_label_map
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
-from dali_dr.shards.facts import image_files
 from dali_dr.shards.files import WriteError
+from dali_dr.shards.homes import Homes
 from dali_dr.shards.index import Keys, SampleIndex
-from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
+from dali_dr.shards.index_fit import fits, indexed_files
+from dali_dr.shards.index_layout import INDEX_NAME
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.rebuild import rebuild_index
+from dali_dr.store.url import as_place
+
+if TYPE_CHECKING:
+    from dali_dr.shards.remote import Remote
 
 _log = logging.getLogger(__name__)
 
@@ -32,34 +39,55 @@ _FEW_KEYS: Final = 30  # that are searched for one by one; for more, a table of 
 
 
 class Dataset:
-    """The data set in the folder ``path``.
+    """The data set in the folder ``path``, or at a URL.
 
     Opening reads dataset.json and goes once through index.bin (which is rebuilt from the shards where it is missing,
     damaged or stale), compares their checksums, and looks up the size of every shard; samples are read when asked for.
     No file stays open but the index, so any number of shards will do; the object can be pickled and used after a fork.
 
+    Of a data set in a store (s3://…, gs://…, az://…, https://…, hf://…), dataset.json is fetched each time, index.bin once,
+    and shards when samples are asked for, whole and checked; they stay in a cache on this machine (docs/stores.md).
+
     Args:
-      path: the folder.
+      path: the folder, or the URL.
       lossy: open it although shards are missing or of another size; only what lies in them is an error then, when it is
         asked for. `ReinforcedIterator` opens a folder so with on_error="skip".
+      cache: folder of the cache for sets in a store; default: $DALI_DR_CACHE, or ~/.cache/dali_dr.
+      cache_bytes: bytes that all sets in the cache may have; None: as many as leave 1 GiB of the disk free.
 
     Attributes:
-      path: the folder.
+      path: the folder; of a data set in a store, that in the cache.
+      url: of a data set in a store, else None.
       manifest: its dataset.json.
       index: its index.
 
     Raises:
-      ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says.
+      ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says; or the store
+        cannot be reached, or the cache not be written.
     """
 
-    def __init__(self, path: str | Path, *, lossy: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        lossy: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        place = as_place(path)
+        if isinstance(place, str):
+            from dali_dr.shards.remote import Remote
+
+            self._open_remote(Remote(place, cache, cache_bytes), lossy)
+            return
+        self.remote: Remote | None = None
         # Shards are opened when samples are asked for, and the working directory may change before. Links stay links.
-        self.path = Path(path).absolute()
+        self.path = place.absolute()
         if not self.path.is_dir():
             raise ShardError(f"{self.path}: no such folder; a data set is a folder that write_shards made")
         self.manifest = Manifest.load(self.path)
         self._lossy = lossy
-        for name, expected in () if lossy else self._files():
+        for name, expected in () if lossy else indexed_files(self.manifest):
             place = self.path / name
             try:
                 size = place.stat().st_size
@@ -74,13 +102,43 @@ class Dataset:
                 )
         self.index = self._open_index()
 
+    def _open_remote(self, remote: Remote, lossy: bool) -> None:
+        self.remote, self.path, self.manifest, self._lossy = remote, remote.folder, remote.manifest, lossy
+        try:
+            index = SampleIndex(self.path / INDEX_NAME)
+            if fits(index, self.manifest):
+                self.index = index
+                return
+        except ShardError:
+            pass
+        remote.fetch_index()
+        try:
+            self.index = SampleIndex(self.path / INDEX_NAME)
+        except ShardError as error:
+            raise remote.bad_index(str(error)) from error
+        if not fits(self.index, self.manifest):
+            raise remote.bad_index("does not fit dataset.json")
+
+    @classmethod
+    def _of_remote(cls, remote: Remote, lossy: bool) -> Dataset:
+        dataset = cls.__new__(cls)
+        dataset._open_remote(remote, lossy)
+        return dataset
+
+    @property
+    def url(self) -> str | None:
+        """Of a data set in a store; else None."""
+        return None if self.remote is None else self.remote.url
+
     def __len__(self) -> int:
         return len(self.index)
 
     def __repr__(self) -> str:
-        return f"Dataset({str(self.path)!r}): {len(self)} images, {self.num_views} views each"
+        return f"Dataset({self.url or str(self.path)!r}): {len(self)} images, {self.num_views} views each"
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        if self.remote is not None:
+            return Dataset._of_remote, (self.remote, self._lossy)
         return functools.partial(Dataset, lossy=self._lossy), (self.path,)
 
     @property
@@ -223,6 +281,26 @@ class Dataset:
         """The tar that holds the "image" or "record" of sample ``number``, and where in it its data begin, in bytes."""
         return self._place(number, kind), int(self.index.entry(number)[f"{kind}_block"]) * tar.BLOCK
 
+    def holding(self, file: int) -> contextlib.AbstractContextManager[Path]:
+        """The path of a file by its number in the index; of a data set in a store, it is there for so long.
+
+        Raises:
+          ShardError: it cannot be had from the store.
+        """
+        name = self.index.files[file].name
+        return contextlib.nullcontext(self.path / name) if self.remote is None else self.remote.holding(name)
+
+    def holding_samples(self, numbers: npt.NDArray[np.int64]) -> contextlib.AbstractContextManager[None]:
+        """Has the files of samples here for so long, where they can be had; of a folder, they are."""
+        if self.remote is None:
+            return contextlib.nullcontext()
+        return self.remote.holding_all(np.unique(self.homes.of(numbers)))
+
+    @functools.cached_property
+    def homes(self) -> Homes:
+        """In which files samples lie."""
+        return Homes(self.index, self.manifest)
+
     def samples_in(self, path: str | Path) -> npt.NDArray[np.int64]:
         """The numbers of the samples whose image or record lies in the tar at ``path``."""
         files = [number for number, file in enumerate(self.index.files) if self.path / file.name == Path(path)]
@@ -236,24 +314,26 @@ class Dataset:
         entry = self.index.entry(number)
         offset, size = int(entry[f"{kind}_block"]) * tar.BLOCK, int(entry[f"{kind}_bytes"])
         try:
-            data = tar.read_at(self._place(number, kind), offset - tar.BLOCK, size + tar.BLOCK)
+            with self.holding(int(entry[f"{kind}_file"])) as place:
+                data = tar.read_at(place, offset - tar.BLOCK, size + tar.BLOCK)
         except ShardError as error:
             raise ShardError(f"the {kind} of sample {number} ({self.keys[number]}): {error}") from error
         if not tar.is_header_of(data[: tar.BLOCK], self.keys[number], size):
+            what = f"the {kind} of sample {number} ({self.keys[number]}) is not at byte {offset}"
+            if self.remote is not None:
+                raise self.remote.bad_index(f"{what} of {self._place(number, kind).name}, where it has it")
             raise ShardError(
-                f"{self._place(number, kind)}: the {kind} of sample {number} ({self.keys[number]}) is not at byte "
-                f"{offset}, where {self.index_path} has it: delete that file, it is rebuilt from the shards"
+                f"{self._place(number, kind)}: {what}, where {self.index_path} has it: delete that file, it is rebuilt from "
+                "the shards"
             )
         return data[tar.BLOCK :]
 
     def _refuse(self, number: int, kind: str, what: str) -> NoReturn:
         place = self._place(number, kind)
-        raise ShardError(f"{place}: sample {number} ({self.keys[number]}): {kind}: {what}; restore it from a copy")
-
-    def _files(self) -> list[IndexedFile]:
-        """Every tar that samples lie in, in the index's order."""
-        shards = [IndexedFile(shard.name, shard.bytes) for shard in self.manifest.shards]
-        return shards + image_files(self.manifest)
+        remedy = "restore it from a copy"
+        if self.remote is not None:
+            remedy = f"delete that file, it is fetched again from {self.url}; if it comes like that, {remedy}"
+        raise ShardError(f"{place}: sample {number} ({self.keys[number]}): {kind}: {what}; {remedy}")
 
     def _place(self, number: int, kind: str) -> Path:
         return self.path / self.index.files[int(self.index.entry(number)[f"{kind}_file"])].name
@@ -262,7 +342,7 @@ class Dataset:
         path = self.path / INDEX_NAME
         try:
             index = SampleIndex(path)
-            if self._fits(index):
+            if fits(index, self.manifest):
                 return index
             why = "does not fit dataset.json"
         except ShardError as error:
@@ -276,21 +356,3 @@ class Dataset:
             shown(path), shown(why), shown(self.path),
         )  # fmt: skip
         return SampleIndex(path)
-
-    def _fits(self, index: SampleIndex) -> bool:
-        manifest, start = self.manifest, 0
-        if (
-            index.files != tuple(self._files())
-            or len(index) != manifest.images
-            or index.num_classes != manifest.num_classes
-            or index.num_outputs not in (None, manifest.num_outputs)
-            or (manifest.format_version > 1 and index.version == 1)
-            or (index.version > 1 and index.has_image_files != bool(manifest.image_tars))
-        ):
-            return False
-        for shard in manifest.shards:
-            end = start + shard.samples
-            if shard.index_crc32c not in (None, index.crc_of(start, end, len(manifest.image_tars))):
-                return False
-            start = end
-        return True

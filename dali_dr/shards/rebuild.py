@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import tqdm
@@ -10,11 +12,19 @@ import tqdm
 from dali_dr.errors import ShardError
 from dali_dr.shards.facts import ImageTars, image_files, scan_shard
 from dali_dr.shards.index_layout import IndexedFile
-from dali_dr.shards.manifest import Manifest
+from dali_dr.shards.manifest import Manifest, ShardInfo
 from dali_dr.shards.sample_table import SampleTable
 
 
-def rebuild_index(folder: Path, manifest: Manifest, index: Path, *, full: bool = False, progress: bool = False) -> None:
+def rebuild_index(
+    folder: Path,
+    manifest: Manifest,
+    index: Path,
+    *,
+    full: bool = False,
+    progress: bool = False,
+    here: Callable[[ShardInfo], contextlib.AbstractContextManager[Path]] | None = None,
+) -> None:
     """Write ``index`` anew from the tars of ``folder``.
 
     Args:
@@ -24,6 +34,7 @@ def rebuild_index(folder: Path, manifest: Manifest, index: Path, *, full: bool =
       full: read every byte, so that the index has the CRCs of the images; otherwise only headers are read. Then each
         tar's SHA-256 is compared too.
       progress: show a progress bar.
+      here: has a shard as a file for so long, where they are not all in ``folder``.
 
     Raises:
       ShardError: a tar does not hold what the manifest says.
@@ -34,7 +45,8 @@ def rebuild_index(folder: Path, manifest: Manifest, index: Path, *, full: bool =
     with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=index.name) as bar:
         for shard in manifest.shards:
             path = folder / shard.name
-            facts = scan_shard(path, images, full=full, draft=records)
+            with contextlib.nullcontext(path) if here is None else here(shard) as path:
+                facts = scan_shard(path, images, full=full, draft=records)
             for bad, what in (
                 (
                     len(facts.keys) != shard.samples,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
@@ -27,14 +29,14 @@ from dali_dr.shards.facts import (
     read_record,
     read_sample,
 )
-from dali_dr.shards.index import SampleIndex
+from dali_dr.shards.index import REMEDY, SampleIndex
 from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest, ShardInfo
 from dali_dr.shards.tile_counts import TileCounts
+from dali_dr.store.url import as_place
 
 MAX_PROBLEMS: Final = 100  # more are counted, not kept
-_INDEX_ADVICE: Final = "delete it, it is rebuilt when the data set is opened"
 
 
 @dataclass
@@ -68,26 +70,58 @@ class VerifyReport:
 
 
 def verify(
-    path: str | Path, *, images: bool = False, max_pixels: int = MAX_PIXELS, progress: bool = True
+    path: str | Path,
+    *,
+    images: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
 ) -> VerifyReport:
-    """Check the data set in ``path`` against its manifest and itself.
+    """Check the data set in ``path``, a folder or a URL, against its manifest and itself.
 
     Read and compared: the manifest with its schema; every shard's length and SHA-256; the .idx files and index.bin
     with the tars; every label; every record in full (columns, boxes, probabilities, class ids) with its image's size,
     the spec and the manifest's K and encoding, or every label map; counts, also of tiled images; keys, which must be distinct.
+    Of a URL all but the .idx files, by way of the cache, whose copies are compared, too, and fetched anew if they are damaged.
 
     Args:
       images: also judge every image as `write_shards` does: whether training shows it as Pillow does; otherwise only their
         headers are read.
       max_pixels: that an image may have, with ``images``.
       progress: show a progress bar.
+      cache, cache_bytes: of a URL, as `Dataset` takes them.
 
     Raises:
       ShardError: if there is no readable manifest. Anything else is in the report.
     """
-    folder = Path(path)
-    manifest = Manifest.load(folder)
-    report = VerifyReport()
+    place, report = as_place(path), VerifyReport()
+    with contextlib.ExitStack() as kept:
+        if isinstance(place, str):
+            from dali_dr.shards.remote import Remote
+
+            remote = Remote(place, cache, cache_bytes)
+            try:
+                remote.bring_for_checks(kept)
+            except ShardError as error:
+                report.add(str(error))
+            _verify(remote.folder, remote.manifest, report, remote.checked, images, max_pixels, progress)
+            report.problems = [remote.told(problem) for problem in report.problems]
+        else:
+            _verify(place, Manifest.load(place), report, None, images, max_pixels, progress)
+    return report
+
+
+def _verify(
+    folder: Path,
+    manifest: Manifest,
+    report: VerifyReport,
+    bring: Callable[[str], contextlib.AbstractContextManager[Path]] | None,
+    images: bool,
+    max_pixels: int,
+    progress: bool,
+) -> None:
+    """Fills in the report. ``bring``: of a set in a store, has a shard here for so long."""
     index = _open_index(folder / INDEX_NAME, manifest, report)
     keys, pictures = KeyTable(), ImageTars.of(folder, manifest)
     for image_tar in manifest.image_tars:
@@ -98,7 +132,8 @@ def verify(
     lowest, highest, record_bytes, start, map_classes = manifest.views_max, 0, 0, 0, 0
     tiles = TileCounts()
     mixed = manifest.spec is not None and manifest.spec.mixing is not None
-    partners = _Partners(manifest.images) if mixed and _has_room(folder, manifest) else None
+    partners = _Partners(manifest.images) if mixed and (bring or _has_room(folder, manifest)) else None
+    here = bring or (lambda name: contextlib.nullcontext(folder / name))
     with (
         Judge(max_pixels=max_pixels, decode=images) as judge,
         tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=shown(folder.name)) as bar,
@@ -107,13 +142,17 @@ def verify(
         for number, shard in enumerate(manifest.shards):
             facts = ShardFacts(shard.name, bytes=shard.bytes)
             try:
-                _check_shard(folder, shard, manifest, judged, pictures, facts, report, bar, partners, start)
+                with here(shard.name):
+                    _check_shard(
+                        folder, shard, manifest, judged, pictures, facts, report, bar, partners, start, not bring
+                    )
             except (ShardError, OSError) as error:
                 report.add(str(error))
             for key in facts.keys:
                 for other in keys.shards_of(key):
-                    elsewhere = folder / manifest.shards[other].name
-                    if any(members[0].key == key for members in members_of(elsewhere)):
+                    with here(manifest.shards[other].name) as elsewhere:
+                        twice = any(members[0].key == key for members in members_of(elsewhere))
+                    if twice:
                         report.add(f"{folder / shard.name}: sample {key}: {elsewhere.name} has this key too")
             for key in facts.keys:
                 keys.add(key, number)
@@ -150,7 +189,6 @@ def verify(
                 f"{folder}: tiles: dataset.json says {said[0]} images of {said[1]} bytes in all, the shards hold {found[0]} "
                 f"of {found[1]} bytes with restart intervals"
             )
-    return report
 
 
 def _check_shard(
@@ -164,6 +202,7 @@ def _check_shard(
     bar: tqdm.tqdm[NoReturn],
     partners: _Partners | None,
     start: int,
+    with_idx: bool,
 ) -> None:
     """Check one tar and its .idx; ``facts`` is filled in."""
     path = folder / shard.name
@@ -191,6 +230,8 @@ def _check_shard(
     if len(samples) != shard.samples:
         report.add(f"{path}: holds {len(samples)} samples, dataset.json says {shard.samples}")
     idx = path.with_suffix(".idx")
+    if not with_idx:
+        return
     if not idx.exists():
         report.add(f"{idx}: missing; DALI's stock reader wants it (`wds2idx` makes it)")
     elif idx.read_bytes() != tar.idx_text(samples).encode():
@@ -329,11 +370,9 @@ def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleI
     says = (index.files, len(index), index.num_classes, index.num_outputs or manifest.num_outputs)
     if says == (files, manifest.images, manifest.num_classes, manifest.num_outputs):
         if index.version == 1 and manifest.format_version > 1:
-            report.add(
-                f"{path}: it is of version 1, the data set of version {manifest.format_version}; {_INDEX_ADVICE}"
-            )
+            report.add(f"{path}: it is of version 1, the data set of version {manifest.format_version}; {REMEDY}")
         return index
-    report.add(f"{path}: its files, samples or classes are not those of dataset.json; {_INDEX_ADVICE}")
+    report.add(f"{path}: its files, samples or classes are not those of dataset.json; {REMEDY}")
     return None
 
 

@@ -21,6 +21,7 @@ from dali_dr.shards import files, tar
 from dali_dr.shards.compare import Inventory
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.one_shard import OnError
+from dali_dr.shards.outbox import writing_to
 from dali_dr.shards.report import (
     REPORT_NAME,
     SUMMARY_NAME,
@@ -34,10 +35,11 @@ from dali_dr.shards.sample import Sample
 from dali_dr.shards.tile_counts import TileCounts
 from dali_dr.shards.write import SAMPLES_PER_SHARD, Handling, write_draft
 from dali_dr.sources.entrance import Entrance
-from dali_dr.sources.source import Source, sizes_of
+from dali_dr.sources.source import Source, readers_of, sizes_of
+from dali_dr.store.url import as_place
 
-_READERS: Final = 8  # threads that wait for files
-_READ_AHEAD: Final = 2 * BATCH  # images
+_READERS: Final = 8  # threads that wait for files; of a store more
+_READ_AHEAD: Final = 2 * BATCH  # images, and one for each reader
 _JUDGES: Final = 2  # batches at a time: while one waits for its last image, the other keeps all processors busy
 _JUDGED_AHEAD: Final = 8  # batches: as long as a shard takes to become durable
 
@@ -74,7 +76,7 @@ class Packed:
 
 def pack(
     source: Source,
-    out: Path,
+    out: Path | str,
     *,
     samples_per_shard: int = SAMPLES_PER_SHARD,
     on_error: OnError = "raise",
@@ -92,7 +94,7 @@ def pack(
 
     Args:
       source: the images; their keys must be distinct.
-      out: folder of the data set.
+      out: folder of the data set, or its URL in a store.
       samples_per_shard: of every shard but the last.
       on_error: "skip" leaves images out that cannot be read or stored, and lists them; "raise" stops at the first.
       max_pixels: that an image may have.
@@ -125,18 +127,19 @@ def pack(
             work.crcs,
             None if keep_bytes else work.tiled_crc,
         )
-        manifest = write_draft(
-            work.samples,
-            out,
-            draft,
-            handling=Handling(check=False, tile=False, max_pixels=max_pixels),  # that is `Admission`'s
-            force=force,
-            inventory=inventory,
-            on_error=on_error,
-            progress=progress,
-        )
-    refused, changed = read_refused(out), read_changed(out)
-    _summarise(out, source, manifest, refused, changed)
+        with writing_to(as_place(out), progress=progress) as folder:
+            manifest = write_draft(
+                work.samples,
+                folder,
+                draft,
+                handling=Handling(check=False, tile=False, max_pixels=max_pixels),  # that is `Admission`'s
+                force=force,
+                inventory=inventory,
+                on_error=on_error,
+                progress=progress,
+            )
+            refused, changed = read_refused(folder), read_changed(folder)
+            _summarise(folder, source, manifest, refused, changed)
     return Packed(manifest, refused, changed, work.taken, work.seconds)
 
 
@@ -152,13 +155,15 @@ class _Work:
         self.taken = 0
         self.seconds = 0.0
         self._source, self._entrance = source, Entrance(source, admission)
+        self._readers = readers_of(source, _READERS)
+        self._window = max(_READ_AHEAD, self._readers + BATCH)  # a batch is taken while all readers wait
 
     def samples(self, start: int) -> Iterator[Sample]:
         """The samples from number ``start`` on; those that cannot be stored say why."""
         begun = time.monotonic()
         numbers = range(start, len(self._source))
-        with ThreadPoolExecutor(_READERS, "read") as readers, ThreadPoolExecutor(_JUDGES, "judge") as judging:
-            read = ahead(readers, self._entrance.read, numbers, _READ_AHEAD)
+        with ThreadPoolExecutor(self._readers, "read") as readers, ThreadPoolExecutor(_JUDGES, "judge") as judging:
+            read = ahead(readers, self._entrance.read, numbers, self._window)
             for batch in ahead(judging, self._entrance.admit, batches(read, BATCH), _JUDGED_AHEAD):
                 for sample in batch:
                     self.taken += 1
@@ -171,8 +176,8 @@ class _Work:
         def crc(number: int) -> int:
             return int(google_crc32c.value(self._entrance.read(number).data))
 
-        with ThreadPoolExecutor(_READERS, "read") as readers:
-            yield from ahead(readers, crc, range(min(count, len(self._source))), _READ_AHEAD)
+        with ThreadPoolExecutor(self._readers, "read") as readers:
+            yield from ahead(readers, crc, range(min(count, len(self._source))), self._window)
 
     def tiled_crc(self, number: int) -> int:
         """CRC-32C of an image as it is in the source, tiled."""

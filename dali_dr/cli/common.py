@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from dali_dr.encoded import CONTAINERS, MAX_PIXELS
 from dali_dr.errors import shown
+from dali_dr.store.url import StoreError, as_place, is_url, shown_url
 
 if TYPE_CHECKING:
     from dali_dr.convert.images import Pictures
+    from dali_dr.shards.dataset import Dataset
     from dali_dr.shards.manifest import Manifest
     from dali_dr.sources import Reading, Source
 
@@ -71,9 +73,54 @@ def positive_float(text: str) -> float:
     return value
 
 
-def add_output(parser: argparse._ActionsContainer, text: str) -> None:
-    """Adds --out, the folder of a data set, described by ``text``."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=text)
+def folder(text: str) -> Path:
+    """A folder on this machine, as argparse's ``type``."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{shown_url(text)}: want a folder on this machine, not a URL")
+    return Path(text)
+
+
+def place(text: str) -> Path | str:
+    """A folder on this machine or a URL of one in a store, as argparse's ``type``."""
+    try:
+        return as_place(text)
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_set(parser: argparse._ActionsContainer, name: str = "dataset", cache: bool = True) -> None:
+    """Adds a data set that is read, which may lie in a store, and ``cache``: --cache and --cache-bytes. See `open_set`."""
+    parser.add_argument(name, type=place, metavar="SET", help="folder of the data set, or its URL (s3://…, hf://…)")
+    if not cache:
+        return
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="of a set in a store: where what is read of it is kept (default: $DALI_DR_CACHE, or ~/.cache/dali_dr)",
+    )
+    parser.add_argument(
+        "--cache-bytes",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="bytes that all sets in the cache may have (default: as many as leave 1 GiB of the disk free)",
+    )
+
+
+def open_set(options: argparse.Namespace, name: str = "dataset") -> Dataset:
+    """The data set of the options that `add_set` added."""
+    from dali_dr.shards.dataset import Dataset
+
+    return Dataset(getattr(options, name), cache=options.cache, cache_bytes=options.cache_bytes)
+
+
+def add_output(parser: argparse._ActionsContainer, text: str, *, store: bool = False) -> None:
+    """Adds --out, the folder of a data set, described by ``text``; ``store``: or a URL."""
+    if store:
+        text += "; or its URL in a store (s3://BUCKET/FOLDER, docs/stores.md)"
+    parser.add_argument("--out", type=place if store else folder, required=True, metavar="DIR", help=text)
 
 
 def add_reading(parser: argparse._ActionsContainer) -> None:
@@ -82,13 +129,13 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
     See `input_of` and `reading_of`.
     """
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("folder", nargs="?", default=None, metavar="FOLDER", help=_FOLDER_HELP)
+    where.add_argument("folder", nargs="?", default=None, metavar="FOLDER", help=f"{_FOLDER_HELP}; or a URL")
     where.add_argument(
         "--input",
         default=None,
         metavar="WHAT",
         help="instead: a folder; tars as webdataset names them ('t-*.tar', 't-{000..146}.tar'); a .csv, .jsonl or .parquet "
-        "list; .parquet files of images; hf:NAME_OR_FOLDER:SPLIT",
+        "list; .parquet files of images; URLs of any of these; hf:NAME_OR_FOLDER:SPLIT",
     )
     parser.add_argument(
         "--labels",
@@ -101,7 +148,7 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--classes",
-        type=Path,
+        type=place,
         default=None,
         metavar="FILE",
         help="a name of a class (or synset) in each line, whose number is that of its line from 0: in place of --labels",
@@ -188,11 +235,21 @@ def wants_gpu(device: str) -> bool:
     return torch.cuda.is_available() if device == "auto" else device == "gpu"
 
 
-def print_info(path: Path, as_json: bool, summary: dict[str, Any] | None = None) -> None:
-    """Prints what is in the data set ``path``, and of ``summary`` what its making took."""
-    from dali_dr.shards.dataset import Dataset
+def print_info(path: Path | str, as_json: bool, summary: dict[str, Any] | None = None) -> None:
+    """Prints what is in the data set ``path``, and of ``summary`` what its making took. Of a URL, dataset.json is read alone."""
+    if isinstance(path, str):
+        from dali_dr.shards.remote import load_manifest
 
-    m = Dataset(path).manifest
+        m, _ = load_manifest(path)
+    else:
+        from dali_dr.shards.dataset import Dataset
+
+        m = Dataset(path).manifest
+    print_manifest(m, as_json, summary)
+
+
+def print_manifest(m: Manifest, as_json: bool, summary: dict[str, Any] | None = None) -> None:
+    """As `print_info`, of a data set whose manifest is ``m``."""
     facts = {
         "images": m.images,
         "views": m.views_min,

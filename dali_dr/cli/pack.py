@@ -16,7 +16,7 @@ from dali_dr.cli.common import (
     command,
     input_of,
     positive,
-    print_info,
+    print_manifest,
     reading_of,
     say,
     tell,
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     )
     add_max_pixels(images)
     output = pack.add_argument_group("data set")
-    add_output(output, "data set to write, or to go on with; a finished one is compared with the images")
+    add_output(output, "data set to write, or to go on with; a finished one is compared with the images", store=True)
     add_keep_bytes(output)
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
     output.add_argument(
@@ -70,16 +70,17 @@ def _pack(options: argparse.Namespace) -> None:
         progress=not options.quiet,
         **({"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}),
     )
-    print_info(options.out, options.json, packed.figures)
+    print_manifest(packed.manifest, options.json, packed.figures)
     _tell(options, packed)
 
 
 def _tell(options: argparse.Namespace, packed: Packed) -> None:
     """Prints what is not in the data set as the source has it."""
     from dali_dr.shards.report import CHANGED_NAME, REPORT_NAME, SKIPPED_NAME
+    from dali_dr.store.url import join
 
-    report = options.out / REPORT_NAME
+    report = join(options.out, REPORT_NAME)
     for change, count in packed.changes.items():
-        say(f"dali-dr: {count} images changed: {change}; see {report / CHANGED_NAME}", file=sys.stderr)
+        say(f"dali-dr: {count} images changed: {change}; see {join(report, CHANGED_NAME)}", file=sys.stderr)
     if packed.refused:
-        say(f"dali-dr: {len(packed.refused)} images were left out, see {report / SKIPPED_NAME}", file=sys.stderr)
+        say(f"dali-dr: {len(packed.refused)} images were left out, see {join(report, SKIPPED_NAME)}", file=sys.stderr)

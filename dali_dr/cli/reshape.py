@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import add_output, add_quiet, command, positive, print_info
+from dali_dr.cli.common import add_output, add_quiet, add_set, command, open_set, positive, print_manifest
 
 
 def add(commands: Any) -> None:
@@ -14,7 +13,7 @@ def add(commands: Any) -> None:
     subset = command(
         commands, "subset", _subset, "keep some views, classes or images, without asking the teacher again"
     )
-    subset.add_argument("dataset", type=Path)
+    add_set(subset)
     subset.add_argument("--views", type=positive, default=None, metavar="N", help="views to keep of each image")
     subset.add_argument(
         "--topk", type=positive, default=None, metavar="K", help="likeliest classes to keep of each view"
@@ -32,10 +31,10 @@ def add(commands: Any) -> None:
         help="of the views: at random by key, or one of every stretch of confidence (default %(default)s)",
     )
     merge = command(commands, "merge", _merge, "join the views of two runs on the same images, with different seeds")
-    merge.add_argument("dataset", type=Path)
-    merge.add_argument("other", type=Path)
+    add_set(merge)
+    add_set(merge, "other", cache=False)
     for parser in (subset, merge):
-        add_output(parser, "data set to write")
+        add_output(parser, "data set to write", store=True)
         parser.add_argument(
             "--sidecar", action="store_true", help="write records alone, beside the tars that hold the images now"
         )
@@ -44,8 +43,8 @@ def add(commands: Any) -> None:
     retile = command(
         commands, "retile", _retile, "store the images of a data set as tiled JPEGs, without asking the teacher again"
     )
-    retile.add_argument("dataset", type=Path)
-    add_output(retile, "data set to write, or to go on with")
+    add_set(retile)
+    add_output(retile, "data set to write, or to go on with", store=True)
     retile.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default: as it was")
     retile.add_argument("--threads", type=positive, default=None, help="that tile images (default: one for each CPU)")
     add_quiet(retile)
@@ -54,8 +53,8 @@ def add(commands: Any) -> None:
 def _subset(options: argparse.Namespace) -> None:
     from dali_dr.shards.reshape import subset
 
-    subset(
-        options.dataset,
+    manifest = subset(
+        open_set(options),
         options.out,
         views=options.views,
         topk=options.topk,
@@ -65,31 +64,31 @@ def _subset(options: argparse.Namespace) -> None:
         samples_per_shard=options.samples_per_shard,
         progress=not options.quiet,
     )
-    print_info(options.out, options.json)
+    print_manifest(manifest, options.json)
 
 
 def _merge(options: argparse.Namespace) -> None:
     from dali_dr.shards.reshape import merge
 
-    merge(
-        options.dataset,
-        options.other,
+    manifest = merge(
+        open_set(options),
+        open_set(options, "other"),
         options.out,
         sidecar=options.sidecar,
         samples_per_shard=options.samples_per_shard,
         progress=not options.quiet,
     )
-    print_info(options.out, options.json)
+    print_manifest(manifest, options.json)
 
 
 def _retile(options: argparse.Namespace) -> None:
     from dali_dr.shards.retile import retile
 
-    retile(
-        options.dataset,
+    manifest = retile(
+        open_set(options),
         options.out,
         samples_per_shard=options.samples_per_shard,
         threads=options.threads,
         progress=not options.quiet,
     )
-    print_info(options.out, options.json)
+    print_manifest(manifest, options.json)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import itertools
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -25,15 +26,20 @@ from dali_dr.shards import files
 from dali_dr.shards.folder import lock, settings_of
 from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest
 from dali_dr.shards.one_shard import OnError
+from dali_dr.shards.outbox import url_of, writing_to
 from dali_dr.shards.sample import Sample
 from dali_dr.shards.tile_counts import TileCounts
 from dali_dr.shards.write import SAMPLES_PER_SHARD, Handling, write_draft
+from dali_dr.sources.remote import Unavailable
 
 KEPT_NAME: Final = ".convert"  # folder of what a run that is killed need not do again, in that of the data set
 _BATCH: Final = 16  # images that a thread takes at a time
 _WINDOW: Final = 8  # batches that each is ahead: as long as a shard takes to become durable
 _COLLECTED: Final = 100_000  # objects more, before Python looks for cycles, of which there are none here
 _COUNTS: Final = struct.Struct("<II")
+_WAITING: Final = 16  # threads that convert what arrives, where they wait for images in a store
+_Read = list[bytes | None] | ShardError | None
+_Item = tuple[int, Sample, list[bytes | None], _Read]
 
 
 class _Usual(NamedTuple):
@@ -76,13 +82,16 @@ class Conversion:
                 "images that cannot be read"
             )
 
-    def write(self, out: Path) -> Manifest:
-        """Writes the data set, or goes on with it.
+    def write(self, place: Path | str) -> Manifest:
+        """Writes the data set into a folder or to a URL, or goes on with it.
 
         Raises:
-          ShardError: naming the index, key and what is wrong; or ``out`` holds something else.
+          ShardError: naming the index, key and what is wrong; or ``place`` holds something else.
         """
-        out = out.absolute()
+        with writing_to(place, progress=self.progress) as out:
+            return self._write(out.absolute())
+
+    def _write(self, out: Path) -> Manifest:
         draft = self.draft(out)
         _forget_what_never_began(out, draft)
         with _rare_collections():
@@ -121,6 +130,7 @@ class Conversion:
         """From number ``start`` on."""
         self._look_at_sizes()
         threads = self.threads or len(os.sched_getaffinity(0))
+        threads = max(threads, _WAITING) if self.published.alone and self.pictures.readers else threads
         with (
             ThreadPoolExecutor(threads, "convert") as executor,
             contextlib.closing(self.published),
@@ -133,9 +143,30 @@ class Conversion:
                     yield sample if sample.problem is not None else _recorded(sample, _unpacked(staged or b""))
                 return
             self.published.begin()
-            items = ((number, sample, self._taken(number)) for number, sample in enumerate(pictures, start))
-            for batch in ahead(executor, self._all_finished, batches(items, _BATCH), threads * _WINDOW):
-                yield from batch
+            with self._reading(start) as here:
+                numbered = enumerate(zip(pictures, here, strict=False), start)
+                items = ((number, sample, self._taken(number), read) for number, (sample, read) in numbered)
+                for batch in ahead(executor, self._all_finished, batches(items, _BATCH), threads * _WINDOW):
+                    yield from batch
+
+    @contextlib.contextmanager
+    def _reading(self, start: int) -> Iterator[Iterator[_Read]]:
+        """What `Published.read` gives of each image from ``start`` on, read ahead where a store is waited for; else None."""
+        readers = self.published.readers
+        if not readers:
+            yield itertools.repeat(None)
+            return
+
+        def read(number: int) -> _Read:
+            try:
+                return self.published.read(number)
+            except ShardError as error:  # of an image that may be left out for other reasons
+                return error
+
+        with ThreadPoolExecutor(readers, "published") as executor:
+            found = ahead(executor, read, range(start, len(self.pictures)), 2 * readers)
+            with contextlib.closing(found):
+                yield found
 
     def _look_at_sizes(self) -> None:
         """Of all images, where views of some are mixed with crops of others, which must lie inside."""
@@ -159,19 +190,25 @@ class Conversion:
         """The record of an image, whose turn may come later. Of an image that cannot be read, nothing: it tells of itself."""
         try:
             size = self.pictures.size(number)
+        except Unavailable:
+            raise
         except (OSError, ValueError):
             return b""
         return _packed(self.converted(number, [file], size))
 
-    def _all_finished(self, items: list[tuple[int, Sample, list[bytes | None]]]) -> list[Sample]:
+    def _all_finished(self, items: list[_Item]) -> list[Sample]:
         return [self._finished(item) for item in items]
 
-    def _finished(self, item: tuple[int, Sample, list[bytes | None]]) -> Sample:
-        number, sample, taken = item
+    def _finished(self, item: _Item) -> Sample:
+        number, sample, taken, here = item
         if sample.problem is not None:
             return sample
         try:
-            here = self.published.read(number)
+            if isinstance(here, ShardError):
+                raise here
+            here = self.published.read(number) if here is None else here
+        except Unavailable:
+            raise
         except ShardError as error:
             raise self._told(number, error) from error
         found = [one if other is None else other for one, other in zip(here, taken, strict=True)]
@@ -249,6 +286,8 @@ def _unpacked(data: bytes) -> Record:
 def _forget_what_never_began(out: Path, draft: Manifest) -> None:
     """Removes an unfinished run of other settings that has not written a shard, as where its archive was wrong."""
     state = out / STATE_NAME
+    if url_of(out) is not None:  # another machine may be about to write its first shard there
+        return
     if not state.is_file() or (out / MANIFEST_NAME).exists() or any(out.glob("*.tar")):
         return
     with lock(out):

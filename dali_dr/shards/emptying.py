@@ -17,7 +17,7 @@ from dali_dr.errors import ShardError, brief
 from dali_dr.shards import files, tar
 from dali_dr.shards.facts import ShardFacts, scan_shard
 from dali_dr.shards.index_layout import INDEX_NAME
-from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, half_written
+from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, WORK_NAME, Manifest, half_written
 from dali_dr.shards.report import CHANGED_NAME, REPORT_NAME, SKIPPED_NAME, SUMMARY_NAME
 from dali_dr.shards.source_table import SOURCES_NAME
 
@@ -25,6 +25,7 @@ _EMPTYING: Final = "emptying"  # in the state: names of the files that are to be
 _TOMBSTONE: Final = (
     b'{"removed": "this folder was being emptied (--force) and is to be written anew: run that again"}\n'
 )
+_OF_GENERATION: Final = (WORK_NAME, ".claims")  # the second of earlier versions
 _NAME: Final = re.compile(rf"(?:{REPORT_NAME}/)?[^/\0]+")
 
 
@@ -42,7 +43,8 @@ def empty(out: Path) -> None:
     settings = _settings(out)
     if settings is None:
         return
-    if any(settings.get(name) is not None for name in ("spec", "label_maps")) or (out / ".claims").exists():
+    views = any(settings.get(name) is not None for name in ("spec", "label_maps"))
+    if views or any((out / name).exists() for name in _OF_GENERATION):
         raise ShardError(
             f"{out}: holds reinforcements, which a teacher has computed and which are not removed by force: remove the "
             "folder yourself, or choose another"

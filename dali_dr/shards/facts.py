@@ -200,13 +200,22 @@ class ShardFacts:
     def saved(cls, shard: Path) -> ShardFacts | None:
         """The facts in the file beside ``shard``, if there is one that fits it."""
         try:
-            checked = json.loads(facts_path(shard).read_bytes())  # of an earlier dali_dr: without crc32c
-            if google_crc32c.value(checked["facts"].encode()) != checked["crc32c"]:
-                return None  # damaged: the tar is read
-            facts = cls.from_json(json.loads(checked["facts"]))
-            return facts if facts.bytes == shard.stat().st_size and facts.name == shard.name else None
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            facts = parse_facts(facts_path(shard).read_bytes())
+            fits = facts is not None and facts.bytes == shard.stat().st_size and facts.name == shard.name
+            return facts if fits else None
+        except OSError:
             return None
+
+
+def parse_facts(data: bytes) -> ShardFacts | None:
+    """The facts in what `ShardFacts.save` wrote; None if it is damaged, or of an earlier dali_dr, which wrote no checksum."""
+    try:
+        checked = json.loads(data)
+        if google_crc32c.value(checked["facts"].encode()) != checked["crc32c"]:
+            return None
+        return ShardFacts.from_json(json.loads(checked["facts"]))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
 
 
 def facts_path(shard: Path) -> Path:

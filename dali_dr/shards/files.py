@@ -76,8 +76,8 @@ class System:
     def rmdir(self, path: Path) -> None:
         path.rmdir()
 
-    def flock(self, descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def flock(self, descriptor: int, shared: bool = False) -> None:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 system = System()
@@ -138,6 +138,11 @@ class NewFile:
             if kind is None:
                 raise failure(self.path, error) from error
 
+    @property
+    def descriptor(self) -> int:
+        """To write elsewhere in it."""
+        return self._descriptor
+
     def write(self, data: bytes | memoryview) -> None:
         """Append ``data``."""
         if len(self._pending) + len(data) > _BUFFER:
@@ -184,18 +189,26 @@ def write_at(descriptor: int, data: bytes, at: int) -> None:
     _retried(system.fsync, descriptor)
 
 
-def create(path: Path) -> int | None:
-    """A descriptor of the new file ``path``, to write to; None where there is one already. See `close`.
+def make_hollow(path: Path, size: int, note: bytes) -> None:
+    """Make ``path``, or put in its place, a file of ``size`` bytes that takes almost no space: ``note``, then zeros.
 
     Raises:
       ShardError: it cannot be made.
     """
+    partial = temporary(path)
     try:
-        return _retried(system.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    except FileExistsError:
-        return None
+        file = NewFile(partial)
+        with file:
+            file.write(note)
+            file.sync()
+            write_at(file.descriptor, b"\0", size - 1)
     except OSError as error:
+        discard(partial)
         raise failure(path, error) from error
+    except BaseException:
+        discard(partial)
+        raise
+    publish(partial, path)
 
 
 def close(descriptor: int) -> None:
@@ -309,14 +322,29 @@ def remove_folder(folder: Path) -> None:
             raise _kept(folder, error) from error
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove ``folder`` and all that is in it. ShardError if something cannot be removed."""
+    for place, folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            remove(Path(place) / name)
+        for name in folders:
+            below = Path(place) / name
+            remove(below) if below.is_symlink() else remove_folder(below)
+    remove_folder(folder)
+
+
 def sync_folder(folder: Path) -> None:
     """Make new names in ``folder``, and removals, durable. ShardError if that fails."""
     with contextlib.suppress(_Unsupported):
         _sync(folder)
 
 
-def open_locked(folder: Path) -> int:
+def open_locked(folder: Path, *, shared: bool = False) -> int:
     """A descriptor of ``folder`` (see `close`) that holds a lock on it, where its file system has locks.
+
+    Args:
+      folder: that is there.
+      shared: several may hold it that all say so.
 
     Raises:
       BlockingIOError: another process holds the lock.
@@ -327,7 +355,7 @@ def open_locked(folder: Path) -> int:
     except OSError as error:
         raise failure(folder, error) from error
     try:
-        _retried(system.flock, descriptor)
+        _retried(system.flock, descriptor, *([True] if shared else []))
     except BlockingIOError:
         close(descriptor)
         raise
@@ -336,6 +364,15 @@ def open_locked(folder: Path) -> int:
             close(descriptor)
             raise failure(folder, error) from error
     return descriptor
+
+
+def try_lock(descriptor: int) -> bool:
+    """Make of a shared lock (see `open_locked`) one that nobody else holds; False, and perhaps no lock, if others do."""
+    try:
+        _retried(system.flock, descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _kept(path: Path, error: OSError) -> WriteError:

@@ -12,21 +12,22 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from dali_dr.errors import ShardError
-from dali_dr.shards import emptying, files, tar
-from dali_dr.shards.facts import ImageTars, ShardFacts, describe_topk, image_files, members_of
+from dali_dr.shards import emptying, files, outbox, tar
+from dali_dr.shards.facts import ImageTars, ShardFacts, describe_topk, facts_path, image_files, members_of
 from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
 from dali_dr.shards.keys import KeyTable, keys_of
-from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, half_written, library_versions
-from dali_dr.shards.report import REPORT_NAME, remove_partial, write_lists
+from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, ImageTar, Manifest, half_written, library_versions
+from dali_dr.shards.report import REPORT_NAME, Changed, Refused, remove_partial, write_lists
 from dali_dr.shards.sample_table import SampleTable
 from dali_dr.shards.source_table import write_sources
 from dali_dr.shards.tile_counts import TileCounts
 
+Report = Callable[[Manifest, list[Refused], list[Changed]], object]
 _WITHOUT_TILES: Final = 2  # format version
 _SOURCE: Final = "source"  # in the state: `compare.fingerprint` of what is written
 
@@ -76,6 +77,7 @@ def begin(
       ShardError: the folder holds another run, or shards although ``resume`` is False.
     """
     files.make_folder(out)
+    outbox.refuse_what_stores_cannot(out, force=force, sidecar=any(map(_leads_out, draft.image_tars)))
     if force:
         emptying.empty(out)
     emptied = _emptied(out, alone)
@@ -83,10 +85,11 @@ def begin(
     if before is None:
         if finished_shards(out, draft):
             raise ShardError(f"{out}: holds {draft.name} shards of unknown origin; choose an empty folder")
-        state = json.dumps(draft.settings() | ({_SOURCE: source} if source else {})).encode()
+        settings = draft.settings() | ({_SOURCE: source} if source else {})
+        state = json.dumps(settings | outbox.identity(out)).encode()
         if emptied:
             tar.write_atomically(out / STATE_NAME, state)
-        elif not tar.create_atomically(out / STATE_NAME, state):
+        elif not outbox.create(out / STATE_NAME, state):
             before = settings_of(out)  # another process was first
     elif not resume:
         raise ShardError(f"{out}: already holds a run; choose an empty folder, or resume=True to continue it")
@@ -95,7 +98,7 @@ def begin(
         before = _upgraded(out, before, now)
         differing = "; ".join(what for key in now for what in _difference(key, before.get(key), now[key]))
         if differing:
-            raise ShardError(f"{out}: belongs to a run with other settings ({differing}); {remedy(draft)}")
+            raise ShardError(f"{out}: belongs to a run with other settings ({differing}); {remedy(draft, out)}")
     finished = (out / MANIFEST_NAME).exists()
     if alone:
         _clean(out, draft, finished)
@@ -116,8 +119,10 @@ def _upgraded(out: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[st
     return {**before, **kept}
 
 
-def remedy(draft: Manifest) -> str:
-    """What to do where a folder holds something else than ``draft`` says."""
+def remedy(draft: Manifest, out: Path) -> str:
+    """What to do where ``out`` holds something else than ``draft`` says."""
+    if outbox.url_of(out) is not None:
+        return "choose another URL, or remove what is there with the store's own tools"
     plain = draft.spec is None and draft.label_maps is None
     anew = ", or remove what is there and begin anew with --force (force=True)" if plain else ""
     return f"choose another folder{anew}"
@@ -175,7 +180,7 @@ def settings_of(out: Path) -> dict[str, Any] | None:
     return None
 
 
-def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = True) -> Manifest:
+def finalise(out: Path, draft: Manifest, *, clean: bool = True, report: Report | None = None) -> Manifest:
     """Write index.bin, report/ and dataset.json for the finished shards in ``out``, and remove what was for resuming.
 
     Several processes may do it at once: both write the same, each file atomically, and dataset.json comes last.
@@ -184,7 +189,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
       out: the folder.
       draft: the settings; its shards and counts are not used.
       clean: False leaves that to a later `begin`.
-      lists: False leaves the report to the caller.
+      report: writes the report in place of the lists alone; called when all facts are read and nothing is written.
 
     Returns:
       The manifest of the data set.
@@ -200,7 +205,7 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
     views: list[int] = []  # the extremes
     empty = empty_shards(out, draft)
     refused = {number: facts.refused for number, facts in empty.items()}
-    changed = []
+    changed: list[Changed] = []
     tiles, sources = TileCounts(), []
     for number in numbers:
         path = shard_path(out, draft, number)
@@ -225,7 +230,6 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
         tiles += facts.tiles
         sources.append(facts.source_table)
         table.add_file(IndexedFile(path.name, facts.bytes), facts.keys, facts.entries())
-    table.write(out / INDEX_NAME, draft.num_classes, draft.num_outputs)
     manifest = dataclasses.replace(
         draft,
         shards=tuple(shards),
@@ -236,8 +240,12 @@ def finalise(out: Path, draft: Manifest, *, clean: bool = True, lists: bool = Tr
         tiles=None if draft.tiles is None else tiles,
         versions=library_versions(),
     )
-    if lists:
-        write_lists(out, [one for number in sorted(refused) for one in refused[number]], changed)
+    left_out = [one for number in sorted(refused) for one in refused[number]]
+    if report is None:
+        write_lists(out, left_out, changed)
+    else:
+        report(manifest, left_out, changed)
+    table.write(out / INDEX_NAME, draft.num_classes, draft.num_outputs)
     write_sources(out, None if draft.tiles is None else sources)
     manifest.save(out)
     if clean:
@@ -268,6 +276,12 @@ def finished_shards(out: Path, draft: Manifest) -> list[int]:
     return sorted(int(match[1]) for entry in _listed(out) if (match := pattern.fullmatch(entry.name)))
 
 
+def _leads_out(image_tar: ImageTar) -> bool:
+    """Whether a tar does not lie in the data set's folder, which is all that a store has."""
+    path = PurePosixPath(image_tar.path)
+    return path.is_absolute() or ".." in path.parts
+
+
 def empty_shards(out: Path, draft: Manifest) -> dict[int, ShardFacts]:
     """Facts, by number, of the shards that were done but are not there, because every sample of theirs was refused."""
     pattern = re.compile(rf"\.{re.escape(draft.name)}-(\d{{6,}})\.tar\.empty\.json")
@@ -275,9 +289,33 @@ def empty_shards(out: Path, draft: Manifest) -> dict[int, ShardFacts]:
     return {number: ShardFacts.from_json(json.loads(Path(found[number]).read_bytes())) for number in sorted(found)}
 
 
-def save_empty(path: Path, facts: ShardFacts) -> None:
-    """Note that the shard ``path`` is done and, as every sample was refused, will not be there; see `empty_shards`."""
-    tar.write_atomically(path.with_name(f".{path.name}.empty.json"), json.dumps(facts.to_json()).encode())
+def done_shards(out: Path, draft: Manifest) -> set[int]:
+    """Numbers of the shards that are done: those that are there with their facts, and `empty_shards`."""
+    name = re.escape(draft.name)
+    facts = re.compile(rf"\.{name}-(\d{{6,}})\.tar\.(empty\.)?json")
+    finished = {*finished_shards(out, draft)}
+    found = [match for entry in _listed(out) if (match := facts.fullmatch(entry.name))]
+    return {int(match[1]) for match in found if match[2] or int(match[1]) in finished}
+
+
+def is_done(path: Path) -> bool:
+    """Whether the shard ``path`` is one of `done_shards`."""
+    return (path.exists() and facts_path(path).exists()) or _empty_note(path).exists()
+
+
+def save_empty(path: Path, facts: ShardFacts) -> Path:
+    """Note that the shard ``path`` is done and, as every sample was refused, will not be there; see `empty_shards`.
+
+    Returns:
+      The file that says so.
+    """
+    note = _empty_note(path)
+    tar.write_atomically(note, json.dumps(facts.to_json()).encode())
+    return note
+
+
+def _empty_note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.empty.json")
 
 
 def _all_shards(out: Path, draft: Manifest) -> list[int]:

@@ -29,7 +29,7 @@ from dali_dr.shards.index_layout import (
 )
 from dali_dr.shards.reading import PinnedFile
 
-_REMEDY: Final = "delete it, it is rebuilt from the shards"
+REMEDY: Final = "delete it, it is rebuilt from the shards"
 _BATCH: Final = 4096  # keys that are decoded at a time
 _SEARCHED: Final = 1 << 20  # bytes of key text that are searched at a time
 
@@ -98,7 +98,7 @@ class SampleIndex:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()  # others open it by this name later
-        self._file = PinnedFile(self.path, _REMEDY)
+        self._file = PinnedFile(self.path, REMEDY)
         try:
             self._layout = layout = Layout.parse(self._file.head(HEADER_BYTES))
             if layout.end != self._file.size:
@@ -261,4 +261,4 @@ class SampleIndex:
         return low if low < len(self) and begin(low) == offset and begin(low + 1) == offset + length else -1
 
     def _damaged(self, what: str) -> ShardError:
-        return ShardError(f"{self.path}: not a sample index: {what}; {_REMEDY}")
+        return ShardError(f"{self.path}: not a sample index: {what}; {REMEDY}")

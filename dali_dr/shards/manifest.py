@@ -26,6 +26,7 @@ from dali_dr.shards.tile_counts import TileCounts
 
 MANIFEST_NAME: Final = "dataset.json"
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
+WORK_NAME: Final = ".work"  # a folder of what else an unfinished generation keeps (`dali_dr.reinforce.kept`)
 FORMAT_VERSION: Final = 3  # that is written, where nothing in the data set needs a newer one
 READABLE: Final = (1, 2, 3, 4)  # format versions
 _CHECKSUM_SINCE: Final = 2  # format version

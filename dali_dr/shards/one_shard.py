@@ -12,7 +12,7 @@ from typing import Literal
 
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError
-from dali_dr.shards import files, tar
+from dali_dr.shards import files, outbox, tar
 from dali_dr.shards.facts import ShardFacts, StoredSample
 from dali_dr.shards.folder import save_empty, shard_number, shard_path
 from dali_dr.shards.judged import as_tiled
@@ -36,6 +36,7 @@ def write_one_shard(
     keys: KeyTable | None = None,
     confirm: Callable[[ShardFacts], None] | None = None,
     announce: Announcer | None = None,
+    publish: outbox.Publish = outbox.publish,
 ) -> ShardFacts | None:
     """Write the shard ``path`` (see `shard_path`) and its .idx, atomically.
 
@@ -51,6 +52,7 @@ def write_one_shard(
       confirm: called with the facts when all is written but nothing is seen under its final name; what it raises ends
         the call without a trace.
       announce: tells of refused samples; None: one for this shard alone.
+      publish: gives the tar its final name, see `outbox.behind`.
 
     Returns:
       The shard's facts, or None (and no shard) if there was no sample. If samples were left out of a shard that has no
@@ -87,12 +89,12 @@ def write_one_shard(
             confirm(facts)
         if not shard.members:
             if facts.refused:
-                save_empty(path, facts)
+                outbox.share(save_empty(path, facts))
             files.discard(partial)
             return None
         facts.save(path)
         tar.write_atomically(path.with_suffix(".idx"), tar.idx_text(shard.members).encode())
-        files.publish(partial, path)
+        publish(partial, path)
     except BaseException:
         files.discard(partial)
         raise

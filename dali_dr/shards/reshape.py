@@ -21,9 +21,11 @@ from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.index_layout import IndexedFile
 from dali_dr.shards.manifest import Decoder, ImageTar, Manifest
 from dali_dr.shards.others import IMAGE_LABELS
+from dali_dr.shards.outbox import folder_for
 from dali_dr.shards.sample import Origin, Place, Sample
-from dali_dr.shards.source_table import read_sources
+from dali_dr.shards.source_table import SOURCES_TABLE, read_sources
 from dali_dr.shards.write import SAMPLES_PER_SHARD, write_shards
+from dali_dr.store.url import as_place
 
 Choice = Literal["random", "even"]
 CHOICES: Final[tuple[Choice, ...]] = ("random", "even")
@@ -102,7 +104,7 @@ def subset(
 
     Args:
       source: a reinforced data set.
-      out: folder to write, or to continue.
+      out: folder, or URL of one in a store, to write, or to continue.
       views: kept of each image, see `choose_rows`; None: all.
       topk: likeliest classes kept of each view; None: all.
       images: kept, see `choose_images`; None: all.
@@ -140,7 +142,7 @@ def subset(
     shape = {"views": views, "topk": topk, "images": len(numbers), "choice": choice if views else None}
     history = {"subset": {name: value for name, value in shape.items() if value is not None}}
     decoder = manifest.decoder
-    return _write(data, numbers, change, Path(out), history, sidecar, samples_per_shard, progress, decoder)
+    return _write(data, numbers, change, as_place(out), history, sidecar, samples_per_shard, progress, decoder)
 
 
 def merge(
@@ -156,7 +158,7 @@ def merge(
 
     Args:
       first, second: reinforced data sets of the same images, spec, teacher, K and encoding.
-      out: folder to write, or to continue.
+      out: folder, or URL of one in a store, to write, or to continue.
       sidecar: write the records alone, beside the tars that hold the images of ``first``.
       samples_per_shard: None: as ``first`` has it.
       progress: show a progress bar.
@@ -205,14 +207,15 @@ def merge(
 
     history = {"merge": {"seeds": [a.seed, b.seed], "views": [a.views_min, b.views_min]}}
     decoder = a.decoder if a.decoder == b.decoder else None
-    return _write(data, np.arange(len(data)), change, Path(out), history, sidecar, samples_per_shard, progress, decoder)
+    numbers = np.arange(len(data))
+    return _write(data, numbers, change, as_place(out), history, sidecar, samples_per_shard, progress, decoder)
 
 
 def _write(
     data: Dataset,
     numbers: npt.NDArray[np.int64],
     change: Any,
-    out: Path,
+    out: Path | str,
     history: dict[str, Any],
     sidecar: bool,
     samples_per_shard: int | None,
@@ -221,10 +224,16 @@ def _write(
 ) -> Manifest:
     """The samples ``numbers`` of ``data``, their reinforcements changed by ``change(number)``."""
     manifest = data.manifest
-    if out.resolve() == data.path.resolve():
-        raise ShardError(f"{out}: is the data set that is read; choose another folder")
+    check_elsewhere(data, out)
+    if sidecar and data.url is not None:
+        raise ShardError(
+            f"{data.url}: records cannot lie beside tars in a store: copy the set here by `dali-dr copy` first"
+        )
+    seen_from = folder_for(out) if sidecar else data.path
     used = sorted(set(data.index.entries["image_file"][numbers].tolist())) if sidecar else []
     tiled = manifest.tiles is not None
+    if tiled and data.remote is not None:
+        data.remote.bring(SOURCES_TABLE)
     sources = read_sources(data.path, len(data)) if tiled else None
 
     def origin(number: int) -> Origin | None:
@@ -258,13 +267,20 @@ def _write(
         log_step=DEFAULT_LOG_STEP if manifest.log_step is None else manifest.log_step,
         seed=manifest.seed,
         extra={**extra, "made_by": [*manifest.extra.get("made_by", ()), history]},
-        image_tars=[ImageTar.seen_from(out, data.path / f.name, f.size) for f in files],
+        image_tars=[ImageTar.seen_from(seen_from, data.path / f.name, f.size) for f in files],
         keep_bytes=not tiled,
         decoder=decoder,
         label_maps=manifest.label_maps,
         total=len(numbers),
         progress=progress,
     )
+
+
+def check_elsewhere(data: Dataset, out: Path | str) -> None:
+    """ShardError if ``out`` is where ``data`` lies."""
+    here, there = (place.resolve() if isinstance(place, Path) else place for place in (data.url or data.path, out))
+    if here == there:
+        raise ShardError(f"{out}: is the data set that is read; choose another folder")
 
 
 def _is_same(first: bytes, second: bytes) -> bool:

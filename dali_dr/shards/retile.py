@@ -18,9 +18,12 @@ from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.judged import as_tiled
 from dali_dr.shards.manifest import FORMAT_VERSION, Manifest
 from dali_dr.shards.others import IMAGE_LABELS
+from dali_dr.shards.outbox import writing_to
+from dali_dr.shards.reshape import check_elsewhere
 from dali_dr.shards.sample import Sample
 from dali_dr.shards.tile_counts import TileCounts
 from dali_dr.shards.write import Handling, write_draft
+from dali_dr.store.url import as_place
 
 _AHEAD: Final = 32  # images for each thread: as long as a shard takes to become durable
 _COPIED_SINCE: Final = 2  # format version of data sets whose records are copied; older ones have no checksums
@@ -41,7 +44,7 @@ def retile(
 
     Args:
       source: any data set whose images were stored as they were given.
-      out: folder to write, or to continue.
+      out: folder, or URL of one in a store, to write, or to continue.
       samples_per_shard: None: as ``source`` has it.
       threads: that tile; None: one for each CPU.
       progress: show a progress bar.
@@ -50,11 +53,10 @@ def retile(
       ShardError: the images are tiled already, something in ``source`` is damaged, or ``out`` holds something else.
     """
     data = source if isinstance(source, Dataset) else Dataset(source)
-    manifest, out = data.manifest, Path(out)
+    manifest, place = data.manifest, as_place(out)
     if manifest.tiles is not None:
         raise ShardError(f"{data.path}: its images are tiled already ({manifest.tiles}), so nothing would change")
-    if out.resolve() == data.path.resolve():
-        raise ShardError(f"{out}: is the data set that is read; choose another folder")
+    check_elsewhere(data, place)
     for name, number in (("samples_per_shard", samples_per_shard), ("threads", threads)):
         if number is not None and number < 1:
             raise ShardError(f"retile: {name} is {number}, want 1 or more")
@@ -68,14 +70,15 @@ def retile(
         tiles=TileCounts(),
         format_version=FORMAT_VERSION,
     )
-    return write_draft(
-        _Work(data, threads or len(os.sched_getaffinity(0))).samples,
-        out,
-        draft,
-        handling=Handling(check=False, tile=False, max_pixels=ANY_PIXELS),  # judged when they were stored
-        inventory=_inventory(data),
-        progress=progress,
-    )
+    with writing_to(place, progress=progress) as folder:
+        return write_draft(
+            _Work(data, threads or len(os.sched_getaffinity(0))).samples,
+            folder,
+            draft,
+            handling=Handling(check=False, tile=False, max_pixels=ANY_PIXELS),  # judged when they were stored
+            inventory=_inventory(data),
+            progress=progress,
+        )
 
 
 class _Work:

@@ -250,7 +250,7 @@ def parts_of(sample: Sample, draft: Manifest, *, max_pixels: int = MAX_PIXELS) -
         return Parts(members, *views_and_topk, (height, width), crc)
     if sample.reinforcements is None:
         return Parts(members, 0, -1, (height, width), crc)
-    members.append((tar.RECORD_SUFFIX, _record_of(key, sample.reinforcements, draft, height, width)))
+    members.append((tar.RECORD_SUFFIX, record_of(key, sample.reinforcements, draft, height, width)))
     views = sample.reinforcements
     return Parts(members, len(views), views.topk, (height, width), crc)
 
@@ -265,7 +265,7 @@ def _image_of(sample: Sample) -> bytes:
     return image
 
 
-def _record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height: int, width: int) -> bytes:
+def record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height: int, width: int) -> bytes:
     """The record of an image of (height, width) pixels, its views by falling confidence."""
     if not isinstance(reinforcements, Reinforcements):
         refuse(key, f"reinforcements is a {type(reinforcements).__name__}, want a dali_dr.Reinforcements")

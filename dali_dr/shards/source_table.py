@@ -22,6 +22,7 @@ from dali_dr.shards import files, tar
 from dali_dr.shards.report import REPORT_NAME
 
 SOURCES_NAME: Final = "source.bin"
+SOURCES_TABLE: Final = f"{REPORT_NAME}/{SOURCES_NAME}"
 SOURCE: Final = np.dtype([("crc", "<u4"), ("bytes", "<u4")])
 MAX_SOURCE_BYTES: Final = 2**32 - 1
 _MAGIC: Final = b"DDRSRC01"

@@ -27,16 +27,21 @@ def load_json(path: Path) -> Any:
         if size > MAX_BYTES:
             raise ShardError(f"{path}: has {size} bytes, want at most {MAX_BYTES}; {_REMEDY}")
         text = read_fully(descriptor, path, 0, size)
+    return parse_json(text, str(path))
+
+
+def parse_json(text: bytes, where: str) -> Any:
+    """As `load_json`, of bytes that are from ``where``."""
     if text.count(b"{") + text.count(b"[") > _MAX_NODES:
-        raise ShardError(f"{path}: holds more than {_MAX_NODES} objects and lists; {_REMEDY}")
+        raise ShardError(f"{where}: holds more than {_MAX_NODES} objects and lists; {_REMEDY}")
     try:
         return json.loads(
             text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
         )
     except RecursionError:
-        raise ShardError(f"{path}: not JSON that is read here (nested too deeply); {_REMEDY}") from None
+        raise ShardError(f"{where}: not JSON that is read here (nested too deeply); {_REMEDY}") from None
     except ValueError as error:  # of JSON, UTF-8, and integers of thousands of digits
-        raise ShardError(f"{path}: not JSON ({error}); {_REMEDY}") from None
+        raise ShardError(f"{where}: not JSON ({error}); {_REMEDY}") from None
 
 
 def canonical(value: Any) -> bytes:

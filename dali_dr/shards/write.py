@@ -23,6 +23,7 @@ from dali_dr.images.judge import Judge
 from dali_dr.record.label_map import LabelMaps
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
+from dali_dr.shards import outbox
 from dali_dr.shards.compare import Comparison, Held, Identity, Inventory, compare_inventory, described
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.facts import ImageTars, ShardFacts
@@ -35,6 +36,7 @@ from dali_dr.shards.one_shard import OnError, write_one_shard
 from dali_dr.shards.report import Announcer, Refused
 from dali_dr.shards.sample import Sample, Samples
 from dali_dr.shards.tile_counts import TileCounts
+from dali_dr.store.url import as_place
 
 # 1000 ImageNet photos with 400 views each are about 115 MB: large enough for sequential reads (webdataset advises
 # 100 MB to 1 GB), small enough that a kill costs a minute or two of one GPU's teacher.
@@ -81,7 +83,8 @@ def write_shards(
 
     Args:
       samples: an iterable, or a function START -> iterable without the first START samples (refused ones count).
-      out: made if absent; may hold an unfinished run of the same settings.
+      out: a folder, made if absent, or the URL of one in a store (docs/stores.md); may hold an unfinished run of the same
+        settings.
       spec: what the views were drawn from; None only if no sample has reinforcements.
       num_classes: labels and teacher ids are below it.
       class_names: one per class.
@@ -127,18 +130,19 @@ def write_shards(
         decoder=decoder,
         label_maps=label_maps,
     )
-    return write_draft(
-        samples,
-        Path(out),
-        draft,
-        handling=Handling(check_images, draft.tiles is not None, max_pixels),
-        resume=resume,
-        force=force,
-        inventory=inventory,
-        on_error=on_error,
-        total=total,
-        progress=progress,
-    )
+    with outbox.writing_to(as_place(out), progress=progress) as folder:
+        return write_draft(
+            samples,
+            folder,
+            draft,
+            handling=Handling(check_images, draft.tiles is not None, max_pixels),
+            resume=resume,
+            force=force,
+            inventory=inventory,
+            on_error=on_error,
+            total=total,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +284,7 @@ class _Run:
         keys = KeyTable()
         topk: int | None = None
         with contextlib.ExitStack() as stack:
+            publish = stack.enter_context(outbox.behind(self._out, self._uploading))
             if not isinstance(self._samples, Iterable) and (close := getattr(stream, "close", None)) is not None:
                 # Its threads end here: the collector may find it in a thread that begins, where Python 3.11 gets stuck.
                 stack.callback(close)
@@ -306,6 +311,7 @@ class _Run:
                         topk=topk,
                         keys=keys,
                         announce=self._announce,
+                        publish=publish,
                     )
                 if facts is None:
                     number -= 1
@@ -361,7 +367,7 @@ class _Run:
         if refused and self._on_error == "raise":
             raise ShardError(
                 f"{self._out}: {len(refused)} images were left out there by on_error='skip', the first: {refused[0]}; "
-                f"pass that again (--on-error skip), or {remedy(self._draft)}",
+                f"pass that again (--on-error skip), or {remedy(self._draft, self._out)}",
                 key=refused[0].key,
                 reason=refused[0].reason,
                 remedy=refused[0].remedy or None,
@@ -378,6 +384,9 @@ class _Run:
         finally:
             self._bar.set_description(shown(self._out.name))
 
+    def _uploading(self, name: str) -> None:
+        self._bar.set_postfix_str(f"{name} goes to the store" if name else "")
+
     def _counted(self, stream: Iterator[Sample]) -> Iterator[Sample]:
         for sample in stream:
             self._bar.update()
@@ -389,4 +398,4 @@ class _Run:
             self._differ(differences)
 
     def _differ(self, what: str) -> NoReturn:
-        raise ShardError(f"{self._out}: belongs to a run with other samples: {what}; {remedy(self._draft)}")
+        raise ShardError(f"{self._out}: belongs to a run with other samples: {what}; {remedy(self._draft, self._out)}")

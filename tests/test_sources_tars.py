@@ -274,7 +274,7 @@ def test_it_is_told_before_a_teacher_is_loaded(
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a teacher was loaded")
 
-    monkeypatch.setattr("dali_dr.reinforce.teachers.load_teacher", load)
+    monkeypatch.setattr("dali_dr.reinforce.blueprint.load_teacher", load)
     path = write_tar(tmp_path / "t.tar", [("a.jpg", IMAGES[0])])
     arguments = ["reinforce", "--input", str(path), "--out", str(tmp_path / "out"), "--teacher", "resnet18"]
     assert main(arguments) == 1
@@ -422,8 +422,8 @@ def test_a_subset_beside_shards_of_a_sidecar_set_with_names(tmp_path: Path) -> N
     [
         ("t-{000..9999999999}.tar", "braces say 10000000000 tars.*a digit too many"),
         ("{0..9999}/{0..9999}.tar", "braces say 100000000 tars"),
-        ("https://host/t.tar", "URLs and pipes are not: download it"),
-        ("pipe:cat t.tar", "URLs and pipes are not"),
+        ("ftp://host/t.tar", "pipes and FTP are not: download it"),
+        ("pipe:cat t.tar", "pipes and FTP are not"),
     ],
 )
 def test_patterns_that_no_tars_are_meant_by_are_told_at_once(pattern: str, match: str) -> None:

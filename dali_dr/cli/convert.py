@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dali_dr.cli.common import (
@@ -14,9 +13,10 @@ from dali_dr.cli.common import (
     add_output,
     add_quiet,
     command,
+    place,
     positive,
     positive_float,
-    print_info,
+    print_manifest,
     say,
     say_json,
     tell,
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _ML_DR: Final = "apple/ml-dr's: ImageNet+ and its kin"
 _FKD: Final = "szq0214/FKD's soft labels of crops"
+_URLS: Final = (
+    "REINFORCED, IMAGES and files may be URLs (s3://BUCKET/FOLDER, https://HOST/NAME.tar.gz): archives are fetched once, also "
+    "for --dry-run; files of folders and images when they are read."
+)
 _RELABEL: Final = "naver-ai/relabel_imagenet's label maps"
 
 
@@ -34,12 +38,13 @@ def add(commands: Any) -> None:
     """Adds the subcommand and its formats."""
     text = "convert reinforcements that others have published"
     convert = commands.add_parser("convert", help=text, description=f"{text.capitalize()}.")
+    convert.epilog = _URLS
     formats = convert.add_subparsers(required=True, metavar="FORMAT")
     ml_dr = command(formats, "ml-dr", _convert, _ML_DR)
     ml_dr.set_defaults(format="ml-dr")
     _add_input(ml_dr, "folder of NUMBER.pth.tar files, or a .tar or .tar.gz of one; several: runs of one set, merged")
     ml_dr.add_argument(
-        "--config", type=Path, default=None, metavar="FILE", help="a config.pth.tar in place of those in the archives"
+        "--config", type=place, default=None, metavar="FILE", help="a config.pth.tar in place of those in the archives"
     )
     _add_stored(ml_dr)
     _add_common(ml_dr)
@@ -74,7 +79,7 @@ def add(commands: Any) -> None:
 
 
 def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("reinforced", nargs="+", type=Path, metavar="REINFORCED", help=text)
+    parser.add_argument("reinforced", nargs="+", type=place, metavar="REINFORCED", help=text)
     images = parser.add_argument_group("images")
     images.add_argument(
         "--images",
@@ -85,7 +90,7 @@ def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
     )
     images.add_argument(
         "--order",
-        type=Path,
+        type=place,
         default=None,
         metavar="FILE",
         help="paths of the images, one in each line, in the order in which they were reinforced (default: that of --images, "
@@ -95,7 +100,7 @@ def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
     images.add_argument(
         "--labels", choices=("auto", "sorted", "numeric", "imagenet"), default="auto", help="see dali-dr pack"
     )
-    images.add_argument("--classes", type=Path, default=None, metavar="FILE", help="see dali-dr pack")
+    images.add_argument("--classes", type=place, default=None, metavar="FILE", help="see dali-dr pack")
     images.add_argument("--label-field", default=None, metavar="FIELD", help="see dali-dr pack")
     add_on_error(images)
     images.add_argument(
@@ -117,7 +122,7 @@ def _add_stored(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("data set")
-    add_output(output, "data set to write, or to go on with")
+    add_output(output, "data set to write, or to go on with", store=True)
     add_keep_bytes(output)
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
     machine = parser.add_argument_group("machine")
@@ -133,11 +138,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     from dali_dr.convert.opening import OPENERS
+    from dali_dr.sources.fetched import cache_folder
+    from dali_dr.store.url import is_url
 
     how: dict[str, Any] = {}
     for name in ("config", "probabilities", "log_step", "form", "size", "teacher_size", "box_order"):
         if getattr(options, name, None) is not None:
             how[name] = getattr(options, name)
+    if options.dry_run and any(map(is_url, options.reinforced)):
+        say(f"dali-dr: note: archives at URLs are fetched into {cache_folder()}, and stay there", file=sys.stderr)
     conversion = OPENERS[options.format](_wanted(options), **how)
     tell(conversion.pictures)
     for note in conversion.meaning.reinterpreted:
@@ -152,20 +161,20 @@ def _convert(options: argparse.Namespace) -> None:
             for line in str(found).splitlines():
                 say(line)
         return
-    conversion.write(options.out)
-    print_info(options.out, options.json)
+    print_manifest(conversion.write(options.out), options.json)
 
 
 def _wanted(options: argparse.Namespace) -> Wanted:
     from dali_dr.convert.images import Entering
     from dali_dr.convert.opening import Wanted
+    from dali_dr.shards.outbox import folder_for
     from dali_dr.sources import Reading, check_output
 
     check_output(options.images, options.out)
     return Wanted(
         reinforced=options.reinforced,
         images=options.images,
-        out=options.out,
+        out=folder_for(options.out),
         order=options.order,
         reading=Reading(options.labels, options.classes, options.label_field),
         entering=Entering(

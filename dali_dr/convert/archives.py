@@ -1,5 +1,5 @@
 """Published archives, looked through once: which files they hold, where, and their checksums. Folders and tars, plain or
-compressed with gzip.
+compressed with gzip, on this machine or in a store: then tars are fetched once, and files of folders one by one.
 
 What the look has found is kept in the folder of the unfinished data set, for the archives are large: `Survey`.
 """
@@ -13,10 +13,10 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,23 @@ from dali_dr.regular import read_regular
 from dali_dr.shards import files, tar
 from dali_dr.shards.reading import open_regular, read_fully
 from dali_dr.shards.tar_scan import TarFault
+from dali_dr.sources.fetched import File, Remote, local, told_by_url
+from dali_dr.sources.listing import Listing
+from dali_dr.sources.remote import READERS, read_named, size_if_there, store_of
+from dali_dr.store.url import as_place, shown_url
 from dali_dr.texts import Texts
 
 MAX_FILE: Final = 64 << 20  # bytes of one file in an archive: ImageNet+'s have some 90 kB
 KEPT_ABOVE: Final = 16 << 20  # bytes of an archive: smaller ones are looked through in no time
 _BLOCK: Final = tar.BLOCK
 _MAX_FOLDERS: Final = 255
+
+
+class Where(Protocol):
+    """Where an archive is: a Path, or what says a URL."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass
@@ -107,7 +118,7 @@ class Survey:
 class _Found:
     """Files as they are found."""
 
-    path: Path
+    path: Where
     numbers: array.array[int] = field(default_factory=lambda: array.array("i"))
     runs: array.array[int] = field(default_factory=lambda: array.array("B"))
     blocks: array.array[int] = field(default_factory=lambda: array.array("I"))
@@ -152,17 +163,19 @@ class Archive:
     """One archive.
 
     Args:
-      path: of it.
+      path: of it, or what says its URL.
       survey: of it.
 
     Attributes:
       path, survey: of it.
       streamed: whether it is read from its beginning to its end (`rows`) or anywhere (`read`).
+      readers: threads that `read` it at a time, where they wait for a store; 0: it lies on this machine.
     """
 
     streamed = False
+    readers = 0
 
-    def __init__(self, path: Path, survey: Survey) -> None:
+    def __init__(self, path: Where, survey: Survey) -> None:
         self.path, self.survey = path, survey
 
     def __len__(self) -> int:
@@ -171,7 +184,8 @@ class Archive:
     @property
     def facts(self) -> dict[str, Any]:
         """What a manifest says of it."""
-        return {"name": self.path.name, "bytes": self.survey.length, "sha256": self.survey.sha256}
+        name = self.path.name if isinstance(self.path, Path) else str(self.path)
+        return {"name": name, "bytes": self.survey.length, "sha256": self.survey.sha256}
 
     def read(self, row: int) -> bytes:
         """File ``row`` of the survey. From any thread."""
@@ -184,9 +198,10 @@ class Archive:
 
 
 class _Tar(Archive):
-    def __init__(self, path: Path, survey: Survey) -> None:
+    def __init__(self, path: File, survey: Survey) -> None:
         super().__init__(path, survey)
-        self._descriptor = open_regular(path)
+        self._file = local(path)
+        self._descriptor = open_regular(self._file)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
@@ -194,15 +209,20 @@ class _Tar(Archive):
 
     def read(self, row: int) -> bytes:
         offset, size = int(self.survey.blocks[row]) * _BLOCK, int(self.survey.sizes[row])
-        return read_fully(self._descriptor, self.path, offset, size)
+        with told_by_url():
+            return read_fully(self._descriptor, self._file, offset, size)
 
 
 class _Compressed(Archive):
     streamed = True
 
+    def __init__(self, path: File, survey: Survey) -> None:
+        super().__init__(path, survey)
+        self._file = local(path)
+
     def rows(self, step: Callable[[int], object] | None = None) -> Iterator[tuple[int, bytes]]:
-        pieces = pieces_of(self.path, step=step)
-        scan = Sequential(self.path, pieces)
+        pieces = pieces_of(self._file, step=step)
+        scan = Sequential(self._file, pieces)
         try:
             for row in range(len(self)):
                 yield row, scan.read(int(self.survey.blocks[row]) * _BLOCK, int(self.survey.sizes[row]))
@@ -217,10 +237,10 @@ class _Folder(Archive):
 
     def __init__(self, path: Path, survey: Survey, names: Texts) -> None:
         super().__init__(path, survey)
-        self._names = names
+        self._folder, self._names = path, names
 
     def read(self, row: int) -> bytes:
-        path = self.path / self._names[row]
+        path = self._folder / self._names[row]
         try:
             return read_regular(path, MAX_FILE)
         except (OSError, ValueError) as error:
@@ -228,11 +248,24 @@ class _Folder(Archive):
             raise ConvertError(f"{path}: cannot be read ({why})") from error
 
 
-def open_archive(path: Path, naming: Naming, *, kept: Path | None = None, progress: bool = True) -> Archive:
+class _InStore(Archive):
+    """A folder of objects."""
+
+    readers = READERS
+
+    def __init__(self, path: Where, survey: Survey, names: Texts, url: str) -> None:
+        super().__init__(path, survey)
+        self._names, self._url = names, url
+
+    def read(self, row: int) -> bytes:
+        return _read_object(self._url, self._names[row], int(self.survey.sizes[row]))
+
+
+def open_archive(path: Path | str, naming: Naming, *, kept: Path | None = None, progress: bool = True) -> Archive:
     """The archive at ``path``, once it was looked through, unless that was done before.
 
     Args:
-      path: a folder or a tar, plain or compressed with gzip.
+      path: a folder or a tar, plain or compressed with gzip, or the URL of one.
       naming: of its files.
       kept: a folder where what was found of large archives is kept, and looked for; None: nowhere.
       progress: show a progress bar.
@@ -240,13 +273,23 @@ def open_archive(path: Path, naming: Naming, *, kept: Path | None = None, progre
     Raises:
       ConvertError: it cannot be read, or holds what it should not.
     """
-    path = path.absolute()
-    if path.is_dir():
-        return _open_folder(path, naming)
-    if not path.exists():
-        raise ConvertError(f"{path}: no such file or folder")
-    about = path.stat()
-    stamp = f"{path} {about.st_size} {about.st_mtime_ns} {naming.digest}"
+    there: File
+    if isinstance(path, str):
+        url = str(as_place(path))
+        if size_if_there(url) is None:
+            return _open_objects(url, naming)
+        there = Remote.look(url)
+        with told_by_url():
+            there.local(progress=progress)
+        size, stamp = there.bytes, f"{url} {there.bytes} {there.tag} {naming.digest}"
+    else:
+        there = path = path.absolute()
+        if path.is_dir():
+            return _open_folder(path, naming)
+        if not path.exists():
+            raise ConvertError(f"{path}: no such file or folder")
+        about = path.stat()
+        size, stamp = about.st_size, f"{path} {about.st_size} {about.st_mtime_ns} {naming.digest}"
     place = (
         None
         if kept is None
@@ -254,17 +297,21 @@ def open_archive(path: Path, naming: Naming, *, kept: Path | None = None, progre
     )
     survey = None if place is None else Survey.load(place, stamp)
     if survey is None:
-        with tqdm.tqdm(
-            total=about.st_size,
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-            desc=shown(f"looking through {path.name}"),
-        ) as bar:
-            survey = _look_through(path, naming, bar.update)
-        if place is not None and about.st_size >= KEPT_ABOVE:
+        with (
+            tqdm.tqdm(
+                total=size,
+                unit="B",
+                unit_scale=True,
+                disable=not progress,
+                desc=shown(f"looking through {there.name}"),
+            ) as bar,
+            told_by_url(),
+        ):
+            survey = _look_through(local(there), naming, bar.update)
+        if place is not None and size >= KEPT_ABOVE:
             survey.save(place, stamp)
-    return _Compressed(path, survey) if is_gzip(path) else _Tar(path, survey)
+    with told_by_url():
+        return _Compressed(there, survey) if is_gzip(local(there)) else _Tar(there, survey)
 
 
 def _look_through(path: Path, naming: Naming, step: Callable[[int], object]) -> Survey:
@@ -290,28 +337,78 @@ def _look_through(path: Path, naming: Naming, step: Callable[[int], object]) -> 
 
 def _open_folder(path: Path, naming: Naming) -> Archive:
     """The folder's files, and those in folders below it."""
+    survey, names = _surveyed(path, naming, _walk(path, ""), lambda name, _: read_regular(path / name, MAX_FILE))
+    return _Folder(path, survey, names)
+
+
+def _open_objects(url: str, naming: Naming) -> Archive:
+    """The objects below ``url``."""
+    listing = Listing(url, store_of(url))
+    where = _Url(url)
+    if not listing:
+        raise ConvertError(f"{where}: no such object, and there are none below it: correct the URL")
+    walk = _walk_objects(listing, "")
+    survey, names = _surveyed(where, naming, walk, lambda name, size: _read_object(url, name, size))
+    return _InStore(where, survey, names, url)
+
+
+@dataclass(frozen=True)
+class _Url:
+    """A folder in a store."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return shown_url(self.url)
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.url.rpartition("/")[2]
+
+
+def _read_object(url: str, name: str, size: int) -> bytes:
+    try:
+        return read_named(store_of(url), name, f"{url}/{name}", MAX_FILE, size=size)
+    except OSError as error:
+        raise ConvertError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def _surveyed(
+    where: Where, naming: Naming, walk: Iterable[tuple[str, int]], read: Callable[[str, int], bytes]
+) -> tuple[Survey, Texts]:
+    """What is in a folder, and the names of its files; of ``walk`` (names and sizes), whose configurations are ``read``."""
     names, sha, total = Texts(), hashlib.sha256(), 0
-    found = _Found(path)
-    for name, size in _walk(path, ""):
+    found = _Found(where)
+    for name, size in walk:
         named = naming(name)
         if named is None:
             continue
 
-        def config(name: str = name) -> bytes:
-            data = read_regular(path / name, MAX_FILE)
+        def config(name: str = name, size: int = size) -> bytes:
+            data = read(name, size)
             sha.update(data)
             return data
 
         try:
             found.add(name, named, 0, size, config)
         except OSError as error:
-            raise ConvertError(f"{path / name}: cannot be read ({error.strerror})") from error
+            raise ConvertError(f"{where}/{name}: cannot be read ({error.strerror})") from error
         if named.number is not None:
             names.append(name)
         total += size
         sha.update(f"{name} {size}\n".encode(errors="surrogateescape"))
-    survey = found.survey(total, sha.hexdigest())
-    return _Folder(path, survey, names)
+    return found.survey(total, sha.hexdigest()), names
+
+
+def _walk_objects(listing: Listing, folder: str) -> Iterator[tuple[str, int]]:
+    """As `_walk`."""
+    here = sorted((item.name, item.folder) for item in listing.items(folder) if not item.name.startswith("."))
+    paths = [f"{folder}/{name}" if folder else name for name, is_folder in here if not is_folder]
+    yield from zip(paths, listing.sizes_of(paths).tolist(), strict=True)
+    for name, is_folder in here:
+        if is_folder:
+            yield from _walk_objects(listing, f"{folder}/{name}" if folder else name)
 
 
 def _walk(root: Path, folder: str) -> Iterator[tuple[str, int]]:

@@ -21,7 +21,6 @@ from dali_dr.encoded import ANY_PIXELS, MAX_PIXELS, image_info
 from dali_dr.errors import ConvertError, ShardError, brief
 from dali_dr.images.admit import Admission
 from dali_dr.images.judge import BATCH, Judge, Shown
-from dali_dr.regular import read_regular
 from dali_dr.shards import tar
 from dali_dr.shards.compare import Inventory
 from dali_dr.shards.dataset import Dataset
@@ -29,11 +28,12 @@ from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.others import IMAGE_LABELS, strip_leading
 from dali_dr.shards.sample import Origin, Place, Sample, safe_key
 from dali_dr.sources.entrance import Entrance
-from dali_dr.sources.source import Source, TarSource, image_labels, sizes_of, staying_in_tars
+from dali_dr.sources.remote import Unavailable, read_place
+from dali_dr.sources.source import Source, TarSource, image_labels, readers_of, sizes_of, staying_in_tars
 from dali_dr.texts import Texts
 
-_READERS: Final = 8  # threads that wait for files
-_READ_AHEAD: Final = 2 * BATCH  # images
+_READERS: Final = 8  # threads that wait for files; of a store more
+_READ_AHEAD: Final = 2 * BATCH  # images, and one for each reader
 _JUDGED_AHEAD: Final = 4  # batches
 _BLOCK: Final = 4096  # keys that are taken out of an index at a time
 _MAX_ORDER: Final = 1 << 30  # bytes of a list of paths
@@ -77,6 +77,10 @@ class Pictures(Protocol):
     def sidecar(self) -> bool:
         """Whether they stay where they are."""
 
+    @property
+    def readers(self) -> int | None:
+        """See `dali_dr.sources.source.readers_of`."""
+
     def __len__(self) -> int: ...
 
     def where(self, number: int) -> str: ...
@@ -114,6 +118,9 @@ class FromSource:
         self._tars: TarSource | None = staying_in_tars(source) if entering.sidecar else None
         self.keys, self.class_names, self.notes = source.keys, source.class_names, source.notes
         self.num_classes, self.sidecar = len(source.class_names), entering.sidecar
+        self.readers: int | None = getattr(source, "readers", None)
+        self._readers = readers_of(source, _READERS)
+        self._window = max(_READ_AHEAD, self._readers + BATCH)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -132,18 +139,20 @@ class FromSource:
         def size(number: int) -> tuple[int, int]:
             try:
                 return self.size(number)
+            except Unavailable:
+                raise
             except (OSError, ValueError, ShardError):  # told of when its turn comes
                 return 0, 0
 
-        with ThreadPoolExecutor(_READERS, "read") as readers:
-            yield from ahead(readers, size, range(len(self)), _READ_AHEAD)
+        with ThreadPoolExecutor(self._readers, "read") as readers:
+            yield from ahead(readers, size, range(len(self)), self._window)
 
     def samples(self, start: int) -> Generator[Sample, None, None]:
         how = self._entering
         with Judge(max_pixels=how.max_pixels, threads=how.threads, decode=how.check) as judge:
             entrance = self._entrance(judge)
-            with ThreadPoolExecutor(_READERS, "read") as readers, ThreadPoolExecutor(1, "judge") as judging:
-                read = ahead(readers, entrance.read, range(start, len(self._source)), _READ_AHEAD)
+            with ThreadPoolExecutor(self._readers, "read") as readers, ThreadPoolExecutor(1, "judge") as judging:
+                read = ahead(readers, entrance.read, range(start, len(self._source)), self._window)
                 admitted = ahead(judging, entrance.admit, batches(read, BATCH), _JUDGED_AHEAD)
                 number = start
                 for batch in admitted:
@@ -160,11 +169,13 @@ class FromSource:
             def crc(number: int) -> int:
                 try:
                     return int(google_crc32c.value(source.read(number)))
+                except Unavailable:
+                    raise
                 except (OSError, ValueError):
                     return int(google_crc32c.value(b""))
 
-            with ThreadPoolExecutor(_READERS, "read") as readers:
-                yield from ahead(readers, crc, range(min(count, len(source))), _READ_AHEAD)
+            with ThreadPoolExecutor(self._readers, "read") as readers:
+                yield from ahead(readers, crc, range(min(count, len(source))), self._window)
 
         def tiled_crc(number: int) -> int:
             from dali_dr.images.tiling import tile
@@ -200,6 +211,7 @@ class FromDataset:
     """
 
     sidecar = True
+    readers: int | None = None
     notes: Sequence[str] = ()
 
     def __init__(self, data: Dataset) -> None:
@@ -326,7 +338,7 @@ class Ordered:
       ConvertError: naming a line whose image is not there, or was named before; or where images are not in the list.
     """
 
-    def __init__(self, source: Source, file: Path) -> None:
+    def __init__(self, source: Source, file: Path | str) -> None:
         self._source = source
         self._numbers = _order(source.keys, file)
         self.keys: Sequence[str] = Texts(source.keys[number] for number in self._numbers.tolist())
@@ -336,7 +348,7 @@ class Ordered:
         for name in ("size", "place"):  # as far as the source knows them
             if hasattr(source, name):
                 setattr(self, name, functools.partial(self._of, getattr(source, name)))
-        for name in ("image_tars", "image_labels"):
+        for name in ("image_tars", "image_labels", "readers"):
             if hasattr(source, name):
                 setattr(self, name, getattr(source, name))
 
@@ -353,10 +365,10 @@ class Ordered:
         return what(int(self._numbers[number]))
 
 
-def _order(keys: Sequence[str], file: Path) -> npt.NDArray[np.int64]:
+def _order(keys: Sequence[str], file: Path | str) -> npt.NDArray[np.int64]:
     """The number of the image of each line."""
     try:
-        text = read_regular(file, _MAX_ORDER).decode("utf-8", "surrogateescape")
+        text = read_place(file, _MAX_ORDER).decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as error:
         raise ConvertError(f"{file}: cannot be read ({error}): want a path of an image in each line") from error
     tables = [PathTable(keys, "have one key")]

@@ -19,16 +19,19 @@ from dali_dr.convert.published import Published
 from dali_dr.convert.work import KEPT_NAME, Conversion
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ConvertError
-from dali_dr.regular import read_regular
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.manifest import MANIFEST_NAME
 from dali_dr.shards.one_shard import OnError
 from dali_dr.shards.write import SAMPLES_PER_SHARD
 from dali_dr.sources import ImageFolder, Reading, WebDatasetTars, open_source
+from dali_dr.sources.remote import read_place, shown_place, size_if_there
 from dali_dr.sources.source import READING, Source
+from dali_dr.sources.tars import SUFFIXES as TAR_SUFFIXES
+from dali_dr.store.url import as_place, is_url, shown_url
 from dali_dr.texts import Texts
 
 _MAX_CONFIG: Final = 64 << 20  # bytes
+_NO_FOLDERS: Final = (*TAR_SUFFIXES, ".csv", ".jsonl", ".parquet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Wanted:
     """What a user wants, whatever the format.
 
     Attributes:
-      reinforced: folders and tars.
+      reinforced: folders and tars, or their URLs.
       images: a folder, tars, a list, or the folder of a data set of ours, see `dali_dr.sources.open_source`.
       out: folder of the data set.
       order: a file that lists images by index; None: they are in order.
@@ -46,10 +49,10 @@ class Wanted:
       kept: whether what archives hold is kept in ``out`` until it is finished.
     """
 
-    reinforced: Sequence[Path]
+    reinforced: Sequence[Path | str]
     images: str
     out: Path
-    order: Path | None = None
+    order: Path | str | None = None
     reading: Reading = READING
     entering: Entering = ENTERING
     on_error: OnError = "raise"
@@ -59,12 +62,12 @@ class Wanted:
     kept: bool = True
 
 
-def open_ml_dr(wanted: Wanted, *, config: Path | None = None, **stored: Any) -> Conversion:
+def open_ml_dr(wanted: Wanted, *, config: Path | str | None = None, **stored: Any) -> Conversion:
     """apple/ml-dr's archives. ``config``: a config.pth.tar in place of theirs; ``stored``: see `ml_dr.meaning`."""
     given = None
     if config is not None:
         try:
-            given = read_regular(config, _MAX_CONFIG)
+            given = read_place(config, _MAX_CONFIG)
         except (OSError, ValueError) as error:
             raise ConvertError(f"{config}: cannot be read ({error})") from error
     archives = _archives(wanted, Numbered())
@@ -115,6 +118,10 @@ class _Images:
             if self._data.path.resolve() == wanted.out.resolve():
                 raise ConvertError(f"{wanted.out}: is the data set of the images: choose another --out")
             return
+        if _is_set(wanted.images):
+            raise ConvertError(
+                f"{shown_url(wanted.images)}: is a data set in a store: bring it here by `dali-dr copy`, and give its folder"
+            )
         source = _compact([open_source(wanted.images, wanted.reading)])
         self._source = source if wanted.order is None else Ordered(source, wanted.order)
 
@@ -147,6 +154,13 @@ class _Images:
         return FromSource(self._source, entering)
 
 
+def _is_set(images: str) -> bool:
+    """Whether the URL is that of a data set of ours."""
+    if not is_url(images) or images.lower().endswith(_NO_FOLDERS):
+        return False
+    return size_if_there(f"{as_place(images)}/{MANIFEST_NAME}") is not None
+
+
 def _compact(only: list[Source]) -> Source:
     """The source in the list with its texts in little memory, where they are the most of it; nobody else may hold it."""
     source = only.pop()
@@ -160,11 +174,12 @@ def _compact(only: list[Source]) -> Source:
 
 
 def _archives(wanted: Wanted, naming: Naming) -> list[Archive]:
-    seen: set[Path] = set()
+    seen: set[Path | str] = set()
     for path in wanted.reinforced:
-        if path.resolve() in seen:
-            raise ConvertError(f"{path}: is given twice")
-        seen.add(path.resolve())
+        same = path.resolve() if isinstance(path, Path) else as_place(path)
+        if same in seen:
+            raise ConvertError(f"{shown_place(path)}: is given twice")
+        seen.add(same)
     kept = wanted.out.absolute() / KEPT_NAME if wanted.kept else None
     return [open_archive(path, naming, kept=kept, progress=wanted.progress) for path in wanted.reinforced]
 

@@ -80,6 +80,7 @@ class Prepared:
         self._source, self._preparation, self._max_pixels = source, preparation, max_pixels
         self.keys, self.labels = source.keys, source.labels
         self.class_names, self.notes = source.class_names, source.notes
+        self.readers: int | None = getattr(source, "readers", None)
 
     keys: Sequence[str]
     labels: Sequence[int] | npt.NDArray[np.int32]

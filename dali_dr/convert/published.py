@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -97,6 +98,11 @@ class Published:
         """Whether each image has one file, which comes when it comes: `convert` it then."""
         return self.files == 1 and self.streamed
 
+    @property
+    def readers(self) -> int:
+        """Threads that `read` at a time, where they wait for a store; 0: all lies on this machine."""
+        return max(archive.readers for archive in self.archives)
+
     def begin(self, arrived: Callable[[int, bytes], bytes] | None = None, executor: Executor | None = None) -> None:
         """Before the first `take` of archives that are streamed.
 
@@ -138,12 +144,22 @@ class Published:
         """(number of the image, file) of all, as they come soonest, in any order."""
         for group, rows in zip(self._groups, self._rows, strict=True):
             if rows is not None:
-                for slot in range(self.count * group.runs):
-                    yield slot // group.runs, rows.read(slot)
+                for slot, data in self._read_all(rows, self.count * group.runs):
+                    yield slot // group.runs, data
             else:
                 for archive in group.archives:
                     for row, data in archive.rows():
                         yield int(archive.survey.numbers[row]), data
+
+    def _read_all(self, rows: _Rows, slots: int) -> Iterator[tuple[int, bytes]]:
+        if not self.readers:
+            for slot in range(slots):
+                yield slot, rows.read(slot)
+            return
+        with ThreadPoolExecutor(self.readers, "published") as executor:
+            found = ahead(executor, rows.read, range(slots), self.readers)
+            with contextlib.closing(found):
+                yield from enumerate(found)
 
     def staged(self) -> int:
         """Files that come so early that they would wait, if any number of bytes could not wait in memory."""

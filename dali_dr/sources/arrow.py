@@ -111,7 +111,7 @@ def columns_of(
     return Columns(image, label, names)
 
 
-def labels_of(path: Path, column: Any, columns: Columns, reading: Reading, where: Callable[[int], str]) -> Labels:
+def labels_of(path: Path | str, column: Any, columns: Columns, reading: Reading, where: Callable[[int], str]) -> Labels:
     """Class numbers of the rows of a column of labels.
 
     Where the features name the classes, their numbers are those of the features, unless ``reading`` says otherwise.
@@ -149,7 +149,7 @@ def labels_of(path: Path, column: Any, columns: Columns, reading: Reading, where
 
 
 def _distinct(
-    path: Path, column: Any, name: str, where: Callable[[int], str]
+    path: Path | str, column: Any, name: str, where: Callable[[int], str]
 ) -> tuple[npt.NDArray[np.int32], list[Any]]:
     """Which of the distinct values each row has, and these values, none of which is missing or negative."""
     pa = pyarrow(path)

@@ -14,7 +14,9 @@ from typing import Final, NamedTuple, NoReturn, overload
 
 from dali_dr.errors import ShardError, brief, shown
 from dali_dr.sources.class_file import read_class_file
+from dali_dr.sources.fetched import local, told_by_url
 from dali_dr.sources.source import READING, Reading
+from dali_dr.store.url import as_place
 
 MAX_CLASSES: Final = 1_000_000
 """Classes that a source may have. Their names are in dataset.json, and a teacher has an output for each: whatever claims
@@ -82,7 +84,7 @@ class Numbered(NamedTuple):
 Refuse = Callable[[str, str], NoReturn]  # a name, and why it has no number
 
 
-def classes_of_folders(root: Path, folders: Collection[str], reading: Reading = READING) -> Classes:
+def classes_of_folders(root: Path | str, folders: Collection[str], reading: Reading = READING) -> Classes:
     """Numbers of the class folders of ``root``, images in them or not.
 
     Raises:
@@ -100,7 +102,7 @@ def classes_of_folders(root: Path, folders: Collection[str], reading: Reading = 
 
 
 def numbered(
-    path: Path,
+    path: Path | str,
     labels: Sequence[str],
     reading: Reading = READING,
     place: Callable[[int], str] = lambda number: f"image {number + 1}",
@@ -174,9 +176,11 @@ def _given(names: Collection[str], reading: Reading, refuse: Refuse) -> Classes 
     return None
 
 
-def _of_file(names: Collection[str], path: Path, refuse: Refuse) -> Classes:
+def _of_file(names: Collection[str], path: Path | str, refuse: Refuse) -> Classes:
     """By the file at ``path``. Numbers alone, none of which is in it as a name, are those of its lines."""
-    file = read_class_file(path, MAX_CLASSES)
+    path = as_place(path)
+    with told_by_url():
+        file = read_class_file(local(path), MAX_CLASSES)
     numbers = file.numbers
     if not any(name in numbers for name in names):
         whole = ((name, _WHOLE.fullmatch(name)) for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import google_crc32c
@@ -11,7 +12,8 @@ from dali_dr.errors import ShardError, shown
 from dali_dr.images.admit import Admission, Admitted
 from dali_dr.images.judge import Refusal
 from dali_dr.shards.sample import Origin, Sample
-from dali_dr.sources.source import Images
+from dali_dr.sources.remote import Unavailable
+from dali_dr.sources.source import Images, readers_of
 
 _REMEDY = "make it a file that can be read, or take it out of the source"
 
@@ -36,9 +38,11 @@ class Entrance:
         self._images, self._admission = images, admission
 
     def read(self, number: int) -> Read:
-        """Image ``number``."""
+        """Image ``number``. Unavailable: its store does not answer."""
         try:
             return Read(number, self._images.read(number), None)
+        except Unavailable:  # no fault of the image: to leave it out would be one
+            raise
         except (OSError, ShardError, ValueError) as error:  # ValueError: a name that no file can have
             return Read(number, b"", Refusal(shown(f"cannot be read: {error}"), _REMEDY))
 
@@ -49,8 +53,12 @@ class Entrance:
         return [self._sample(image, image.unread or next(verdicts)) for image in batch]
 
     def samples(self, numbers: Sequence[int]) -> list[Sample]:
-        """The samples of images ``numbers``, which are read one after the other and judged together."""
-        return self.admit([self.read(number) for number in numbers])
+        """The samples of images ``numbers``, which are judged together, and of a store read at once."""
+        readers = min(readers_of(self._images, 1), len(numbers))
+        if readers < 2:
+            return self.admit([self.read(number) for number in numbers])
+        with ThreadPoolExecutor(readers, "read") as pool:
+            return self.admit(list(pool.map(self.read, numbers)))
 
     def _sample(self, image: Read, verdict: Admitted | Refusal) -> Sample:
         number, data, _ = image

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import ShardError
@@ -41,11 +42,63 @@ _KINDS: Final = (
 )
 
 
+class Item(Protocol):
+    """What lies in a folder: as much of an os.DirEntry as is asked for."""
+
+    @property
+    def name(self) -> str: ...
+
+    def is_dir(self) -> bool: ...
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool: ...
+
+    def is_symlink(self) -> bool: ...
+
+    def stat(self) -> os.stat_result: ...
+
+
+class Tree(Protocol):
+    """A folder and what is below it; ``here`` is the path of a folder in it, "" its own."""
+
+    def path(self, here: str) -> str:
+        """For messages."""
+
+    def items(self, here: str) -> Iterable[Item]:
+        """What lies in a folder, in any order. OSError where it cannot be listed."""
+
+    def identity(self, here: str) -> object:
+        """Equal where two paths lead to one folder. OSError where there is none."""
+
+
+class Disk:
+    """A folder on this machine.
+
+    Args:
+      root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+
+    def path(self, here: str) -> str:
+        """See `Tree`."""
+        return f"{self._root}/{here}" if here else self._root
+
+    def items(self, here: str) -> Iterable[os.DirEntry[str]]:
+        """See `Tree`."""
+        return os.scandir(self.path(here))
+
+    def identity(self, here: str) -> tuple[int, int]:
+        """See `Tree`."""
+        status = Path(self.path(here)).stat()
+        return status.st_dev, status.st_ino
+
+
 class Walk:
     """What lies right in a folder of class folders, and its images class by class.
 
     Args:
-      root: the folder.
+      tree: the folder.
       convert: whether all that Pillow reads is an image.
 
     Attributes:
@@ -55,8 +108,8 @@ class Walk:
       ShardError: a folder cannot be listed.
     """
 
-    def __init__(self, root: Path, *, convert: bool) -> None:
-        self._root = str(root)
+    def __init__(self, tree: Tree, *, convert: bool) -> None:
+        self._tree = tree
         self._suffixes = convertible() if convert else frozenset(SUFFIXES)
         self._left = LeftOut()
         self._refused = LeftOut("called images, and refused when they are read")
@@ -76,7 +129,7 @@ class Walk:
           ShardError: a folder cannot be listed, or leads back to one that it is in.
         """
         found: list[tuple[str, list[str]]] = []
-        waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(folder, (self._identity(""),))]
+        waiting: list[tuple[str, tuple[object, ...]]] = [(folder, (self._identity(""),))]
         while waiting:
             here, above = waiting.pop()
             identity = self._identity(here)
@@ -100,20 +153,20 @@ class Walk:
             self._left.add("file beside the class folders", entry.name, "files beside the class folders")
 
     def _path(self, here: str) -> str:
-        return f"{self._root}/{here}" if here else self._root
+        return self._tree.path(here)
 
-    def _identity(self, here: str) -> tuple[int, int]:
+    def _identity(self, here: str) -> object:
         try:
-            status = Path(self._path(here)).stat()
+            return self._tree.identity(here)
         except OSError as error:
             raise ShardError(f"{self._path(here)}: cannot be listed: {error.strerror}") from error
-        return status.st_dev, status.st_ino
 
-    def _listed(self, here: str) -> tuple[list[str], list[os.DirEntry[str]]]:
+    def _listed(self, here: str) -> tuple[list[str], list[Item]]:
         """Names of the folders in a folder, without those that are left out, and what else is in it, in any order."""
-        folders, others = [], []
+        folders: list[str] = []
+        others: list[Item] = []
         try:
-            for entry in os.scandir(self._path(here)):
+            for entry in self._tree.items(here):
                 if not _is_folder(entry):
                     others.append(entry)
                     continue
@@ -133,7 +186,7 @@ class Walk:
             raise ShardError(f"{self._path(here)}: cannot be listed: {error.strerror}") from error
         return folders, others
 
-    def _is_image(self, folder: str, entry: os.DirEntry[str]) -> bool:
+    def _is_image(self, folder: str, entry: Item) -> bool:
         """Whether what is no folder is called an image, whose kind is told if it is no file; others are counted."""
         name = entry.name
         suffix = _suffix(name)
@@ -158,14 +211,14 @@ def _suffix(name: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: Item) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _kind(entry: os.DirEntry[str]) -> str | None:
+def _kind(entry: Item) -> str | None:
     """What an entry is that is no folder, where it is no regular file; links are followed."""
     try:
         mode = entry.stat().st_mode

@@ -6,15 +6,19 @@ fetches it into its own cache.
 
 from __future__ import annotations
 
+import functools
 import glob
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dali_dr.errors import ShardError, brief
 from dali_dr.regular import read_regular
 from dali_dr.sources.arrow import columns_of, features_of
+from dali_dr.sources.fetched import File
+from dali_dr.sources.globs import matching
 from dali_dr.sources.lists import LABEL, FileList, checked_row
 from dali_dr.sources.source import READING, Reading, Source
 from dali_dr.sources.tables import (
@@ -26,6 +30,7 @@ from dali_dr.sources.tables import (
     parquet_rows,
     parquet_schema,
 )
+from dali_dr.store.url import is_url
 
 PREFIX: Final = "hf:"
 PARQUET: Final = ".parquet"
@@ -93,19 +98,26 @@ def open_parquet(pattern: str, reading: Reading = READING) -> Source:
     Raises:
       ShardError: there are none, or they hold neither.
     """
+    if is_url(pattern):
+        return _of_parquet(pattern, list(matching(pattern)), reading)
     if Path(pattern).is_dir():  # as Spark writes tables
         return open_huggingface(f"{PREFIX}{pattern}", reading)
     found = [Path(pattern)] if Path(pattern).exists() else [Path(name) for name in _globbed(pattern)]
+    return _of_parquet(Path(pattern), found, reading)
+
+
+def _of_parquet(pattern: Path | str, found: Sequence[File], reading: Reading) -> Source:
     if len(found) == 1:
         schema = parquet_schema(found[0])
         if "path" in schema.names and not features_of(schema):
             label = reading.label_field or LABEL
-            rows = [checked_row(found[0], n, row, label, "row") for n, row in parquet_rows(found[0])]
+            place = found[0] if isinstance(found[0], Path) else str(found[0])
+            rows = [checked_row(place, n, row, label, "row") for n, row in parquet_rows(found[0])]
             if not rows:
-                raise ShardError(f"{found[0]}: lists no images: it has no rows")
-            return FileList.of_rows(found[0], rows, reading, "row")
+                raise ShardError(f"{place}: lists no images: it has no rows")
+            return FileList.of_rows(place, rows, reading, "row")
     rows_of = ParquetRows(_complete(found))
-    return ImageTable.of(Path(pattern), rows_of, "row", reading)
+    return ImageTable.of(pattern, rows_of, "row", reading)
 
 
 def _globbed(pattern: str) -> list[str]:
@@ -149,7 +161,7 @@ def _one_split(folder: Path, split: str | None, names: list[str]) -> str:
     return split
 
 
-def _saved(folder: Path, split: str | None) -> Rows:
+def _saved(folder: Path, split: str | None) -> ArrowRows:
     """What `Dataset.save_to_disk` wrote into a folder."""
     state = _json(folder / _SAVED)
     own = state.get("_split")
@@ -169,10 +181,10 @@ def _saved(folder: Path, split: str | None) -> Rows:
     for path, table in tables:
         if table.schema.names != tables[0][1].schema.names or table.schema.types != tables[0][1].schema.types:
             raise ShardError(f"{path}: its columns are not those of {tables[0][0]}; save the data set again")
-    return _with_info(folder, ArrowRows(tables))
+    return _with_info(folder, ArrowRows(tables, functools.partial(_saved, folder.absolute(), split)))
 
 
-def _with_info(folder: Path, rows: ArrowRows) -> Rows:
+def _with_info(folder: Path, rows: ArrowRows) -> ArrowRows:
     """``rows`` with the features of dataset_info.json, where the schema has none."""
     if features_of(rows.schema) or not (folder / _INFO).exists():
         return rows
@@ -180,7 +192,7 @@ def _with_info(folder: Path, rows: ArrowRows) -> Rows:
     return rows.with_metadata({b"huggingface": json.dumps({"info": {"features": features}}).encode()})
 
 
-def _on_hub(named: Named) -> Rows:
+def _on_hub(named: Named) -> ArrowRows:
     """The rows of a split that `datasets` fetches, or finds in its cache."""
     text = f"{PREFIX}{named.name}"
     if named.split is None:
@@ -207,10 +219,11 @@ def _on_hub(named: Named) -> Rows:
             f"{text}: datasets.load_dataset: {why}; correct the name or split, or give a folder"
         ) from error
     schema = loaded.features.arrow_schema
-    return ArrowRows([(Path(f"{text}:{named.split}"), table.replace_schema_metadata(schema.metadata))])
+    tables = [(Path(f"{text}:{named.split}"), table.replace_schema_metadata(schema.metadata))]
+    return ArrowRows(tables, functools.partial(_on_hub, named))
 
 
-def _complete(files: list[Path]) -> list[Path]:
+def _complete(files: Sequence[File]) -> Sequence[File]:
     """``files``, of which those called NAME-00000-of-00010 must all be there, once.
 
     Raises:
@@ -218,8 +231,9 @@ def _complete(files: list[Path]) -> list[Path]:
     """
     parts: dict[tuple[str, int], set[int]] = {}
     for path in files:
-        if match := _PART.fullmatch(path.stem):
-            parts.setdefault((str(path.parent / match[1]), int(match[3])), set()).add(int(match[2]))
+        folder, slash, name = str(path).rpartition("/")
+        if match := _PART.fullmatch(name[: -len(PARQUET)]):
+            parts.setdefault((f"{folder}{slash}{match[1]}", int(match[3])), set()).add(int(match[2]))
     for (name, count), there in parts.items():
         missing = next((number for number in range(count) if number not in there), None)
         if missing is not None:

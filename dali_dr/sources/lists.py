@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
+import functools
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from dali_dr.errors import ShardError, brief
-from dali_dr.regular import open_regular, read_regular
+from dali_dr.regular import open_regular
 from dali_dr.shards.sample import MAX_IMAGE_BYTES, key_fault
 from dali_dr.sources.classes import numbered
+from dali_dr.sources.fetched import local, told_by_url
+from dali_dr.sources.remote import READERS, Gone, below, parent, read_place, shown_place
+from dali_dr.sources.sizes import sizes_at
 from dali_dr.sources.source import READING, Reading, keys_of
+from dali_dr.store.url import StoreError, as_place, is_url
 
 _EXACT: Final = 2.0**53  # whole numbers below are exact as floats
 MAX_LINE: Final = 1 << 20  # bytes: paths have up to 4,096, and a line may hold columns besides
+_SIZES: Final = threading.Lock()
 LABEL: Final = "label"  # the column of labels, unless a user names another
 
 
@@ -34,42 +42,46 @@ class Row(NamedTuple):
 class FileList:
     """Images listed in a file: CSV with a header or JSON Lines, with "path", "label" and, if wanted, "key".
 
-    Paths are relative to the list's folder, or absolute. Labels that are all whole numbers are class numbers; others
-    are names, which are numbered as `dali_dr.sources.classes.numbered` says. A file that is listed and cannot be read is
-    told of when it is read.
+    The list may lie at a URL. Paths are relative to the list's folder, absolute, or URLs. Labels that are all whole
+    numbers are class numbers; others are names, which are numbered as `dali_dr.sources.classes.numbered` says. A file
+    that is listed and cannot be read is told of when it is read.
 
     Attributes:
-      files: image files.
+      files: image files, or their URLs.
       keys: those given, else the paths without extension, made safe.
       labels: class numbers.
       class_names: names by class number.
       notes: see `Source`.
     """
 
-    files: Sequence[Path]
+    files: Sequence[Path | str]
     keys: Sequence[str]
     labels: Sequence[int]
     class_names: Sequence[str]
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "files", [file.absolute() for file in self.files])  # as in `ImageFolder`
+        files = [file.absolute() if isinstance(file, Path) else file for file in self.files]  # as in `ImageFolder`
+        object.__setattr__(self, "files", files)
 
     @classmethod
-    def load(cls, path: Path, reading: Reading = READING) -> FileList:
-        """Reads the list.
+    def load(cls, path: Path | str, reading: Reading = READING) -> FileList:
+        """Reads the list, a file or at a URL.
 
         Raises:
           ShardError: naming the line that cannot be understood, or whose image cannot be stored.
         """
-        return cls.of_rows(path, read_rows(path, reading), reading)
+        place = as_place(path)
+        with told_by_url():
+            rows = read_rows(local(place), reading)
+        return cls.of_rows(place, rows, reading)
 
     @classmethod
-    def of_rows(cls, path: Path, rows: Sequence[Row], reading: Reading = READING, unit: str = "line") -> FileList:
+    def of_rows(cls, path: Path | str, rows: Sequence[Row], reading: Reading = READING, unit: str = "line") -> FileList:
         """The list of ``rows``, at least one, which were read from ``path`` and checked by `checked_row`.
 
         Args:
-          path: of the list.
+          path: of the list, or its URL.
           rows: its images.
           reading: how it is read.
           unit: what the numbers of rows count, for messages.
@@ -78,22 +90,46 @@ class FileList:
           ShardError: naming the row whose image has no class number or key.
         """
         classes = numbered(path, [row.label for row in rows], reading, lambda number: f"{unit} {rows[number].line}")
-        paths = [Path(row.path) for row in rows]
         given = any(row.key for row in rows)
-        keys = _given_keys(path, rows, unit) if given else _keys_of_paths(path, rows, paths, unit)
-        return cls([path.parent / p for p in paths], keys, classes.labels, classes.class_names, classes.notes)
+        keys = _given_keys(path, rows, unit) if given else _keys_of_paths(path, rows, unit)
+        folder = parent(path)
+        files: list[Path | str] = []
+        for row in rows:
+            try:
+                files.append(below(folder, row.path))
+            except StoreError as error:
+                raise ShardError(f"{path}: {unit} {row.line}: {error}") from error
+        return cls(files, keys, classes.labels, classes.class_names, classes.notes)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, number: int) -> bytes:
-        return read_regular(self.files[number], MAX_IMAGE_BYTES)
+        return read_place(self.files[number], MAX_IMAGE_BYTES)
 
     def where(self, number: int) -> str:
-        return str(self.files[number])
+        return shown_place(self.files[number])
 
     def size(self, number: int) -> int:
-        return self.files[number].stat().st_size
+        file = self.files[number]
+        if isinstance(file, Path):
+            return file.stat().st_size
+        with _SIZES:  # the first that asks finds out for all
+            size = self._sizes[number]
+        if size < 0:
+            raise Gone(errno.ENOENT, "no such object", shown_place(file))
+        return size
+
+    @functools.cached_property
+    def _sizes(self) -> dict[int, int]:
+        """Bytes of the objects."""
+        numbers = [number for number, file in enumerate(self.files) if isinstance(file, str)]
+        return dict(zip(numbers, sizes_at([str(self.files[number]) for number in numbers]).tolist(), strict=True))
+
+    @functools.cached_property
+    def readers(self) -> int | None:
+        """See `dali_dr.sources.source.readers_of`."""
+        return READERS if any(isinstance(file, str) for file in self.files) else None
 
 
 def read_rows(path: Path, reading: Reading = READING) -> list[Row]:
@@ -115,7 +151,7 @@ def read_rows(path: Path, reading: Reading = READING) -> list[Row]:
     return rows
 
 
-def checked_row(path: Path, line: int, row: Mapping[str, Any], label: str = LABEL, unit: str = "line") -> Row:
+def checked_row(path: Path | str, line: int, row: Mapping[str, Any], label: str = LABEL, unit: str = "line") -> Row:
     """A row of three texts that are what a name of a file, a class and a sample may be.
 
     Args:
@@ -159,7 +195,7 @@ def _text(where: str, name: str, value: object, want: str = "a text or a whole n
     return text
 
 
-def _given_keys(path: Path, rows: Sequence[Row], unit: str) -> list[str]:
+def _given_keys(path: Path | str, rows: Sequence[Row], unit: str) -> list[str]:
     for row in rows:
         if not row.key:
             raise ShardError(f"{path}: {unit} {row.line}: has no key, as others have: give all rows one, or none")
@@ -170,7 +206,8 @@ def _given_keys(path: Path, rows: Sequence[Row], unit: str) -> list[str]:
     return keys
 
 
-def _keys_of_paths(path: Path, rows: Sequence[Row], paths: Sequence[Path], unit: str) -> list[str]:
+def _keys_of_paths(path: Path | str, rows: Sequence[Row], unit: str) -> list[str]:
+    paths = [PurePosixPath("/", row.path.split("://", 1)[1]) if is_url(row.path) else Path(row.path) for row in rows]
     for row, file in zip(rows, paths, strict=True):
         if ".." in file.parts:
             raise ShardError(
@@ -182,7 +219,7 @@ def _keys_of_paths(path: Path, rows: Sequence[Row], paths: Sequence[Path], unit:
     return keys_of(files)
 
 
-def _distinct(path: Path, rows: Sequence[Row], texts: Sequence[str], unit: str, what: str) -> None:
+def _distinct(path: Path | str, rows: Sequence[Row], texts: Sequence[str], unit: str, what: str) -> None:
     """ShardError if one of the rows' ``texts``, which are ``what``, comes twice."""
     if len(set(texts)) == len(texts):
         return

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from dali_dr.errors import ShardError, brief
 from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.sample import Place, fitting_key, key_fault, safe_key
+from dali_dr.sources.remote import Unavailable
 
 Numbering = Literal["auto", "sorted", "numeric", "imagenet"]
 
@@ -25,13 +26,14 @@ class Reading:
     Attributes:
       numbering: of classes by their names: "sorted" is their place in sorted order, as torchvision numbers them; "numeric"
         the number that each name is; "imagenet" ImageNet's for synsets; "auto" the last two where all names are such.
-      classes: a file with the name of a class in each line, whose numbers are those of the lines from 0; None: none.
+      classes: a file, or the URL of one, with the name of a class in each line, whose numbers are those of the lines from
+        0; None: none.
       label_field: where the label is, in tars ("cls", "json:label", …) and tables (a column); None: where it usually is.
       convert: also images that shards do not hold, which are stored as PNG.
     """
 
     numbering: Numbering = "auto"
-    classes: Path | None = None
+    classes: Path | str | None = None
     label_field: str | None = None
     convert: bool = False
 
@@ -109,21 +111,38 @@ def image_labels(tars: TarSource) -> Mapping[str, Any]:
 
 
 def sizes_of(source: Source) -> list[int] | None:
-    """Bytes of each image, -1 where its file cannot be looked at; None where the source does not know them cheaply."""
+    """Bytes of each image, -1 where its file cannot be looked at; None where the source does not know them cheaply.
+
+    Raises:
+      Unavailable: a store does not answer.
+    """
     if not isinstance(source, SizedSource):
         return None
 
     def size(number: int) -> int:
         try:
             return source.size(number)
+        except Unavailable:
+            raise
         except (OSError, ValueError):  # ValueError: a name that no file can have
             return -1
 
-    def some(first: int) -> list[int]:
-        return [size(number) for number in range(first, min(first + _LOOKED_AT, len(source)))]
+    readers = readers_of(source, _LOOKING)
+    step = max(1, min(_LOOKED_AT, len(source) // readers))
 
-    with ThreadPoolExecutor(_LOOKING) as pool:  # a file server takes its time for each
-        return [one for sizes in pool.map(some, range(0, len(source), _LOOKED_AT)) for one in sizes]
+    def some(first: int) -> list[int]:
+        return [size(number) for number in range(first, min(first + step, len(source)))]
+
+    with ThreadPoolExecutor(readers) as pool:  # a file server takes its time for each
+        return [one for sizes in pool.map(some, range(0, len(source), step)) for one in sizes]
+
+
+def readers_of(images: Images, usual: int) -> int:
+    """Threads that read ``images`` at a time: ``usual``, or as many as the source says where it waits for a store.
+
+    A source says it in an attribute ``readers``, None or absent where it lies on this machine.
+    """
+    return max(usual, getattr(images, "readers", None) or 0)
 
 
 def check_keys(source: Source) -> None:

@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, overload
 
@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_dr.errors import ShardError
-from dali_dr.regular import open_regular, read_regular
+from dali_dr.regular import open_regular
 from dali_dr.shards.sample import MAX_IMAGE_BYTES, safe_key
 from dali_dr.sources.arrow import Columns, columns_of, columns_text, labels_of, pyarrow
+from dali_dr.sources.fetched import File, by_url, local, told_by_url
+from dali_dr.sources.remote import below, parent, read_place
 from dali_dr.sources.source import READING, Reading
 
 _CACHED_BYTES: Final = 256 << 20  # of row groups that are kept, but for the last two, which always are
@@ -71,8 +73,8 @@ class Rows(Protocol):
     def value(self, name: str, number: int) -> Any:
         """What one row has in a column, as Python has it."""
 
-    def place(self, number: int) -> tuple[Path, int]:
-        """The file that a row is in, and its number there."""
+    def place(self, number: int) -> tuple[Path | str, int]:
+        """The file that a row is in, or its URL, and its number there."""
 
 
 class ArrowRows:
@@ -80,21 +82,28 @@ class ArrowRows:
 
     Args:
       tables: their files and themselves, all of one schema.
+      again: makes the same anew, in another process, which does not get the rows; None: they do.
     """
 
-    def __init__(self, tables: Sequence[tuple[Path, Any]]) -> None:
-        self._tables = tables
+    def __init__(self, tables: Sequence[tuple[Path, Any]], again: Callable[[], ArrowRows] | None = None) -> None:
+        self._tables, self._again = tables, again
         self._ends = list(itertools.accumulate(table.num_rows for _, table in tables))
         # And where their batches do: to find a row, a chunked array would go through them all.
         self._batches = [table.to_batches() for _, table in tables]
         self._batch_ends = [list(itertools.accumulate(batch.num_rows for batch in b)) for b in self._batches]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._again is None:
+            return ArrowRows, (self._tables,)
+        return _again, (self._again, len(self))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def with_metadata(self, metadata: Mapping[bytes, bytes]) -> ArrowRows:
         """The same rows, whose schema says something else of them."""
-        return ArrowRows([(path, table.replace_schema_metadata(metadata)) for path, table in self._tables])
+        tables = [(path, table.replace_schema_metadata(metadata)) for path, table in self._tables]
+        return ArrowRows(tables, self._again)
 
     @property
     def schema(self) -> Any:
@@ -119,6 +128,15 @@ class ArrowRows:
         return file, number - (self._ends[file - 1] if file else 0)
 
 
+def _again(make: Callable[[], ArrowRows], count: int) -> ArrowRows:
+    """What ``make`` makes. ShardError if it has other rows than before."""
+    rows = make()
+    if len(rows) != count:
+        path = rows.place(0)[0] if len(rows) else "the table"
+        raise ShardError(f"{path}: has {len(rows)} rows here, and {count} where the work began: copy the same files")
+    return rows
+
+
 class ParquetRows:
     """Rows of Parquet files: a row group is read when a row of it is asked for, and the last few are kept.
 
@@ -129,10 +147,9 @@ class ParquetRows:
       ShardError: one cannot be read, or has other columns than the first.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[File]) -> None:
         self._files = list(files)
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, int], tuple[Any, int]] = OrderedDict()
+        self._forget()
         self._groups: list[tuple[int, int]] = []  # (number of the file, of the group in it)
         ends: list[int] = []
         self._file_ends: list[int] = []
@@ -152,6 +169,17 @@ class ParquetRows:
                     ends.append((ends[-1] if ends else 0) + meta.row_group(group).num_rows)
             self._file_ends.append(ends[-1] if ends else 0)
         self._ends = ends
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, int], tuple[Any, int]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_kept")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -173,9 +201,10 @@ class ParquetRows:
         start = self._ends[position - 1] if position else 0
         return self._group(name, position)[number - start].as_py()
 
-    def place(self, number: int) -> tuple[Path, int]:
+    def place(self, number: int) -> tuple[Path | str, int]:
         file = bisect.bisect_right(self._file_ends, number)
-        return self._files[file], number - (self._file_ends[file - 1] if file else 0)
+        there = self._files[file]
+        return there if isinstance(there, Path) else str(there), number - (self._file_ends[file - 1] if file else 0)
 
     def _group(self, name: str, position: int) -> Any:
         """A column of a row group, as one array."""
@@ -228,7 +257,7 @@ class ImageTable:
     @classmethod
     def of(
         cls,
-        path: Path,
+        path: Path | str,
         rows: Rows,
         name: str,
         reading: Reading = READING,
@@ -277,7 +306,7 @@ class ImageTable:
             return bytes(data)
         if not path:
             raise ShardError(f"{self.where(number)}: has neither bytes nor a path of an image")
-        return read_regular(self.rows.place(number)[0].parent / path, MAX_IMAGE_BYTES)
+        return read_place(below(parent(self.rows.place(number)[0]), path), MAX_IMAGE_BYTES)
 
     def where(self, number: int) -> str:
         """See `dali_dr.sources.source.Images`."""
@@ -301,7 +330,7 @@ def mapped_arrow(path: Path) -> Any:
             return pa.ipc.open_file(source).read_all()  # the other of Arrow's two formats
 
 
-def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_rows(path: File) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a list in Parquet with their numbers from 1, for `dali_dr.sources.lists.checked_row`."""
     number = 0
     with _reading(path), _open(path) as file:
@@ -311,29 +340,36 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, row
 
 
-def parquet_schema(path: Path) -> Any:
+def parquet_schema(path: File) -> Any:
     """The Arrow schema of a Parquet file. ShardError if it is none."""
     with _reading(path), _open(path) as file:
         return file.schema_arrow
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: File) -> Iterator[None]:
     """Turns what pyarrow raises on the file at ``path`` into a ShardError."""
     arrow = pyarrow(path).ArrowException
     try:
-        yield
+        with told_by_url():
+            yield
     except (arrow, OSError, UnicodeDecodeError) as error:
-        what = str(error).split("\n")[0]
+        what = by_url(str(error).split("\n")[0])
         raise ShardError(
             f"{path}: cannot be read as a table ({what}); restore it from a copy, or fetch it again"
         ) from error
 
 
-def _open(path: Path) -> Any:
-    pa = pyarrow(path)
-    _check_regular(path)
-    return pa.parquet.ParquetFile(pa.OSFile(str(path)))
+def _open(file: File) -> Any:
+    pa = pyarrow(file)
+    while True:
+        path = local(file, keep=False)  # of many files, those that are open alone
+        try:
+            _check_regular(path)
+            return pa.parquet.ParquetFile(pa.OSFile(str(path)))
+        except (ShardError, FileNotFoundError):
+            if isinstance(file, Path) or path.exists():  # else another process made room just now
+                raise
 
 
 def _check_regular(path: Path) -> None:

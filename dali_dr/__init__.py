@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from dali_dr.augment.fresh import Evaluation as Evaluation
     from dali_dr.augment.spec import AugmentationSpec as AugmentationSpec
     from dali_dr.augment.views import Views as Views
+    from dali_dr.copying.publish import copy as copy
+    from dali_dr.copying.publish import push as push
     from dali_dr.errors import DaliDrError as DaliDrError
     from dali_dr.errors import RecordError as RecordError
     from dali_dr.errors import ShardError as ShardError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from dali_dr.mixing import BatchMixing as BatchMixing
     from dali_dr.record.label_map import LabelMaps as LabelMaps
     from dali_dr.record.labels import Reinforcements as Reinforcements
+    from dali_dr.reinforce.engine import reinforce as reinforce
     from dali_dr.reinforce.generate import Generation as Generation
     from dali_dr.reinforce.teachers import Member as Member
     from dali_dr.reinforce.teachers import Teacher as Teacher
@@ -46,19 +49,23 @@ _HOME = {
     "Member": "dali_dr.reinforce.teachers",
     "Teacher": "dali_dr.reinforce.teachers",
     "Dataset": "dali_dr.shards.dataset",
+    "copy": "dali_dr.copying.publish",
     "merge": "dali_dr.shards.reshape",
+    "push": "dali_dr.copying.publish",
     "subset": "dali_dr.shards.reshape",
     "retile": "dali_dr.shards.retile",
     "Sample": "dali_dr.shards.sample",
     "write_shards": "dali_dr.shards.write",
 }
 
-__all__ = [*sorted(_HOME), "losses"]
+_MODULES = ("losses", "reinforce")  # the second can be called
+
+__all__ = [*sorted(_HOME), "losses", "reinforce"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "losses":
-        return importlib.import_module("dali_dr.losses")
+    if name in _MODULES:
+        return importlib.import_module(f"dali_dr.{name}")
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = value

@@ -24,9 +24,10 @@ from PIL import Image
 
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.kept import settle_batch
+from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.run import Run
 from dali_dr.reinforce.teachers import fit_batch, load_teacher
-from dali_dr.reinforce.worker import Worker, settle_batch
 
 SIDE, PADDING = 32, 4
 
@@ -125,7 +126,7 @@ def main() -> None:
         generation,
         num_classes=teacher.num_classes,
         class_names=list(source.class_names) if len(source.class_names) == teacher.num_classes else None,
-        worker=Worker.of_environment(),
+        part=Part.of_environment(),
     )
     print(run.work().summary)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 import dali_dr
+from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.worker import Worker
 from dali_dr.sources import open_source
 
 
@@ -58,7 +58,7 @@ def main() -> None:
         num_classes=classes,
         class_names=source.class_names,
         on_error="skip",
-        worker=Worker.of_environment(),
+        part=Part.of_environment(),
     )
     outcome = run.work()
     print(f"{outcome.manifest.images} images, {outcome.summary['bytes_per_reinforcement']} bytes a view, ", end="")

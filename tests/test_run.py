@@ -1,4 +1,4 @@
-"""Many workers on one data set: claims, kills, takeovers; the data set is that of one worker, byte for byte."""
+"""Parts of one data set, killed and started again: the data set is that of one worker, byte for byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,16 @@ from PIL import Image
 from test_reinforce import generation
 
 import dali_dr
-from dali_dr.reinforce import claims as claims_module
+from dali_dr.errors import DaliDrError
+from dali_dr.reinforce import journal as journal_module
 from dali_dr.reinforce import run as run_module
-from dali_dr.reinforce.claims import ClaimLost, Claims, ClaimsGone
+from dali_dr.reinforce.kept import settle_batch
+from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.worker import Worker, settle_batch
 from dali_dr.shards.verify import verify
 from dali_dr.sources import ImageFolder
 
-TEACHERS_SECONDS = 0.04  # that a batch takes, so that there is something to kill
+TEACHERS_SECONDS = 0.15  # that a batch takes, so that there is something to kill
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,13 @@ def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def working_process(images: Path, out: Path, rank: int, lease: float) -> int:
-    """Forks a worker; its exit status is 0 when the data set is finished."""
+def working_process(images: Path, out: Path, part: Part) -> int:
+    """Forks a worker; its exit status is 0 when its part is finished."""
     if process := os.fork():
         return process
     try:
-        run = make_run(images, out, lease=lease, worker=Worker(rank, 4, rank))
+        journal_module.INTERVAL = 0.2  # type: ignore[misc]
+        run = make_run(images, out, part=part)
         run.generation.teacher.members[0].model.register_forward_hook(lambda *_: time.sleep(TEACHERS_SECONDS))
         run.work()
     except BaseException as error:
@@ -78,45 +79,54 @@ def working_process(images: Path, out: Path, rank: int, lease: float) -> int:
     os._exit(0)
 
 
-def four_workers(images: Path, out: Path, lease: float, seed: int) -> None:
-    """Four workers, of which one is stopped for longer than the lease, and one at random is killed time and again."""
+def four_parts(images: Path, out: Path, seed: int) -> None:
+    """Four parts: of the first three, one at random is killed time and again and started anew; the fourth is killed for
+    good, and started by hand in the end. Two at a time make the same part for a while."""
     rng = random.Random(seed)
-    workers = {rank: working_process(images, out, rank, lease) for rank in range(4)}
-    time.sleep(0.5)
-    os.kill(workers[0], signal.SIGSTOP)
+    parts = {index: Part(index, 4) for index in range(4)}
+    workers = {index: working_process(images, out, part) for index, part in parts.items()}
+    twin = working_process(images, out, parts[0])
+    time.sleep(0.7)
+    os.kill(workers[3], signal.SIGKILL)
+    os.waitpid(workers.pop(3), 0)
     kills = 0
-    while not (out / "dataset.json").exists():
+    for _ in range(40):
         time.sleep(rng.uniform(0.02, 0.25))
-        rank = rng.choice([1, 2, 3])
-        if kills < 12:
-            os.kill(workers[rank], signal.SIGKILL)
-            os.waitpid(workers[rank], 0)
-            workers[rank] = working_process(images, out, rank, lease)
-            kills += 1
-    os.kill(workers[0], signal.SIGCONT)
-    statuses = [os.waitpid(process, 0)[1] for process in workers.values()]
-    print(json.dumps({"kills": kills, "statuses": statuses}))
+        index = rng.choice([0, 1, 2])
+        os.kill(workers[index], signal.SIGKILL)
+        kills += os.WIFSIGNALED(os.waitpid(workers[index], 0)[1])  # else it had finished already
+        if kills == 12:
+            break
+        workers[index] = working_process(images, out, parts[index])
+    workers[index] = working_process(images, out, parts[index])
+    statuses = [os.waitpid(process, 0)[1] for process in (*workers.values(), twin)]
+    finished = (out / "dataset.json").exists()
+    last = [working_process(images, out, parts[index]) for index in (3, 3, 0)]
+    statuses += [os.waitpid(process, 0)[1] for process in last]
+    print(json.dumps({"kills": kills, "statuses": statuses, "finished": finished}))
 
 
-def test_four_workers_killed_at_random_make_the_data_set_of_one(images: Path, alone: Path, tmp_path: Path) -> None:
+def test_four_parts_killed_at_random_make_the_data_set_of_one(images: Path, alone: Path, tmp_path: Path) -> None:
     # In a process of its own, which has no DALI threads yet when it forks.
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_run; from pathlib import Path\n"
     )
     code += "import torch; torch.set_num_threads(1)\n"
-    code += f"test_run.four_workers(Path({str(images)!r}), Path({str(tmp_path / 'out')!r}), 2.0, 1)"
+    code += f"test_run.four_parts(Path({str(images)!r}), Path({str(tmp_path / 'out')!r}), 1)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300)
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["kills"] >= 10 and told["statuses"] == [0] * 4, done.stderr
+    assert told["kills"] >= 10 and told["statuses"] == [0] * 7 and not told["finished"], done.stderr
     assert data_set(tmp_path / "out") == data_set(alone)
     report = tmp_path / "out" / "report"
     summary, single = (json.loads((f / "report" / "summary.json").read_bytes()) for f in (tmp_path / "out", alone))
     for name in ("images", "skipped", "views", "record_bytes", "confidence_histogram", "mean_confidence"):
         assert summary[name] == single[name]
+    assert {path.name for path in report.iterdir()} == {path.name for path in (alone / "report").iterdir()} | {
+        f"rank-{index}.log" for index in range(4)
+    }
     assert (report / "skipped.jsonl").read_bytes() == (alone / "report" / "skipped.jsonl").read_bytes()
-    logs = {path.name: path.read_text() for path in report.glob("*.log")}
-    assert set(logs) == {f"rank-{rank}.log" for rank in range(4)} and "images in" in "".join(logs.values())
-    assert "taking over" in "".join(logs.values()) and "left out" in "".join(logs.values())
+    logs = "".join(path.read_text() for path in report.glob("*.log"))
+    assert "images in" in logs and "left out" in logs
 
 
 def test_report_of_a_run(alone: Path, images: Path) -> None:
@@ -163,7 +173,7 @@ def test_finished_shards_are_not_computed_again(images: Path, alone: Path, tmp_p
     run.generation.teacher.members[0].model.register_forward_hook(lambda *_: calls.append(1))
     run.work()
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    assert len(calls) == 5 + 6 + 6  # shards 3, 4 and 6
+    assert len(calls) == 4 + 6 + 6  # shards 3 but for its first image, 4 and 6
     assert data_set(tmp_path / "out") == data_set(alone)
 
 
@@ -177,7 +187,7 @@ def test_a_run_killed_before_its_report_still_gets_it(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run_module, "write_report", interrupt)
         run.work()
-    assert (tmp_path / "out" / "dataset.json").exists() and not (tmp_path / "out" / "report" / "summary.json").exists()
+    assert not (tmp_path / "out" / "dataset.json").exists()  # which says that all is there
     assert run.work().summary["skipped"] == 7
     assert data_set(tmp_path / "out") == data_set(alone)
 
@@ -216,79 +226,60 @@ def test_two_images_of_one_key_are_refused(images: Path, tmp_path: Path) -> None
         dataclasses.replace(run, source=source).work()
 
 
-def test_claims_are_given_once_and_taken_over_when_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_module, "_dead", lambda owner: False)  # as if all were on other machines
-    workers = [Claims(tmp_path / "claims", lease=0.4) for _ in range(8)]
-    got: list[Any] = []
-    barrier = threading.Barrier(8)
-
-    def take(claims: Claims) -> None:
-        barrier.wait()
-        got.append(claims.take(["a", "b", "c"]))
-
-    threads = [threading.Thread(target=take, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(claim.piece for claim in got if claim) == ["a", "b", "c"]
-    held = next(claim for claim in got if claim and claim.piece == "a")
-    watcher = workers[0]
-    assert watcher.take(["a"]) is None
-    for _ in range(4):  # signs of life, older than the lease in all
-        time.sleep(0.2)
-        held.beat()
-        assert watcher.take(["a"]) is None
-    held.check()
-    time.sleep(0.6)
-    over = watcher.take(["a"])
-    assert over is not None and over.generation == 1
-    with pytest.raises(ClaimLost):
-        held.check()
-    assert workers[1].take(["a"]) is None
-    over.release()
-    assert workers[1].take(["a"]).generation == 2  # type: ignore[union-attr]
+SLURM = ("PROCID", "NTASKS", "STEP_NUM_TASKS", "LOCALID", "STEP_ID", "JOB_ID")
+ARRAY = ("ID", "COUNT", "MIN", "STEP")
 
 
-def test_a_dead_process_of_this_machine_is_not_waited_for(tmp_path: Path) -> None:
-    process = os.fork()
-    if process == 0:
-        Claims(tmp_path / "claims").take(["a"])
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(process, 0)
-    claims = Claims(tmp_path / "claims", lease=1000)
-    claim = claims.take(["a"])
-    assert claim is not None and claim.generation == 1
-    assert claims.take(["a"]) is None  # this process lives
-    with pytest.raises(ValueError), claims.held(claim):
-        raise ValueError
-    assert claims.take(["a"]).generation == 2  # type: ignore[union-attr]
-    for path in (tmp_path / "claims").iterdir():
-        path.unlink()
-    (tmp_path / "claims").rmdir()
-    with pytest.raises(ClaimsGone):
-        claims.take(["a"])
+@pytest.fixture
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        *(f"SLURM_{n}" for n in SLURM),
+        *(f"SLURM_ARRAY_TASK_{n}" for n in ARRAY),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
 
 
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, Worker(0, 1, 0)),
-        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Worker(5, 8, 1)),
-        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "2"}, Worker(3, 4, 2)),
-        (
-            {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
-            Worker(1, 2, 0),
-        ),
-        ({"SLURM_NTASKS": "4"}, Worker(0, 1, 0)),  # in an allocation, but not started by srun
+        ({}, Part(0, 1, 0)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Part(5, 8, 1)),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "2"}, Part(3, 4, 2)),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "4"},
+         Part(1, 2, 0)),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Part(1, 2, 0)),
+        ({"SLURM_NTASKS": "4"}, Part(0, 1, 0)),  # in an allocation, but not started by srun
+        ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Part(0, 1, 0)),  # a batch script itself
+        ({"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "64", "SLURM_ARRAY_TASK_MIN": "0"}, Part(0, 64, 0)),
+        ({"SLURM_ARRAY_TASK_ID": "64", "SLURM_ARRAY_TASK_COUNT": "64", "SLURM_ARRAY_TASK_MIN": "1",
+          "SLURM_ARRAY_TASK_STEP": "1", "SLURM_JOB_ID": "9", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Part(63, 64, 0)),
+        ({"SLURM_ARRAY_TASK_ID": "12", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "4",
+          "SLURM_ARRAY_TASK_STEP": "4"}, Part(2, 4, 0)),
+        ({"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_STEP_ID": "0",
+          "SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}, Part(21, 24, 1)),  # an array of steps
     ],
-)
-def test_worker_of_environment(variables: dict[str, str], expected: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"):
-        monkeypatch.delenv(name, raising=False)
+)  # fmt: skip
+def test_part_of_environment(variables: dict[str, str], expected: Part, no_launcher: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert Worker.of_environment() == expected
+        no_launcher.setenv(name, value)
+    assert Part.of_environment() == expected
+
+
+def test_parts_that_are_none(no_launcher: pytest.MonkeyPatch) -> None:
+    assert Part.of_text("1/1") == Part() and Part.of_text("3/4") == Part(2, 4)
+    for text in ("0/4", "5/4", "1", "1/0", "-1/4", "1/4/2", "", "٣/٤"):
+        with pytest.raises(DaliDrError, match=r"want K/N, the K-th of N parts, counted from 1"):
+            Part.of_text(text)
+    for name, value in {"ID": "7", "COUNT": "3", "MIN": "1"}.items():
+        no_launcher.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    with pytest.raises(DaliDrError, match="--part"):
+        Part.of_environment()
+    shards = [number for index in range(4) for number in Part(index, 4).numbers(11)]
+    assert sorted(shards) == list(range(11))
 
 
 def test_the_batch_is_measured_once(tmp_path: Path, alone: Path) -> None:

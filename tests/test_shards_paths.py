@@ -17,7 +17,6 @@ from conftest import encode_jpeg, picture, write_files
 from test_reinforce import generation
 
 import dali_dr
-from dali_dr.reinforce.claims import ClaimLost, Claims
 from dali_dr.reinforce.run import Run
 from dali_dr.shards.facts import ImageTars
 from dali_dr.shards.index import SampleIndex
@@ -144,15 +143,8 @@ def test_a_run_and_what_is_made_of_it(sidecar: bool, home: Path) -> None:
     assert not np.array_equal(first.reinforcements(0).crop, second.reinforcements(0).crop)
 
 
-def test_image_tars_and_claims(home: Path) -> None:
+def test_image_tars(home: Path) -> None:
     Run(open_source("t*.tar"), Path("set"), generation(num_views=4), 6, sidecar=True, progress=False).work()
     tars = ImageTars.of(Path("set"), dali_dr.Dataset("set").manifest)
-    claims = Claims(Path("claims"))
-    claim = claims.take(["a"])
     leave()
     assert tars is not None and tars.find("p4").image.size == len(IMAGES[4])
-    assert claim is not None and claims.take(["a"]) is None
-    claim.check()
-    (home / "claims" / "a.1").touch()
-    with pytest.raises(ClaimLost):
-        claim.check()

@@ -22,11 +22,11 @@ from test_shards_write import CLASSES, SPEC, views
 import dali_dr
 from dali_dr.cli import make_parser
 from dali_dr.images.judge import Judge
-from dali_dr.reinforce import claims as claims_module
 from dali_dr.reinforce import report as report_module
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.kept import settle_batch
+from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.worker import Worker, settle_batch
 from dali_dr.shards import folder as folder_module
 from dali_dr.shards.reshape import merge, subset
 from dali_dr.shards.retile import retile
@@ -43,16 +43,6 @@ class Command:
     run: Callable[[Path], Any]
 
 
-class Lives:
-    """Runs in one process as if each were a process of its own, so that those before it are dead to `claims`."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def next(self) -> None:
-        self.number += 1
-
-
 @dataclasses.dataclass
 class Studio:
     """Where the commands work.
@@ -61,12 +51,10 @@ class Studio:
       root: a folder in memory, where fsync is cheap.
       out: below it, but two folders down, which are to be made; emptied by `clear`.
       commands: by name.
-      lives: see `Lives`.
     """
 
     root: Path
     commands: dict[str, Command]
-    lives: Lives
 
     @property
     def disk(self) -> Path:
@@ -82,7 +70,6 @@ class Studio:
         return self.out
 
     def run(self, command: Command) -> None:
-        self.lives.next()
         command.run(self.out)
 
 
@@ -143,9 +130,6 @@ def make_studio(root: Path, patch: pytest.MonkeyPatch) -> Studio:
     write(first)
     write(kept, keep_bytes=True)
     write(second, 100)
-    lives = Lives()
-    patch.setattr(claims_module, "_started", lambda pid: lives.number)
-    patch.setattr(claims_module, "_BEATS", 1e-4)  # none, which would come between the calls that are counted
     # Two thirds of a run's time otherwise, and nothing of this matter.
     versions, picture_of = folder_module.library_versions(), Image.new("RGB", (64, 64))
     patch.setattr(folder_module, "library_versions", lambda: versions)
@@ -180,7 +164,6 @@ def make_studio(root: Path, patch: pytest.MonkeyPatch) -> Studio:
                 Command("mixing", lambda out: generate(bad, out, "rrc+mixing")),
             )
         },
-        lives,
     )
 
 
@@ -197,7 +180,7 @@ def remember_verdicts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Judge, "__call__", judged)
 
 
-def generate(images: Path, out: Path, preset: str = "rrc+ra+re", rank: int = 0, lease: float = 0.3) -> None:
+def generate(images: Path, out: Path, preset: str = "rrc+ra+re", part: Part | None = None) -> None:
     """`dali-dr reinforce` with a small teacher; a shard of two images, one of them without any that can be decoded."""
     g = generation(
         spec=dali_dr.AugmentationSpec.preset(preset, size=16),
@@ -212,8 +195,7 @@ def generate(images: Path, out: Path, preset: str = "rrc+ra+re", rank: int = 0, 
         6,
         samples_per_shard=2,
         on_error="skip",
-        lease=lease,
-        worker=Worker(rank, 2, rank),
+        part=part or Part(),
         progress=False,
     ).work()
 

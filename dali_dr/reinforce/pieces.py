@@ -18,9 +18,9 @@ from dali_dr.reinforce.teachers import Predictor
 from dali_dr.shards.one_shard import OnError
 from dali_dr.shards.report import Refused
 from dali_dr.shards.sample import Place, Sample
-from dali_dr.sources.source import Images
+from dali_dr.sources.source import Images, readers_of
 
-_READERS = 8  # threads that wait for files
+_READERS = 8  # threads that wait for files; of a store more
 _WIDE = ("min-entropy", "max-entropy", "kmeans")  # selections that look at all classes of a prediction
 
 
@@ -56,32 +56,54 @@ class Pieces:
         size = self.samples_per_shard
         return range(piece * size, min((piece + 1) * size, len(self.images)))
 
-    def samples(self, piece: int, teacher: Predictor) -> Iterator[Sample]:
-        """The samples of ``piece``, all of them, predicted by ``teacher``; those that cannot be stored say why."""
-        g, numbers = self.generation, self.numbers(piece)
+    @property
+    def batch(self) -> int:
+        """Images per teacher batch, which are cut from a piece's beginning."""
+        return self._drawn.group
+
+    def samples(self, numbers: range, teacher: Predictor) -> Iterator[Sample]:
+        """The samples of images ``numbers``, predicted by ``teacher``; those that cannot be stored say why.
+
+        Args:
+          numbers: a piece's, or whole batches of it, of which the last of a piece is as long as it comes.
+          teacher: to be asked in the place of the generation's.
+        """
+        drawn = dataclasses.replace(self._drawn, teacher=teacher)
+        for number, sample in zip(numbers, drawn.samples(self.images, numbers.start, numbers.stop), strict=True):
+            if sample.reinforcements is not None and self.pool is not None:
+                sample = self._selected(sample, self.select in _WIDE)
+            yield self._placed(number, sample)
+
+    def entering(self, numbers: range) -> Iterator[Sample]:
+        """The same samples without views and predictions."""
+        with self._drawn.judge() as judge:
+            entrance = self._drawn.entrance(self.images, judge, tile=True)
+            for batch in batches(iter(numbers), BATCH):
+                yield from map(self._placed, batch, entrance.samples(batch))
+
+    @property
+    def _drawn(self) -> Generation:
+        """What is drawn of each image, of which a part may be kept."""
+        g = self.generation
         wide = self.pool is not None and self.select in _WIDE
-        drawn = dataclasses.replace(
+        return dataclasses.replace(
             g,
-            teacher=teacher,
             num_views=self.pool or g.num_views,
-            topk=teacher.num_outputs if wide else g.topk,
+            topk=g.teacher.num_outputs if wide else g.topk,
             mend=self.place is None,
         )
-        made = drawn.samples(self.images, numbers.start, numbers.stop)
-        for number, sample in zip(numbers, made, strict=True):
-            if sample.reinforcements is not None and self.pool is not None:
-                sample = self._selected(sample, wide)
-            if self.place is not None:
-                sample = dataclasses.replace(sample, place=self.place(number))
-            yield sample
+
+    def _placed(self, number: int, sample: Sample) -> Sample:
+        return sample if self.place is None else dataclasses.replace(sample, place=self.place(number))
 
     def refused(self) -> dict[int, Refused]:
         """The images that may not enter, all of which are read and judged to find out, by number."""
         g = dataclasses.replace(self.generation, mend=self.place is None)
         found: dict[int, Refused] = {}
-        with g.judge() as judge, ThreadPoolExecutor(_READERS, "read") as readers:
+        count = readers_of(self.images, _READERS)
+        with g.judge() as judge, ThreadPoolExecutor(count, "read") as readers:
             entrance = g.entrance(self.images, judge, tile=False)
-            read = ahead(readers, entrance.read, range(len(self.images)), 2 * BATCH)
+            read = ahead(readers, entrance.read, range(len(self.images)), max(2 * BATCH, count + BATCH))
             with tqdm.tqdm(total=len(self.images), unit="img", desc="judging", disable=not self.progress) as bar:
                 for batch in batches(read, BATCH):
                     for image, sample in zip(batch, entrance.admit(batch), strict=True):
@@ -97,7 +119,7 @@ class Pieces:
         place = self.place
         return dataclasses.replace(
             self,
-            images=Part(self.images, numbers),
+            images=Chosen(self.images, numbers),
             on_error="raise",
             place=None if place is None else lambda number: place(numbers[number]),
         )
@@ -114,13 +136,14 @@ class Pieces:
         return dataclasses.replace(sample, reinforcements=kept.likeliest(g.topk))
 
 
-class Part:
+class Chosen:
     """The images ``numbers`` of others."""
 
     def __init__(self, images: Images, numbers: Sequence[int]) -> None:
         self._images, self._numbers = images, numbers
         self.keys: Sequence[str] = [images.keys[number] for number in numbers]
         self.labels: Sequence[int] = [int(images.labels[number]) for number in numbers]
+        self.readers: int | None = getattr(images, "readers", None)
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -129,6 +130,12 @@ class Teacher:
         if len(set(outputs.values())) != 1:
             raise DaliDrError(f"the members of a teacher must predict the same classes, but they have {outputs}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which may have no GPU or another one: on the CPU, and not compiled yet."""
+        members = [dataclasses.replace(m, model=copy.deepcopy(m.model).cpu()) for m in self.members]
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**state, "members": members, "device": torch.device("cpu")}
+
     @property
     def name(self) -> str:
         return ",".join(m.name for m in self.members)
@@ -221,7 +228,7 @@ class Teacher:
         return torch.autocast(self.device.type, getattr(torch, self.amp))
 
 
-def fit_batch(teacher: Teacher, view_size: int, limit: int = 4096) -> int:
+def fit_batch(teacher: Predictor, view_size: int, limit: int = 4096) -> int:
     """The number of views per batch that suits the memory: on a GPU doubled until more would fill it.
 
     Args:
@@ -246,7 +253,7 @@ def fit_batch(teacher: Teacher, view_size: int, limit: int = 4096) -> int:
             break
     torch.cuda.empty_cache()
     if not fits:
-        raise DaliDrError(f"teacher {teacher.name} does not fit into the GPU's {total >> 20} MiB with a single view")
+        raise DaliDrError(f"the teacher does not fit into the GPU's {total >> 20} MiB with a single view")
     return fits
 
 

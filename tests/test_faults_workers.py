@@ -1,4 +1,4 @@
-"""Workers that fail or die in the middle of a claim: others go on, and the data set is that of one undisturbed worker."""
+"""Workers that fail or die beside others at the same shards: the data set is that of one undisturbed worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from test_faults_calls import studio, undisturbed
 from writing import Studio, generate, snapshot
 
 from dali_dr.errors import DaliDrError, ShardError
-from dali_dr.reinforce.claims import Claims, ClaimsGone
+from dali_dr.reinforce.part import Part
 from dali_dr.shards import files, tar
 
 __all__ = ["studio"]  # a fixture
@@ -45,50 +44,6 @@ class InOneThread(Fault):
 
     def on(self, call: str, arguments: tuple[Any, ...], do: Callable[[], Any]) -> Any:
         return super().on(call, arguments, do) if threading.get_ident() == self.thread else do()
-
-
-@pytest.mark.parametrize("call", ["open", "pwrite", "fsync"])
-def test_a_claim_that_cannot_be_written_is_left_to_others(tmp_path: Path, call: str) -> None:
-    claims = Claims(tmp_path / "claims", lease=1000)
-    with tapped(Refusing(call, code=errno.ENOSPC)), pytest.raises(ShardError, match=r"claims/a\.0.*No space left"):
-        claims.take(["a"])
-    assert not list((tmp_path / "claims").iterdir())
-    taken = Claims(tmp_path / "claims", lease=1000).take(["a"])
-    assert taken is not None and taken.generation == 0
-
-
-def test_a_claim_that_cannot_even_be_removed_is_stale_after_the_lease(tmp_path: Path) -> None:
-    claims = Claims(tmp_path / "claims", lease=0.2)
-    with tapped(Refusing("pwrite", "unlink")), pytest.raises(ShardError, match=r"claims/a\.0"):
-        claims.take(["a"])
-    other = Claims(tmp_path / "claims", lease=0.2)
-    assert other.take(["a"]) is None  # nobody knows whose it is
-    time.sleep(0.3)
-    taken = other.take(["a"])
-    assert taken is not None and taken.generation == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"host": "x', b"{}\n", b"[" * 5000])
-def test_a_claim_that_a_crash_tore_is_stale_after_the_lease(tmp_path: Path, content: bytes) -> None:
-    claims = Claims(tmp_path / "claims", lease=0.1)
-    (tmp_path / "claims" / "a.3").write_bytes(content)
-    assert claims.take(["a"]) is None
-    time.sleep(0.2)
-    taken = claims.take(["a"])
-    assert taken is not None and taken.generation == 4
-
-
-def test_the_end_of_the_run_in_the_middle_of_a_claim(tmp_path: Path) -> None:
-    claims = Claims(tmp_path / "claims")
-
-    class Ending(Tap):
-        def on(self, call: str, arguments: tuple[Any, ...], do: Callable[[], Any]) -> Any:
-            if call == "open":
-                (tmp_path / "claims").rmdir()
-            return do()
-
-    with tapped(Ending()), pytest.raises(ClaimsGone):
-        claims.take(["a"])
 
 
 def test_where_there_are_no_links(tmp_path: Path) -> None:
@@ -131,14 +86,18 @@ def test_where_there_are_no_locks(tmp_path: Path) -> None:
 
 
 def beside_another(studio: Studio, kind: str, at: int, whole: dict[str, Any]) -> bool:
-    """A worker with a fault and one without at the same time; whether the first failed."""
+    """A worker with a fault and one without at the same time; whether the first failed.
+
+    A worker that dies is at the same shards as the other. One whose disk fails takes back names of files that it could not
+    make durable, which may be the other's: it has a part of its own.
+    """
+    parts = [Part(), Part()] if kind in ("killed", "dead") else [Part(0, 2), Part(1, 2)]
     studio.clear()
-    studio.lives.next()
     failed: list[BaseException] = []
 
     def other() -> None:
         try:
-            generate(studio.root / "bad", studio.out, rank=1)
+            generate(studio.root / "bad", studio.out, part=parts[1])
         except DaliDrError as error:
             failed.append(error)
 
@@ -147,7 +106,7 @@ def beside_another(studio: Studio, kind: str, at: int, whole: dict[str, Any]) ->
     with tapped(InOneThread(kind, at)):
         thread.start()
         try:
-            generate(studio.root / "bad", studio.out)
+            generate(studio.root / "bad", studio.out, part=parts[0])
         except (DaliDrError, Killed):
             told = True
         thread.join(60)

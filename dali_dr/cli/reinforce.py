@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dali_dr.cli.common import (
     add_keep_bytes,
@@ -18,36 +18,36 @@ from dali_dr.cli.common import (
     input_of,
     positive,
     positive_float,
-    print_info,
+    print_manifest,
     reading_of,
     say,
-    tell,
-    wants_gpu,
+    say_json,
 )
 from dali_dr.errors import DaliDrError
+from dali_dr.store.url import join
 
 if TYPE_CHECKING:
     from dali_dr.augment.spec import AugmentationSpec
-    from dali_dr.reinforce.generate import Generation
+    from dali_dr.reinforce.blueprint import Blueprint
+    from dali_dr.reinforce.part import Part
     from dali_dr.reinforce.run import Outcome
-    from dali_dr.reinforce.teachers import Teacher
-    from dali_dr.reinforce.worker import Worker
-    from dali_dr.sources import Source
+
+_NAMED: Final = 8  # parts, of those whose shards are missing
 
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
     make = command(commands, "reinforce", _reinforce, "reinforce images with a teacher")
     make.description = (
-        "Reinforce images with a teacher. Start it as often as you like on the same folder: by hand, with torchrun or "
-        "srun, on any number of machines that share it; the processes divide the shards among themselves, and may come "
-        "and go."
+        "Reinforce images with a teacher. What was interrupted goes on where it stopped. Several processes, on machines that "
+        "share the folder, make a data set together where each is told its part: by --part, torchrun or Slurm."
     )
     _add_images(make.add_argument_group("images"))
     _add_output(make.add_argument_group("data set"))
     _add_teacher(make.add_argument_group("teacher"))
     _add_views(make.add_argument_group("views"))
     _add_machine(make.add_argument_group("machine"))
+    _add_engine(make.add_argument_group("machines"))
 
 
 def _add_images(images: argparse._ArgumentGroup) -> None:
@@ -57,7 +57,7 @@ def _add_images(images: argparse._ArgumentGroup) -> None:
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
-    add_output(output, "data set to write, or to go on with")
+    add_output(output, "data set to write, or to go on with", store=True)
     add_keep_bytes(output)
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
     output.add_argument("--probabilities", choices=("root8", "log8", "float16", "float32"), default="root8")
@@ -130,51 +130,151 @@ def _add_machine(machine: argparse._ArgumentGroup) -> None:
         help="where images are decoded; gpu: by nvJPEG, whose pixels differ a little from those that training decodes on the "
         "CPU (default %(default)s)",
     )
-    machine.add_argument("--threads", type=positive, default=None, help="CPU threads for decoding and replay")
     machine.add_argument(
-        "--lease",
-        type=positive_float,
+        "--threads",
+        type=positive,
         default=None,
-        metavar="SECONDS",
-        help="a worker on another machine without a sign of life for so long is dead (default 240)",
+        help="CPU threads for decoding and replay (a teacher on the CPU has its own: OMP_NUM_THREADS)",
+    )
+    machine.add_argument(
+        "--part",
+        type=_part,
+        default=None,
+        metavar="K/N",
+        help="make the K-th of N parts of the shards, counted from 1; the last that finds all shards there ends the data set "
+        "(default: as torchrun, srun or a Slurm array says, else all)",
+    )
+    machine.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="reinforce some images for a minute, write nothing, and tell what all would take, by --workers and at "
+        "--price-per-hour",
     )
     add_quiet(machine)
 
 
-def _reinforce(options: argparse.Namespace) -> int:
-    from dali_dr.reinforce.run import Run
-    from dali_dr.reinforce.worker import Worker
-    from dali_dr.sources import check_output, open_source
-
-    spec = _spec(options)
-    worker = Worker.of_environment()
-    device = _device(options, worker)
-    check_output(input_of(options), options.out)
-    source = open_source(input_of(options), reading_of(options))
-    if worker.rank == 0:
-        tell(source)
-    teacher = _teacher(options, device)
-    class_names = _class_names(source, teacher, tell=worker.rank == 0)
-    run = Run(
-        source,
-        options.out,
-        _generation(options, spec, teacher),
-        num_classes=len(class_names),
-        class_names=class_names,
-        probabilities=options.probabilities,
-        on_error=options.on_error,
-        pool=options.pool,
-        select=options.select,
-        sidecar=options.sidecar,
-        worker=worker,
-        progress=not options.quiet,
-        **({"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}),
-        **({"lease": options.lease} if options.lease else {}),
+def _add_engine(engine: argparse._ArgumentGroup) -> None:
+    engine.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: this process; ray: workers on a Ray cluster, or without --address all GPUs of this machine (default "
+        "%(default)s)",
     )
-    outcome = run.work()
-    if not outcome.ended and worker.world_size > 1:
-        return 0  # the worker that ended the run tells
-    return _tell(options, outcome)
+    engine.add_argument(
+        "--address", default=None, metavar="HOST:PORT", help="of the Ray cluster; auto: that of this machine"
+    )
+    engine.add_argument(
+        "--workers",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="at most so many, for which a cluster that can grow grows (default: as many as there are GPUs, or machines)",
+    )
+    engine.add_argument(
+        "--cpus-per-worker",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="its threads, too (default: with GPUs, a machine's CPUs by its GPUs; else all of a machine's)",
+    )
+    engine.add_argument(
+        "--gpus-per-worker", type=positive_float, default=None, metavar="N", help="with --device gpu; default 1"
+    )
+    engine.add_argument(
+        "--price-per-hour", type=positive_float, default=None, metavar="X", help="of a worker, to tell what it costs"
+    )
+
+
+def _reinforce(options: argparse.Namespace) -> int:
+    from dali_dr.reinforce.engine import reinforce_here
+    from dali_dr.reinforce.part import Part
+
+    if options.dry_run:
+        return _estimate(options)
+    if options.engine == "ray":
+        return _reinforce_on_ray(options)
+    part = None if options.part is None else Part.of_text(options.part)
+    outcome = reinforce_here(_blueprint(options), part, device=options.device, progress=not options.quiet, tell=_note)
+    return _tell(options, outcome, part or Part.of_environment())
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    """Tells what the run would take."""
+    from dali_dr.reinforce.estimate import estimate
+
+    run = _blueprint(options).run(options.device, tell=_note, dry=True)
+    facts = estimate(run, workers=options.workers or 1, price_per_hour=options.price_per_hour).facts()
+    if options.json:
+        say_json(facts)
+        return 0
+    for name, value in facts.items():
+        say(f"{name.replace('_', ' '):>18}  {value:,}" if isinstance(value, (int, float)) else f"{name:>18}  {value}")
+    return 0
+
+
+def _reinforce_on_ray(options: argparse.Namespace) -> int:
+    from dali_dr.reinforce.on_ray import Cluster, reinforce_on_ray
+    from dali_dr.reinforce.part import Part
+
+    if options.part is not None:
+        raise DaliDrError("--part: divides the shards without Ray; with --engine ray leave it out")
+    names = ("address", "workers", "cpus_per_worker", "gpus_per_worker", "price_per_hour")
+    cluster = Cluster(**{name: getattr(options, name) for name in names})
+    outcome = reinforce_on_ray(
+        _blueprint(options), cluster, device=options.device, progress=not options.quiet, tell=_note
+    )
+    return _tell(options, outcome, Part())
+
+
+def _blueprint(options: argparse.Namespace) -> Blueprint:
+    """The run that the options say."""
+    from dali_dr.reinforce.blueprint import Blueprint, Named
+    from dali_dr.sources import check_output
+
+    check_output(input_of(options), options.out)
+    return Blueprint(
+        input_of(options),
+        options.out,
+        Named(options.teacher, options.temperature, options.amp, options.compile, options.target),
+        generation={
+            "spec": _spec(options),
+            "num_views": options.views,
+            "topk": options.topk,
+            "seed": options.seed,
+            "batch_views": options.batch,
+            "max_pixels": options.max_pixels,
+            "convert": options.convert,
+            "keep_bytes": options.keep_bytes,
+            "decode_device": options.decode_device,
+            **({"num_threads": options.threads} if options.threads else {}),
+        },
+        options={
+            "probabilities": options.probabilities,
+            "on_error": options.on_error,
+            "pool": options.pool,
+            "select": options.select,
+            "sidecar": options.sidecar,
+            **({"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}),
+        },
+        reading=reading_of(options),
+        keep=options.keep,
+    )
+
+
+def _note(text: str) -> None:
+    say(f"dali-dr: note: {text}", file=sys.stderr)
+
+
+def _part(text: str) -> str:
+    """K/N, as argparse's ``type``."""
+    from dali_dr.reinforce.part import Part
+
+    try:
+        Part.of_text(text)
+    except DaliDrError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _spec(options: argparse.Namespace) -> AugmentationSpec:
@@ -186,89 +286,28 @@ def _spec(options: argparse.Namespace) -> AugmentationSpec:
     return AugmentationSpec.preset(options.spec, size=options.size)
 
 
-def _device(options: argparse.Namespace, worker: Worker) -> str:
-    """torch's name of the device, which is made the current one."""
-    import torch
-
-    if not wants_gpu(options.device):
-        if options.decode_device == "gpu":
-            raise DaliDrError("--decode-device gpu: wants --device gpu, too: views are made where images are decoded")
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise DaliDrError("--device gpu: torch sees no CUDA device on this machine")
-    torch.cuda.set_device(worker.local_rank % torch.cuda.device_count())
-    return f"cuda:{torch.cuda.current_device()}"
-
-
-def _teacher(options: argparse.Namespace, device: str) -> Teacher:
-    from dali_dr.reinforce.teachers import load_teacher
-
-    return load_teacher(
-        options.teacher,
-        device,
-        temperature=options.temperature,
-        amp=options.amp,
-        compile=options.compile,
-        target=options.target,
-    )
-
-
-def _generation(options: argparse.Namespace, spec: AugmentationSpec, teacher: Teacher) -> Generation:
-    from dali_dr.reinforce.generate import Generation
-    from dali_dr.reinforce.teachers import fit_batch
-    from dali_dr.reinforce.worker import settle_batch
-
-    keep = options.keep or ("topk" if options.target == "class" else "full")
-    kept = {"topk": min(options.topk, teacher.num_outputs), "full": teacher.num_outputs, "hard": 1, "smoothing": 1}
-    return Generation(
-        spec=spec,
-        teacher=teacher,
-        num_views=options.views,
-        topk=kept[keep],
-        seed=options.seed,
-        batch_views=options.batch or settle_batch(options.out, lambda: fit_batch(teacher, spec.size)),
-        device="gpu" if teacher.device.type == "cuda" else "cpu",
-        max_pixels=options.max_pixels,
-        convert=options.convert,
-        keep_bytes=options.keep_bytes,
-        decode_device=options.decode_device,
-        **({"num_threads": options.threads} if options.threads else {}),
-    )
-
-
-def _tell(options: argparse.Namespace, outcome: Outcome) -> int:
+def _tell(options: argparse.Namespace, outcome: Outcome, part: Part) -> int:
     """Prints what came of the run, and verifies the data set if that is wanted; the exit status."""
-    print_info(options.out, options.json, outcome.summary)
-    if outcome.summary.get("skipped"):
-        skipped = options.out / "report" / "skipped.jsonl"
-        say(f"dali-dr: {outcome.summary['skipped']} images were left out, see {skipped}", file=sys.stderr)
-    if options.no_verify or not outcome.ended:
+    if outcome.manifest is None:
+        parts = sorted({number % part.count for number in outcome.missing})
+        say(
+            f"dali-dr: part {part} is done; {len(outcome.missing)} shards are still missing, of part"
+            f"{'s' * (len(parts) > 1)} {', '.join(f'{n + 1}/{part.count}' for n in parts[:_NAMED])}"
+            f"{', …' * (len(parts) > _NAMED)}: whoever finishes last ends the data set",
+            file=sys.stderr,
+        )
         return 0
+    if not outcome.ended and part.count > 1:
+        return 0  # the part that ended the run tells
+    print_manifest(outcome.manifest, options.json, outcome.summary)
+    if outcome.summary.get("skipped"):
+        skipped = join(options.out, "report/skipped.jsonl")
+        say(f"dali-dr: {outcome.summary['skipped']} images were left out, see {skipped}", file=sys.stderr)
+    if options.no_verify or not outcome.ended or not isinstance(options.out, Path):
+        return 0  # each shard was checked on its way into a store
     from dali_dr.shards.verify import verify
 
     report = verify(options.out, progress=not options.quiet)
     for problem in report.problems:
         say(f"dali-dr: problem: {problem}", file=sys.stderr)
     return 0 if report.ok else 1
-
-
-def _class_names(source: Source, teacher: Teacher, *, tell: bool) -> list[str]:
-    """The names of the data set's classes: the source's, and more if the teacher knows more."""
-    names = source.class_names
-    if teacher.target == "embedding":
-        return list(names)
-    if len(names) > teacher.num_classes:
-        raise DaliDrError(
-            f"the images have {len(names)} classes, but teacher {teacher.name} predicts {teacher.num_classes}: use a "
-            "teacher trained for these classes"
-        )
-    if len(names) < teacher.num_classes:
-        if tell:
-            say(
-                f"dali-dr: note: the images have {len(names)} classes, but teacher {teacher.name} predicts "
-                f"{teacher.num_classes}; unless the first of these are the same classes, stored labels mean other "
-                "classes than stored predictions",
-                file=sys.stderr,
-            )
-        return [*names, *(f"teacher class {n}" for n in range(len(names), teacher.num_classes))]
-    return list(names)

@@ -1,0 +1,1 @@
+"""Copies of data sets between folders and stores."""

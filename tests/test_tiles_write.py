@@ -349,7 +349,7 @@ def test_a_decoder_on_a_gpu_wants_the_views_there(capsys: pytest.CaptureFixture[
             list, batch_size=1, device="cpu", device_id=None, num_threads=1, size=(8, 8), stored_size=8,
             interpolation="bilinear", decode_device="gpu",
         )  # fmt: skip
-    words = ["reinforce", str(tmp_path), "--out", str(tmp_path / "o"), "--teacher", "x", "--device", "cpu"]
+    words = ["reinforce", str(tmp_path / "i"), "--out", str(tmp_path / "o"), "--teacher", "x", "--device", "cpu"]
     assert main([*words, "--decode-device", "gpu"]) == 1
     assert "--decode-device gpu: wants --device gpu" in capsys.readouterr().err
 

@@ -357,7 +357,7 @@ def test_reinforce_stops_at_the_first(
         assert isinstance(outcome, Refusal) and outcome.reason in str(error.value) and "\n" not in str(error.value)
         assert error.value.key == key and error.value.reason == outcome.reason, preset
         assert outcome.remedy in (error.value.remedy or "") and some.file(number_of(key)) in str(error.value)
-        monkeypatch.setattr("dali_dr.reinforce.teachers.load_teacher", lambda *_, **__: tiny_teacher())
+        monkeypatch.setattr("dali_dr.reinforce.blueprint.load_teacher", lambda *_, **__: tiny_teacher())
         arguments = ["--out", str(tmp_path / f"cli-{preset}"), "--teacher", "tiny", "--views", "4", "--topk", "3"]
         arguments += ["--spec", preset, "--size", str(SIZE), "--quiet", "--batch", "24", "--device", "cpu"]
         assert main(["reinforce", str(some.folder), *arguments]) == 1

@@ -164,7 +164,8 @@ class Supply:
             self._sweep = False
             if not self._queue and len(self._segments) == 1 and self._tried < share.epoch + 1:
                 self._plan_next()
-            self._change.notify_all()
+            if self._queue:  # waking threads in vain costs more than all else here
+                self._change.notify_all()
 
     def close(self) -> None:
         """Lets go of everything. May be called again."""

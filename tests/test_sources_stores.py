@@ -597,7 +597,7 @@ from dali_dr.sources import fetched
 fetched._RANGE, fetched._SYNCED = 50_000, 100_000
 real = fetched.read_part
 def slow(*arguments, **more):
-    os.write(1, b"asked\n")  # whole: several threads ask at once
+    os.write(1, b"asked\\n")  # whole: several threads ask at once
     time.sleep(float(sys.argv[3]))
     return real(*arguments, **more)
 fetched.read_part = slow

@@ -300,9 +300,7 @@ def remove_kept(out: Path) -> None:
     """Removes what was kept in ``out`` for a run that goes on."""
     folder = out / KEPT_NAME
     if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            files.remove(path)
-        files.remove_folder(folder)
+        files.remove_tree(folder)
 
 
 def _names(names: Sequence[str] | None, classes: int) -> tuple[str, ...] | None:

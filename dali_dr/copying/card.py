@@ -11,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from dali_dr.augment.spec import AugmentationSpec, Mixing
@@ -266,8 +265,3 @@ def _plain(text: str) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(shown(text), ensure_ascii=False)
-
-
-def default_name(url: Path | str) -> str:
-    """What a data set at ``url`` is called: the last part of it."""
-    return str(url).rstrip("/").rpartition("/")[2].partition("@")[0] or "data set"

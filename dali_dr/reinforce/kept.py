@@ -72,9 +72,7 @@ class Kept:
         """Removes all of it, as the data set is finished."""
         for folder in (self.folder, self._earlier):
             if folder.is_dir():
-                for path in sorted(folder.iterdir()):
-                    files.remove(path)
-                files.remove_folder(folder)
+                files.remove_tree(folder)
 
 
 def settle_batch(out: Path, measure: Callable[[], int]) -> int:

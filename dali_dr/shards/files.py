@@ -325,9 +325,9 @@ def remove_folder(folder: Path) -> None:
 def remove_tree(folder: Path) -> None:
     """Remove ``folder`` and all that is in it. ShardError if something cannot be removed."""
     for place, folders, names in os.walk(folder, topdown=False):
-        for name in names:
+        for name in sorted(names):
             remove(Path(place) / name)
-        for name in folders:
+        for name in sorted(folders):
             below = Path(place) / name
             remove(below) if below.is_symlink() else remove_folder(below)
     remove_folder(folder)

@@ -22,7 +22,6 @@ from dali_dr.shards.facts import (
     ImageTars,
     ShardFacts,
     digest,
-    image_files,
     measured,
     members_of,
     read_label_map,
@@ -30,7 +29,8 @@ from dali_dr.shards.facts import (
     read_sample,
 )
 from dali_dr.shards.index import REMEDY, SampleIndex
-from dali_dr.shards.index_layout import INDEX_NAME, IndexedFile
+from dali_dr.shards.index_fit import indexed_files
+from dali_dr.shards.index_layout import INDEX_NAME
 from dali_dr.shards.keys import KeyTable
 from dali_dr.shards.manifest import Manifest, ShardInfo
 from dali_dr.shards.tile_counts import TileCounts
@@ -366,9 +366,8 @@ def _open_index(path: Path, manifest: Manifest, report: VerifyReport) -> SampleI
     except ShardError as error:
         report.add(str(error))
         return None
-    files = (*(IndexedFile(shard.name, shard.bytes) for shard in manifest.shards), *image_files(manifest))
     says = (index.files, len(index), index.num_classes, index.num_outputs or manifest.num_outputs)
-    if says == (files, manifest.images, manifest.num_classes, manifest.num_outputs):
+    if says == (tuple(indexed_files(manifest)), manifest.images, manifest.num_classes, manifest.num_outputs):
         if index.version == 1 and manifest.format_version > 1:
             report.add(f"{path}: it is of version 1, the data set of version {manifest.format_version}; {REMEDY}")
         return index

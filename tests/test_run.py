@@ -71,7 +71,11 @@ def working_process(images: Path, out: Path, part: Part) -> int:
     try:
         journal_module.INTERVAL = 0.2  # type: ignore[misc]
         run = make_run(images, out, part=part)
-        run.generation.teacher.members[0].model.register_forward_hook(lambda *_: time.sleep(TEACHERS_SECONDS))
+        # While workers are killed, none is done before, on however fast a machine.
+        calm = out.with_name("calm")
+        run.generation.teacher.members[0].model.register_forward_hook(
+            lambda *_: time.sleep(TEACHERS_SECONDS if calm.exists() else 3 * TEACHERS_SECONDS)
+        )
         run.work()
     except BaseException as error:
         logging.exception(error)
@@ -98,6 +102,7 @@ def four_parts(images: Path, out: Path, seed: int) -> None:
         if kills == 12:
             break
         workers[index] = working_process(images, out, parts[index])
+    out.with_name("calm").touch()
     workers[index] = working_process(images, out, parts[index])
     statuses = [os.waitpid(process, 0)[1] for process in (*workers.values(), twin)]
     finished = (out / "dataset.json").exists()

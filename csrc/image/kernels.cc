@@ -83,6 +83,63 @@ void Color(float factor, uint8_t* const planes[3], size_t n) {
   }
 }
 
+void Hue(int32_t shift, uint8_t* const planes[3], size_t n) {
+  uint8_t *const r = planes[0], *const g = planes[1], *const b = planes[2];
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t turned = TurnHue(r[i], g[i], b[i], shift);
+    r[i] = uint8_t(turned);
+    g[i] = uint8_t(turned >> 8);
+    b[i] = uint8_t(turned >> 16);
+  }
+}
+
+// Where a window lies inside a line, its sum is that of the one before with a pixel added and one taken away.
+void BlurRows(const BoxBlur& box, const uint8_t* in, int32_t height, int32_t width, uint8_t* out) {
+  const int32_t radius = box.radius, inside = width - radius - 1;  // at radius + 1 .. inside - 1
+  for (int32_t y = 0; y < height; ++y) {
+    const uint8_t* const line = in + size_t(y) * width;
+    uint8_t* const to = out + size_t(y) * width;
+    int32_t x = 0;
+    for (; x < width && x <= radius; ++x) to[x] = BoxedAt(line, 1, width, x, box);
+    if (x < inside) {
+      uint32_t sum = 0;
+      for (int32_t i = x - radius - 1; i < x + radius; ++i) sum += line[i];
+      for (; x < inside; ++x) {
+        const uint32_t before = line[x - radius - 1];
+        sum += line[x + radius] - before;
+        to[x] = Boxed(sum, before + line[x + radius + 1], box);
+      }
+    }
+    for (; x < width; ++x) to[x] = BoxedAt(line, 1, width, x, box);
+  }
+}
+
+// As many columns at a time as sums may wait for the next row.
+void BlurColumns(const BoxBlur& box, const uint8_t* in, int32_t height, int32_t width, uint8_t* out) {
+  constexpr int32_t kColumns = 64;
+  const int32_t last = height - 1, radius = box.radius;
+  const auto row = [&](int32_t y) { return in + size_t(y < 0 ? 0 : y > last ? last : y) * width; };
+  for (int32_t x0 = 0; x0 < width; x0 += kColumns) {
+    const int32_t columns = std::min(kColumns, width - x0);
+    uint32_t sums[kColumns] = {};
+    const int32_t inside =
+        std::min(radius, height);  // of the window of row -1, whose other rows are the border's
+    for (int32_t x = 0; x < columns; ++x) {
+      sums[x] = uint32_t(radius + 1) * row(0)[x0 + x] + uint32_t(radius - inside) * row(last)[x0 + x];
+      for (int32_t y = 0; y < inside; ++y) sums[x] += row(y)[x0 + x];
+    }
+    for (int32_t y = 0; y < height; ++y) {
+      const uint8_t *const before = row(y - radius - 1) + x0, *const after = row(y + radius + 1) + x0;
+      const uint8_t* const added = row(y + radius) + x0;
+      uint8_t* const to = out + size_t(y) * width + x0;
+      for (int32_t x = 0; x < columns; ++x) {
+        sums[x] += uint32_t{added[x]} - before[x];
+        to[x] = Boxed(sums[x], uint32_t{before[x]} + after[x], box);
+      }
+    }
+  }
+}
+
 void Sharpness(float factor, const uint8_t* in, int32_t height, int32_t width, uint8_t* out) {
   std::memcpy(out, in, size_t(height) * width);
   for (int32_t y = 1; y < height - 1; ++y) {
@@ -131,9 +188,9 @@ void RoundBfloat(const float* in, size_t n, uint16_t* out) {
 }  // namespace
 
 const Kernels kPortableKernels = {
-    "portable", Weigh, nullptr,     nullptr,     ResizeRows,  ResizeColumn, SplitRow,
-    Lut,        Mask,  Solarize,    MinMax,      GreySum,     Color,        Sharpness,
-    General,    Join,  FinishFloat, FinishShort, FinishShort, RoundHalf,    RoundBfloat,
+    "portable", Weigh,    nullptr, nullptr,     ResizeRows,  ResizeColumn, SplitRow,  Lut,
+    Mask,       Solarize, MinMax,  GreySum,     Color,       Hue,          BlurRows,  BlurColumns,
+    Sharpness,  General,  Join,    FinishFloat, FinishShort, FinishShort,  RoundHalf, RoundBfloat,
 };
 
 const Kernels& BestKernels() {

@@ -118,6 +118,11 @@ struct Kernels {
   void (*min_max)(const uint8_t* data, size_t n, uint8_t* lo, uint8_t* hi);
   uint64_t (*grey_sum)(const uint8_t* const planes[3], size_t n);
   void (*color)(float factor, uint8_t* const planes[3], size_t n);
+  /// TurnHue.
+  void (*hue)(int32_t shift, uint8_t* const planes[3], size_t n);
+  /// One pass of a blur along rows or columns.
+  void (*blur_rows)(const BoxBlur& box, const uint8_t* in, int32_t height, int32_t width, uint8_t* out);
+  void (*blur_columns)(const BoxBlur& box, const uint8_t* in, int32_t height, int32_t width, uint8_t* out);
   void (*sharpness)(float factor, const uint8_t* in, int32_t height, int32_t width, uint8_t* out);
   /// General nearest-neighbour map; black outside. May read up to kPad bytes before a plane.
   void (*affine)(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width,

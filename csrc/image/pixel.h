@@ -1,6 +1,6 @@
 // The pixel arithmetic of Pillow and torchvision, written once for host and device.
 // Every function gives the very bits of its reference: Pillow's libImaging (Resample.c, Geometry.c, Blend.c,
-// Filter.c, Convert.c), PIL.ImageOps / PIL.ImageEnhance, and torchvision's ToTensor + Normalize.
+// Filter.c, Convert.c, BoxBlur.c), PIL.ImageOps / PIL.ImageEnhance, and torchvision's ToTensor + Normalize.
 #ifndef DALI_DR_CSRC_IMAGE_PIXEL_H_
 #define DALI_DR_CSRC_IMAGE_PIXEL_H_
 
@@ -183,6 +183,101 @@ DR_HD uint32_t EqualizeStep(uint32_t pixels, uint32_t last) { return (pixels - l
 DR_HD uint8_t Equalize(uint32_t below, uint32_t step) {
   const uint32_t out = (step / 2 + below) / step;
   return uint8_t(out > 255 ? 255 : out);
+}
+
+// ---- Hue (Pillow: Convert.c; torchvision: _functional_pil.py)
+// ---------------------------------------------------------------
+
+/// A pixel in bytes, as convert("HSV") gives it.
+struct Hsv {
+  int32_t hue, saturation, value;
+};
+
+/// rgb2hsv: in float32, but where a double constant makes the sums double.
+DR_HD Hsv ToHsv(int32_t r, int32_t g, int32_t b) {
+  const int32_t high = r > g ? (r > b ? r : b) : (g > b ? g : b);
+  const int32_t low = r < g ? (r < b ? r : b) : (g < b ? g : b);
+  if (high == low) return {0, 0, high};
+  const float range = float(high - low), saturation = range / float(high);
+  const float to_r = float(high - r) / range, to_g = float(high - g) / range, to_b = float(high - b) / range;
+  const float sixths = r == high   ? Add(to_b, -to_g)
+                       : g == high ? float(Add(Add(2.0, double(to_r)), -double(to_b)))
+                                   : float(Add(Add(4.0, double(to_g)), -double(to_r)));
+  const double turn = Add(double(sixths) / 6.0, 1.0);  // its fmod by 1, exactly, is what follows
+  const float hue = float(turn < 1.0 ? turn : Add(turn, -1.0));
+  return {int32_t(Mul(double(hue), 255.0)), int32_t(Mul(double(saturation), 255.0)), high};
+}
+
+/// hsv2rgb; R, G and B are the lowest bytes of the result, in this order. For all 2^24 pixels, rounding by
+/// + 0.5 is what its round() does.
+DR_HD uint32_t FromHsv(const Hsv& pixel) {
+  const int32_t v = pixel.value;
+  if (pixel.saturation == 0) return uint32_t(v) * 0x010101u;
+  const double sixths = Mul(double(pixel.hue), 6.0) / 255.0;
+  const int32_t sector = int32_t(sixths);
+  const float part = float(Add(sixths, -double(sector)));
+  const float saturation = float(double(pixel.saturation) / 255.0);
+  const auto level = [&](double taken) {
+    return uint32_t(int32_t(Add(Mul(double(v), Add(1.0, -taken)), 0.5)));
+  };
+  const uint32_t p = level(double(saturation)), q = level(double(Mul(saturation, part)));
+  const uint32_t t = level(Mul(double(saturation), Add(1.0, -double(part)))), value = uint32_t(v);
+  switch (sector % 6) {
+    case 0:
+      return value | t << 8 | p << 16;
+    case 1:
+      return q | value << 8 | p << 16;
+    case 2:
+      return p | value << 8 | t << 16;
+    case 3:
+      return p | q << 8 | value << 16;
+    case 4:
+      return t | p << 8 | value << 16;
+    default:
+      return value | p << 8 | q << 16;
+  }
+}
+
+/// adjust_hue: `shift` is added to the hue modulo 256. Bytes as FromHsv gives them.
+DR_HD uint32_t TurnHue(int32_t r, int32_t g, int32_t b, int32_t shift) {
+  Hsv pixel = ToHsv(r, g, b);
+  pixel.hue = (pixel.hue + shift) & 0xff;
+  return FromHsv(pixel);
+}
+
+// ---- Blur (Pillow, BoxBlur.c)
+// ------------------------------------------------------------------------------------------------
+
+/// One pass along a line: the pixels at most `radius` away weigh `weight`, the two beyond them `edge`, in
+/// 2^-24. `weight` 0: no pass.
+struct BoxBlur {
+  int32_t radius;
+  uint32_t weight, edge;
+};
+
+/// ImageFilter.GaussianBlur: so many passes of the first along rows, then as many of the second along
+/// columns.
+struct Blur {
+  BoxBlur across, down;
+};
+constexpr int kBlurPasses = 3;
+
+/// `inner`: the sum of the pixels that weigh `weight`; `ends`: of the two that weigh `edge`. Modulo 2^32, as
+/// in Pillow.
+DR_HD uint8_t Boxed(uint32_t inner, uint32_t ends, const BoxBlur& box) {
+  return uint8_t((inner * box.weight + ends * box.edge + (1u << 23)) >> 24);
+}
+
+/// Pixel `at` of a line of `n` pixels, each `step` bytes behind the one before; the first and the last go on
+/// for ever.
+DR_HD uint8_t BoxedAt(const uint8_t* line, int32_t step, int32_t n, int32_t at, const BoxBlur& box) {
+  const int32_t last = n - 1, from = at - box.radius, to = at + box.radius;
+  const int32_t first_inside = from < 0 ? 0 : from, last_inside = to > last ? last : to;
+  uint32_t inner = uint32_t(first_inside - from) * line[0] + uint32_t(to - last_inside) * line[last * step];
+  for (int32_t i = first_inside; i <= last_inside; ++i) inner += line[i * step];
+  const uint32_t ends =
+      uint32_t{line[(from > 0 ? from - 1 : 0) * step]} + line[(to < last ? to + 1 : last) * step];
+  return Boxed(inner, ends, box);
 }
 
 // ---- Output (torchvision's ToTensor + Normalize)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "image/step.h"
 
@@ -25,36 +26,86 @@ Box RescaleBox(const Box& box, Size out, Size stored) {
 
 std::string Text(Size s) { return std::to_string(s.height) + "x" + std::to_string(s.width); }
 
-// torchvision's CenterCrop along one axis: round((resized - out) / 2), halves to even. Where the axis keeps
-// its size, the crop moves instead of the window.
-void CentreAxis(int32_t out, int32_t* resized, int32_t* window, int32_t* begin, int32_t* length) {
-  const int32_t gap = *resized - out, half = gap / 2;
-  *window = half + (gap % 2 != 0 && half % 2 != 0);
+// Where the view begins in the resized crop, in pixels of the stored view size, if a view says so.
+struct Corner {
+  bool given = false;
+  int64_t top = 0, left = 0;
+};
+
+std::string FindCorner(const View& view, int32_t resize_shorter, Corner* corner) {
+  for (int i = 0; i < view.num_ops; ++i) {
+    const auto [id, magnitude] = view.ops[i];
+    if (id != kWindowTop && id != kWindowLeft) continue;
+    const std::string name = id == kWindowTop ? "WindowTop" : "WindowLeft";
+    if (!(magnitude >= 0) || magnitude != std::floor(magnitude))
+      return name + " is whole pixels from 0 on, not " + std::to_string(magnitude);
+    if (resize_shorter == 0)
+      return name +
+             " says where the view begins in an image that is resized as a whole: pass the length to "
+             "which its shorter side was resized when the views were drawn as `resize_shorter`";
+    corner->given = true;
+    (id == kWindowTop ? corner->top : corner->left) = int64_t(magnitude);
+  }
+  return {};
+}
+
+// torchvision's CenterCrop along one axis: round((resized - out) / 2), halves to even.
+int32_t Centre(int32_t resized, int32_t out) {
+  const int32_t gap = resized - out, half = gap / 2;
+  return half + (gap % 2 != 0 && half % 2 != 0);
+}
+
+// Shows what begins at `at`. Where the axis keeps its size, the crop moves instead of the window.
+void PlaceAxis(int32_t out, int32_t at, int32_t* resized, int32_t* window, int32_t* begin, int32_t* length) {
+  *window = at;
   if (*resized != *length) return;
   *begin += *window;
   *length = *resized = out;
   *window = 0;
 }
 
-// Makes the view the centre of the crop resized to `shorter` on its shorter side.
-std::string ShowCentre(int32_t shorter_side, Plan* plan) {
+// The crop's shorter side resized to `shorter`, the longer in proportion, rounded down.
+struct Resized {
+  int64_t height, width;
+
+  Resized(const Box& crop, int64_t shorter) {
+    const bool upright = crop.height >= crop.width;
+    const int64_t longer = shorter * std::max(crop.height, crop.width) / std::min(crop.height, crop.width);
+    height = upright ? longer : shorter;
+    width = upright ? shorter : longer;
+  }
+};
+
+// Makes the view the part of the resized crop that begins at `corner`, or its centre.
+std::string ShowPart(int32_t resize_shorter, const Corner& corner, Size stored, Plan* plan) {
   Box& crop = plan->crop;
   const Size out = plan->out;
-  const int64_t shorter = std::min(crop.height, crop.width), longer = std::max(crop.height, crop.width);
-  const int64_t length = int64_t{shorter_side} * longer / shorter;  // of which only the centre is computed
-  if (length > kMaxResized) {
+  const Resized resized(crop, RescaleShorter(resize_shorter, out, stored));
+  if (const int64_t length = std::max(resized.height, resized.width); length > kMaxResized) {
     return "its " + Text(Size{crop.height, crop.width}) + " pixels would be resized to " +
            std::to_string(length) + " on the longer side, more than " + std::to_string(kMaxResized) +
            ": pass a smaller `resize_shorter`, or leave the image out";
   }
-  const bool upright = crop.height >= crop.width;
-  plan->resized = upright ? Size{int32_t(length), shorter_side} : Size{shorter_side, int32_t(length)};
-  if (plan->resized.height < out.height || plan->resized.width < out.width) {
+  plan->resized = {int32_t(resized.height), int32_t(resized.width)};
+  if (resized.height < out.height || resized.width < out.width) {
     return "the view of " + Text(out) + " does not fit into the image resized to " + Text(plan->resized) +
            ": pass a larger `resize_shorter`";
   }
-  CentreAxis(out.height, &plan->resized.height, &plan->window_top, &crop.top, &crop.height);
-  CentreAxis(out.width, &plan->resized.width, &plan->window_left, &crop.left, &crop.width);
+  int32_t top = Centre(plan->resized.height, out.height), left = Centre(plan->resized.width, out.width);
+  if (corner.given) {
+    const Resized drawn(crop, resize_shorter);  // at the stored size
+    if (corner.top + stored.height > drawn.height || corner.left + stored.width > drawn.width) {
+      return "the stored view of " + Text(stored) + " at (" + std::to_string(corner.top) + ", " +
+             std::to_string(corner.left) + ") is not inside the image resized to " +
+             std::to_string(drawn.height) + "x" + std::to_string(drawn.width) +
+             ": pass the length and the size of the view with which it was drawn as `resize_shorter` and "
+             "`stored_size`";
+    }
+    top = std::min(Rescale(corner.top, out.height, stored.height), plan->resized.height - out.height);
+    left = std::min(Rescale(corner.left, out.width, stored.width), plan->resized.width - out.width);
+  }
+  PlaceAxis(out.height, top, &plan->resized.height, &plan->window_top, &crop.top, &crop.height);
+  PlaceAxis(out.width, left, &plan->resized.width, &plan->window_left, &crop.left, &crop.width);
   return {};
 }
 
@@ -79,8 +130,9 @@ std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t o
   plan->out = plan->resized = out;
   plan->window_top = plan->window_left = 0;
   plan->flip = view.flip;
-  std::string error;
-  if (resize_shorter > 0) error = ShowCentre(resize_shorter, plan);
+  Corner corner;
+  std::string error = FindCorner(view, resize_shorter, &corner);
+  if (error.empty() && resize_shorter > 0) error = ShowPart(resize_shorter, corner, stored, plan);
   if (!error.empty()) return error;
 
   const Box& erase = view.erase;

@@ -34,13 +34,18 @@ enum class StepKind : int32_t {
   kSolarize,    ///< value: levels >= value are inverted
   kAutoContrast,
   kEqualize,
+  kHue,   ///< value: what is added to the hue, 0 to 255
+  kBlur,  ///< blur
 };
 
 struct Step {
   StepKind kind;
   int32_t value;
   float factor;
-  Affine affine;
+  union {
+    Affine affine;
+    Blur blur;
+  };
 };
 
 struct Plan {
@@ -75,7 +80,9 @@ std::string MakeMixPlan(const int32_t* words, Size out, Size stored, MixPlan* pl
 /// stored; edges of erase boxes and translations are multiplied by out / stored and rounded half up, per
 /// axis. `resize_shorter`: 0, or the length to which the crop's shorter side is resized, keeping its aspect
 /// ratio; the view is then the centre of that, as in torchvision's Resize(resize_shorter) and
-/// CenterCrop(out). Returns an empty string, or what is wrong and what to do.
+/// CenterCrop(out), or begins where the operations WindowTop and WindowLeft say. It is given for the stored
+/// size, as are these: all are multiplied by out / stored, the length by the greater of both axes'. Returns
+/// an empty string, or what is wrong and what to do.
 std::string MakePlan(const View& view, Size image, int64_t origin_top, int64_t origin_left, Size out,
                      Size stored, int32_t resize_shorter, Plan* plan);
 

@@ -74,6 +74,18 @@ void Scratch::ApplyAffine(const Affine& map, Size size) {
   SwapPlanes();
 }
 
+void Scratch::ApplyBlur(const Blur& blur, Size size) {
+  for (const bool down : {false, true}) {
+    const BoxBlur& box = down ? blur.down : blur.across;
+    if (box.weight == 0) continue;
+    const auto pass = down ? kernels_->blur_columns : kernels_->blur_rows;
+    for (int i = 0; i < kBlurPasses; ++i) {
+      for (int c = 0; c < 3; ++c) pass(box, planes_[c], size.height, size.width, spare_[c]);
+      SwapPlanes();
+    }
+  }
+}
+
 // Blends every level with one other.
 void Scratch::BlendLevels(int32_t degenerate, float factor) {
   uint8_t table[256];
@@ -130,6 +142,10 @@ void Scratch::ApplyStep(const Step& step, Size size) {
     case StepKind::kEqualize:
       for (int c = 0; c < 3; ++c) ApplyEqualize(c);
       return;
+    case StepKind::kHue:
+      return kernels_->hue(step.value, planes_, count_);
+    case StepKind::kBlur:
+      return ApplyBlur(step.blur, size);
   }
 }
 

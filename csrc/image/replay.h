@@ -43,6 +43,7 @@ class Scratch {
   void SwapPlanes();
   void ApplyStep(const Step& step, Size size);
   void ApplyAffine(const Affine& map, Size size);
+  void ApplyBlur(const Blur& blur, Size size);
   void ApplyLut(const uint8_t table[256], int c);
   void BlendLevels(int32_t degenerate, float factor);
   void ApplyAutoContrast(int c);

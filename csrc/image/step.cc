@@ -139,6 +139,45 @@ bool MakePosterize(float magnitude, Step* step, std::string* error) {
   return bits != 8;
 }
 
+bool MakeHue(float magnitude, Step* step, std::string* error) {
+  if (!(std::fabs(magnitude) <= 0.5f)) {
+    *error = "Hue turns by -0.5 to 0.5, not " + std::to_string(magnitude);
+    return false;
+  }
+  step->kind = StepKind::kHue;
+  step->value = int32_t(double{magnitude} * 255) & 0xff;  // torchvision cuts towards zero and wraps around
+  return true;                                            // also by 0: to HSV and back rounds
+}
+
+// Pillow's _gaussian_blur_radius: the radius of the box that, passed so often, blurs like a Gaussian.
+float BoxRadius(float radius) {
+  const float variance = radius * radius / kBlurPasses;
+  const float length = float(std::sqrt(12.0 * variance + 1.0));
+  const float whole = float(std::floor((length - 1.0) / 2.0));
+  float part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance);
+  part /= 6 * (variance - (whole + 1) * (whole + 1));
+  return whole + part;
+}
+
+BoxBlur MakeBox(float radius) {
+  const float box = BoxRadius(radius);
+  if (box == 0) return {};  // Pillow leaves out these passes
+  const auto whole = int32_t(box);
+  const auto weight = uint32_t(float(1 << 24) / (box * 2 + 1));
+  return {whole, weight, ((1u << 24) - uint32_t(whole * 2 + 1) * weight) / 2};
+}
+
+bool MakeBlur(float magnitude, Size out, Size stored, Step* step, std::string* error) {
+  if (!(magnitude > 0)) {
+    *error = "GaussianBlur has a radius above 0, not " + std::to_string(magnitude);
+    return false;
+  }
+  const auto scaled = [&](int32_t to, int32_t from) { return MakeBox(float(double{magnitude} * to / from)); };
+  step->kind = StepKind::kBlur;
+  step->blur = {scaled(out.width, stored.width), scaled(out.height, stored.height)};
+  return step->blur.across.weight != 0 || step->blur.down.weight != 0;
+}
+
 }  // namespace
 
 bool MakeStep(const Op& op, Size out, Size stored, Step* step, std::string* error) {
@@ -170,7 +209,11 @@ bool MakeStep(const Op& op, Size out, Size stored, Step* step, std::string* erro
     case kEqualize:
       step->kind = StepKind::kEqualize;
       return true;
-    default:  // kIdentity
+    case kHue:
+      return MakeHue(op.magnitude, step, error);
+    case kGaussianBlur:
+      return MakeBlur(op.magnitude, out, stored, step, error);
+    default:  // kIdentity; kWindowTop and kWindowLeft, which plan.cc reads
       return false;
   }
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "image/step.h"
 #include "view/parse.h"
 
 namespace dali_dr::image {
@@ -23,10 +24,14 @@ std::string Shown::Resolve() {
   if (!IsViewSize(stored))
     return "`stored_size` is " + Text(stored) + ": each side must be 1 to " + most +
            ", or the argument 0 for `size`.";
-  if (resize_shorter != 0 &&
-      (resize_shorter < std::max(out.height, out.width) || resize_shorter > kMaxViewSize))
-    return "`resize_shorter` is " + std::to_string(resize_shorter) + ": pass at least `size`, at most " +
-           most + ", or 0 for none.";
+  if (resize_shorter == 0) return {};
+  const int64_t scaled = RescaleShorter(resize_shorter, out, stored);
+  if (resize_shorter < 0 || scaled < std::max(out.height, out.width) || scaled > kMaxViewSize) {
+    const bool same = out.height == stored.height && out.width == stored.width;
+    return "`resize_shorter` is " + std::to_string(resize_shorter) +
+           (same ? "" : ", times `size` / `stored_size` " + std::to_string(scaled)) +
+           ": pass at least `size`, at most " + most + ", or 0 for none.";
+  }
   return {};
 }
 

@@ -178,6 +178,29 @@ void TestHostileWords() {
   CHECK(accepted > 100, "only %d accepted", accepted);
 }
 
+// All colours, at shifts of either sign.
+void TestHues(const Kernels& kernels) {
+  constexpr size_t kBlock = 1 << 16;
+  std::vector<uint8_t> got[3], want[3];
+  for (int shift : {0, 25, 128, 129, 231}) {
+    for (int r = 0; r < 256; ++r) {
+      uint8_t *got_planes[3], *want_planes[3];
+      for (int c = 0; c < 3; ++c) {
+        got[c].assign(kBlock + kPad, 0);
+        for (size_t i = 0; i < kBlock; ++i) got[c][i] = uint8_t(c == 0 ? r : c == 1 ? i >> 8 : i);
+        want[c] = got[c];
+        got_planes[c] = got[c].data();
+        want_planes[c] = want[c].data();
+      }
+      kernels.hue(shift, got_planes, kBlock);
+      kPortableKernels.hue(shift, want_planes, kBlock);
+      for (int c = 0; c < 3; ++c)
+        CHECK(std::equal(got[c].begin(), got[c].begin() + kBlock, want[c].begin()),
+              "%s kernels, hue %d, red %d", kernels.name, shift, r);
+    }
+  }
+}
+
 // Every kernel set must give the bytes of the portable one, for whole views of random shapes and operations.
 // Images are heap blocks of the exact size, so that AddressSanitizer sees reads past them.
 void TestKernels(const Kernels& kernels) {
@@ -187,9 +210,10 @@ void TestKernels(const Kernels& kernels) {
     const int most = round % 50 ? 90 : 700;
     const Size size{Uniform(1, most), Uniform(1, most)}, out{Uniform(1, 70), Uniform(1, 70)};
     const auto pixels = RandomPixels(size);
-    const View view = RandomView(size, out);
+    View view = RandomView(size, out);
     Plan plan;
     const int shorter = Uniform(0, 3) ? 0 : Uniform(std::max(out.height, out.width), 100);
+    if (shorter && Uniform(0, 1)) AddCorner(shorter, out, &view);
     const std::string problem = MakePlan(view, size, 0, 0, out, out, shorter, &plan);
     if (shorter && !problem.empty()) continue;  // so narrow that its longer side would become too long
     CHECK(problem.empty(), "%s", problem.c_str());
@@ -217,6 +241,7 @@ int main() {
   TestWeights();
   TestHostileWords();
   TestRounding(BestKernels());
+  TestHues(BestKernels());
   TestKernels(BestKernels());
   std::printf("image: %s kernels, %d failures\n", BestKernels().name, failures);
   return failures != 0;

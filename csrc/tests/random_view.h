@@ -52,6 +52,26 @@ inline std::unique_ptr<uint8_t[]> RandomPixels(Size size) {
   return pixels;
 }
 
+// Mostly that of a usual blur; else one that changes nothing, or whose windows are wider than the view.
+inline float RandomRadius() {
+  const int kind = Uniform(0, 9);
+  const float unit = float(Uniform(1, 1000)) / 1000;
+  return kind == 0 ? 1e-4f * unit : kind == 1 ? 300 * unit : kind < 4 ? 60 * unit : 5 * unit;
+}
+
+// Adds operations that say where the view begins in its crop resized to `shorter`.
+inline void AddCorner(int32_t shorter, Size out, View* view) {
+  const Box& crop = view->crop;
+  const int64_t longer =
+      int64_t{shorter} * std::max(crop.height, crop.width) / std::min(crop.height, crop.width);
+  const bool upright = crop.height >= crop.width;
+  const int rows = int(upright ? longer : shorter) - out.height,
+            columns = int(upright ? shorter : longer) - out.width;
+  const auto place = [](int gap) { return float(Uniform(0, 3) ? Uniform(0, gap) : Uniform(0, 1) * gap); };
+  view->ops[view->num_ops++] = {kWindowTop, place(rows)};
+  view->ops[view->num_ops++] = {kWindowLeft, place(columns)};
+}
+
 // A view of an image of this size: crops often touch the edges, and often have the output's width or height.
 inline View RandomView(Size size, Size out) {
   View view{};
@@ -63,13 +83,14 @@ inline View RandomView(Size size, Size out) {
   if (Uniform(0, 7) == 0) view.crop.height = std::min(out.height, size.height - view.crop.top);
   view.flip = Uniform(0, 1);
   view.num_ops = Uniform(0, 3);
-  const float scale[kNumOpIds] = {0, .4f, .4f, 30, 30, 200, 1.2f, 1.2f, 1.2f, 1.2f, 0, 0, 0, 0};
+  const float scale[kNumOpIds] = {0, .4f, .4f, 30, 30, 200, 1.2f, 1.2f, 1.2f, 1.2f, 0, 0, 0, 0, .5f};
   for (int i = 0; i < view.num_ops; ++i) {
-    const int id = Uniform(0, kNumOpIds - 1);
+    const int id = Uniform(0, kGaussianBlur);
     const float unit = float(Uniform(-1000, 1000)) / 1000;
-    view.ops[i] = {id, id == kPosterize  ? float(Uniform(1, 8))
-                       : id == kSolarize ? float(Uniform(0, 256))
-                                         : unit * scale[id]};
+    view.ops[i] = {id, id == kPosterize      ? float(Uniform(1, 8))
+                       : id == kSolarize     ? float(Uniform(0, 256))
+                       : id == kGaussianBlur ? RandomRadius()
+                                             : unit * scale[id]};
   }
   view.erase.height = Uniform(0, out.height);
   view.erase.width = Uniform(0, out.width);

@@ -64,7 +64,7 @@ void TestViews(const Kernels& kernels) {
 /// Each operation by itself at several magnitudes, without a resize.
 void TestOperations(const Kernels& kernels) {
   const Size size{33, 33};
-  for (int32_t id = 0; id < kNumOpIds; ++id) {
+  for (int32_t id = 0; id < kWindowTop; ++id) {
     for (float level : {0.11f, 0.3f, 0.5f, 0.9f}) {
       for (float sign : {1.0f, -1.0f}) {
         View view{};
@@ -74,8 +74,11 @@ void TestOperations(const Kernels& kernels) {
                                 : id == kSolarize                        ? 255 * level
                                 : id == kRotate                          ? 97 * level
                                 : id == kTranslateX || id == kTranslateY ? 40 * level
+                                : id == kHue                             ? 0.5f * level
+                                : id == kGaussianBlur                    ? 9 * level * level
                                                                          : level;
-        view.ops[0] = {id, id == kPosterize || id == kSolarize ? magnitude : sign * magnitude};
+        view.ops[0] = {
+            id, id == kPosterize || id == kSolarize || id == kGaussianBlur ? magnitude : sign * magnitude};
         if (id == kShearX || id == kShearY) view.ops[0].magnitude = sign * 0.3f * level;
         CheckView(kernels, size, size, view, false);
       }

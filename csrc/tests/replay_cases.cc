@@ -211,6 +211,10 @@ float Magnitude(int32_t op, float level, Size out) {
       return 8.0f - std::round(4.0f * level);
     case kSolarize:
       return 255.0f * (1.0f - level);
+    case kHue:
+      return 0.5f * level;
+    case kGaussianBlur:
+      return 0.1f + 4.9f * level;
     default:
       return 0.0f;
   }
@@ -233,6 +237,7 @@ void TestRandomBatches(const MachineOf& machine, int rounds, Kind kind) {
       c.view = RandomView(c.image, out);
       if (Uniform(0, 9) == 0) c.view.crop = {c.image.height - 1, c.image.width - 1, 1, 1};
       if (windows) c.resize_shorter = RandomShorter(c.view.crop, out);
+      if (c.resize_shorter > 0 && Uniform(0, 1)) AddCorner(c.resize_shorter, out, &c.view);
       if (kind == Kind::kMixed && Uniform(0, 3)) AddPartner(out, &c);
     }
     const int64_t limit = round % 3 == 0 ? kHopper : round % 3 == 1 ? kNothing : Uniform(8 << 10, 64 << 10);
@@ -243,12 +248,12 @@ void TestRandomBatches(const MachineOf& machine, int rounds, Kind kind) {
 }
 
 void TestOperations(const MachineOf& machine) {
-  const float magnitude[kNumOpIds] = {0,     .3f, -.3f, 30.45f, -30.45f, 9, .27f,
-                                      -.27f, .9f, .27f, 4,      178.5f,  0, 0};
+  const float magnitude[kNumOpIds] = {0,   .3f,  -.3f, 30.45f, -30.45f, 9, .27f, -.27f,
+                                      .9f, .27f, 4,    178.5f, 0,       0, -.1f, 2};
   for (int64_t limit : {kHopper, kAmpere}) {
     std::vector<Case> cases;
-    for (int32_t first = 0; first < kNumOpIds; ++first) {
-      const int32_t second = Uniform(0, kNumOpIds - 1), third = Uniform(0, kNumOpIds - 1);
+    for (int32_t first = 0; first < kWindowTop; ++first) {
+      const int32_t second = Uniform(0, kWindowTop - 1), third = Uniform(0, kWindowTop - 1);
       cases.push_back(WholeImage({300, 260}, {{first, magnitude[first]}}));
       cases.push_back(WholeImage({160, 230}, {{second, magnitude[second]},
                                               {first, magnitude[first]},
@@ -265,9 +270,9 @@ void TestOperations(const MachineOf& machine) {
 }
 
 void TestRanges(const MachineOf& machine, int levels, Size out) {
-  for (int32_t op = 0; op < kNumOpIds; ++op) {
+  for (int32_t op = 0; op < kWindowTop; ++op) {
     std::vector<Case> cases;
-    const bool is_signed = op >= kShearX && op <= kSharpness;
+    const bool is_signed = (op >= kShearX && op <= kSharpness) || op == kHue;
     for (int level = 0; level < levels; ++level) {
       const float magnitude = Magnitude(op, float(level) / float(std::max(levels - 1, 1)), out);
       for (float sign : {1.0f, -1.0f}) {

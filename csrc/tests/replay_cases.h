@@ -100,7 +100,7 @@ enum class Kind { kPlain, kWindows, kMixed };
 // kWindows: of views that are a part of the resized crop, as in evaluation. kMixed: three of four are mixed.
 void TestRandomBatches(const MachineOf& machine, int rounds, Kind kind);
 void TestOperations(const MachineOf& machine);  // each, and chains of four, at 224 pixels
-// Each at `levels` magnitudes of torchvision's range, of both signs.
+// Each at `levels` magnitudes of torchvision's range (blurs: 0.1 to 5), of both signs.
 void TestRanges(const MachineOf& machine, int levels, Size out);
 void TestMixed(const MachineOf& machine);
 void TestSizes(const MachineOf& machine);
@@ -114,7 +114,8 @@ std::shared_ptr<uint8_t[]> Shared(std::unique_ptr<uint8_t[]> pixels);
 Case WholeImage(Size size, std::vector<Op> ops);
 // Ways to mix a view with a partner's, in one of four cases with itself; MixUp, CutMix, both or neither.
 void AddPartner(Size out, Case* c);
-// torchvision's RandAugment magnitude of an operation at a level 0 … 1 of its range.
+// torchvision's RandAugment magnitude of an operation at a level 0 … 1 of its range; hue factors up to 0.5,
+// radii of blurs 0.1 to 5.
 float Magnitude(int32_t op, float level, Size out);
 
 }  // namespace dali_dr::image

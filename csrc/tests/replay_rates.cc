@@ -46,10 +46,10 @@ class Draw {
     }
     view.num_ops = num_ops;
     // torchvision's RandAugment at bin 9 of 31 and 224 pixels; operations 1 to 9 draw a sign.
-    constexpr float kMagnitudes[kNumOpIds] = {0,    .09f, .09f, 30.45f, 30.45f, 9, .27f,
-                                              .27f, .27f, .27f, 7,      178.5f, 0, 0};
+    constexpr float kMagnitudes[kNumRandAugmentOps] = {0,    .09f, .09f, 30.45f, 30.45f, 9, .27f,
+                                                       .27f, .27f, .27f, 7,      178.5f, 0, 0};
     for (int i = 0; i < num_ops; ++i) {
-      const int id = Whole(0, kNumOpIds - 1);
+      const int id = Whole(0, kNumRandAugmentOps - 1);
       view.ops[i] = {id, kMagnitudes[id] * (id >= 1 && id <= 9 && Whole(0, 1) ? -1.0f : 1.0f)};
     }
     Drawn drawn{{}, Pixels({crop.height, crop.width}), {crop.height, crop.width}};

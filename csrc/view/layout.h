@@ -42,8 +42,10 @@ enum OpId : int32_t {
   kAutoContrast,
   kEqualize,
   kHue,           // torchvision's adjust_hue; magnitude: hue_factor, -0.5 to 0.5
-  kGaussianBlur,  // Pillow's ImageFilter.GaussianBlur; magnitude: radius > 0, in pixels of the stored view size
-  kWindowTop,     // changes no pixel: where the view begins in the image of a fixed resize (plan.h), whole pixels
+  kGaussianBlur,  // Pillow's ImageFilter.GaussianBlur; magnitude: radius > 0, in pixels of the stored view
+                  // size
+  kWindowTop,     // changes no pixel: where the view begins in the image of a fixed resize (plan.h), whole
+                  // pixels
   kWindowLeft,
   kNumOpIds
 };

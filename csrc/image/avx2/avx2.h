@@ -65,6 +65,13 @@ uint64_t GreySum(const uint8_t* const planes[3], size_t n);
 void Color(float factor, uint8_t* const planes[3], size_t n);
 void Sharpness(float factor, const uint8_t* in, int32_t height, int32_t width, uint8_t* out);
 
+// hue.cc
+void Hue(int32_t shift, uint8_t* const planes[3], size_t n);
+
+// blur.cc
+void BlurRows(const BoxBlur& box, const uint8_t* in, int32_t height, int32_t width, uint8_t* out);
+void BlurColumns(const BoxBlur& box, const uint8_t* in, int32_t height, int32_t width, uint8_t* out);
+
 // affine.cc
 void General(const Affine& map, const uint8_t* const in[3], int32_t height, int32_t width,
              uint8_t* const out[3]);

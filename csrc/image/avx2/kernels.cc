@@ -13,27 +13,12 @@ namespace dali_dr::image {
 namespace {
 
 constexpr Kernels kAvx2Kernels = {
-    "AVX2",
-    avx2::Weigh,
-    avx2::SplitWeights,
-    avx2::GroupWeights,
-    avx2::ResizeRows,
-    avx2::ResizeColumn,
-    avx2::SplitRow,
-    avx2::Lut,
-    avx2::Mask,
-    avx2::Solarize,
-    avx2::MinMax,
-    avx2::GreySum,
-    avx2::Color,
-    avx2::Sharpness,
-    avx2::General,
-    avx2::Join,
-    avx2::FinishFloat,
-    avx2::FinishHalf,
-    avx2::FinishBfloat,
-    avx2::RoundHalf,
-    avx2::RoundBfloat,
+    "AVX2",           avx2::Weigh,        avx2::SplitWeights, avx2::GroupWeights,
+    avx2::ResizeRows, avx2::ResizeColumn, avx2::SplitRow,     avx2::Lut,
+    avx2::Mask,       avx2::Solarize,     avx2::MinMax,       avx2::GreySum,
+    avx2::Color,      avx2::Hue,          avx2::BlurRows,     avx2::BlurColumns,
+    avx2::Sharpness,  avx2::General,      avx2::Join,         avx2::FinishFloat,
+    avx2::FinishHalf, avx2::FinishBfloat, avx2::RoundHalf,    avx2::RoundBfloat,
 };
 
 // Asked of the processor, because __builtin_cpu_supports of clang before 19 does not know "f16c". That the

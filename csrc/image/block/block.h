@@ -163,6 +163,8 @@ class BlockReplay {
 
   DR_BLOCK void ApplyColor(float factor);
 
+  DR_BLOCK void ApplyHue(int32_t shift);
+
   // ---- Sums and histograms: histogram.h
 
   /// Of the grey image.
@@ -183,6 +185,11 @@ class BlockReplay {
   DR_BLOCK void ApplyAffine(const Affine& given);
 
   DR_BLOCK void ApplySharpness(float factor);
+
+  DR_BLOCK void ApplyBlur(const Blur& given);
+
+  /// Applies the pending map, for operations that read a pixel many times.
+  DR_BLOCK void Settle();
 
   // ---- Output: output.h
 

@@ -1,4 +1,4 @@
-// Operations that make a pixel from others: geometry and sharpness.
+// Operations that make a pixel from others: geometry, sharpness and blur.
 // Part of block.h, which includes it.
 #ifndef DALI_DR_CSRC_IMAGE_BLOCK_NEIGHBOURS_H_
 #define DALI_DR_CSRC_IMAGE_BLOCK_NEIGHBOURS_H_
@@ -44,16 +44,40 @@ DR_BLOCK void BlockReplay<Block>::ApplyAffine(const Affine& given) {
 }
 
 template <typename Block>
-DR_BLOCK void BlockReplay<Block>::ApplySharpness(float factor) {
-  if (pending_) {
-    DR_UNROLL
-    for (int32_t c = 0; c < 3; ++c) {
-      block_.ForEach(quads_,
-                     [&](int32_t quad) { StoreWord(pixels_ + plane_[c] + 4 * quad, CurrentWord(c, quad)); });
-    }
-    pending_ = false;
-    block_.Sync();
+DR_BLOCK void BlockReplay<Block>::Settle() {
+  if (!pending_) return;
+  DR_UNROLL
+  for (int32_t c = 0; c < 3; ++c) {
+    block_.ForEach(quads_,
+                   [&](int32_t quad) { StoreWord(pixels_ + plane_[c] + 4 * quad, CurrentWord(c, quad)); });
   }
+  pending_ = false;
+  block_.Sync();
+}
+
+template <typename Block>
+DR_BLOCK void BlockReplay<Block>::ApplyBlur(const Blur& given) {
+  Settle();
+  for (int32_t pass = 0; pass < 2 * kBlurPasses; ++pass) {
+    const bool down = pass >= kBlurPasses;
+    const BoxBlur box = down ? given.down : given.across;
+    if (box.weight == 0) continue;
+    const int32_t n = down ? height_ : width_, step = down ? width_ : 1;
+    MakeInSpare([&](int32_t, const uint8_t* from, int32_t quad, int32_t y, int32_t x) {
+      uint32_t word = 0;
+      for (int32_t k = 0; k < QuadPixels(quad); ++k) {
+        const uint8_t* const line = from + (down ? x : y * width_);
+        word |= uint32_t{BoxedAt(line, step, n, down ? y : x, box)} << (8 * k);
+        Advance(&y, &x);
+      }
+      return word;
+    });
+  }
+}
+
+template <typename Block>
+DR_BLOCK void BlockReplay<Block>::ApplySharpness(float factor) {
+  Settle();
   MakeInSpare([&](int32_t, const uint8_t* from, int32_t quad, int32_t y, int32_t x) {
     uint32_t word = 0;
     if (x >= 1 && x + 4 < width_ && y >= 1 && y + 1 < height_) {

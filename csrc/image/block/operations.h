@@ -44,6 +44,12 @@ DR_BLOCK void BlockReplay<Block>::Apply(const Step& step) {
     case StepKind::kEqualize:
       ApplyEqualize();
       break;
+    case StepKind::kHue:
+      ApplyHue(value);
+      break;
+    case StepKind::kBlur:
+      ApplyBlur(step.blur);
+      break;
   }
 }
 
@@ -68,6 +74,22 @@ DR_BLOCK void BlockReplay<Block>::ApplyColor(float factor) {
       const int32_t grey = Grey(ByteOf(in[0], k), ByteOf(in[1], k), ByteOf(in[2], k));
       DR_UNROLL
       for (int32_t c = 0; c < 3; ++c) out[c] |= uint32_t{Blend(grey, ByteOf(in[c], k), factor)} << (8 * k);
+    }
+    DR_UNROLL
+    for (int32_t c = 0; c < 3; ++c) StoreWord(pixels_ + plane_[c] + 4 * quad, out[c]);
+  });
+  pending_ = false;
+  block_.Sync();
+}
+
+template <typename Block>
+DR_BLOCK void BlockReplay<Block>::ApplyHue(int32_t shift) {
+  block_.ForEach(quads_, [&](int32_t quad) {
+    const uint32_t in[3] = {CurrentWord(0, quad), CurrentWord(1, quad), CurrentWord(2, quad)};
+    uint32_t out[3] = {};
+    for (int32_t k = 0; k < 4; ++k) {  // a long way for each pixel: not unrolled
+      const uint32_t turned = TurnHue(ByteOf(in[0], k), ByteOf(in[1], k), ByteOf(in[2], k), shift);
+      for (int32_t c = 0; c < 3; ++c) out[c] |= uint32_t(ByteOf(turned, c)) << (8 * k);
     }
     DR_UNROLL
     for (int32_t c = 0; c < 3; ++c) StoreWord(pixels_ + plane_[c] + 4 * quad, out[c]);

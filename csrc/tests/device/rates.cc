@@ -46,7 +46,7 @@ View DrawAugmented(Size out) {
   View view = DrawCrop();
   view.num_ops = 2;
   for (int k = 0; k < 2; ++k) {
-    const int op = Between(0, kNumOpIds - 1);
+    const int op = Between(0, kNumRandAugmentOps - 1);
     const bool negative = op >= kShearX && op <= kSharpness && Random() < 0.5;
     view.ops[k] = {op, (negative ? -1.0f : 1.0f) * Magnitude(op, 0.3f, out)};
   }
@@ -258,9 +258,10 @@ void ReportRates(Stopwatch& stopwatch, double copy_bandwidth, bool small, const 
   if (!found) throw std::runtime_error("no row's name contains \"" + only + "\"");
 }
 
-constexpr const char* kOperationNames[kNumOpIds] = {
-    "Identity", "ShearX",   "ShearY",    "TranslateX", "TranslateY", "Rotate",       "Brightness",
-    "Color",    "Contrast", "Sharpness", "Posterize",  "Solarize",   "AutoContrast", "Equalize"};
+constexpr const char* kOperationNames[kWindowTop] = {
+    "Identity",     "ShearX",   "ShearY",   "TranslateX",  "TranslateY", "Rotate",
+    "Brightness",   "Color",    "Contrast", "Sharpness",   "Posterize",  "Solarize",
+    "AutoContrast", "Equalize", "Hue",      "GaussianBlur"};
 
 void ReportParts(Stopwatch& stopwatch, int multiprocessors, bool small, const TimeLeft& time_left,
                  Report* report) {
@@ -306,10 +307,10 @@ void ReportParts(Stopwatch& stopwatch, int multiprocessors, bool small, const Ti
   Workload w = workload(crop(290, 290));
   w.filter = Filter::kBicubic;
   add("resize bicubic, 290x290", w);
-  for (int32_t op = 0; op < kNumOpIds; ++op) {
+  for (int32_t op = 0; op < kWindowTop; ++op) {
     std::vector<Op> ops;  // of both signs in turn, so that the view does not move out of sight
     for (int k = 0; k < kRepeats; ++k) {
-      const float sign = op >= kShearX && op <= kSharpness && k % 2 ? -1.0f : 1.0f;
+      const float sign = ((op >= kShearX && op <= kSharpness) || op == kHue) && k % 2 ? -1.0f : 1.0f;
       ops.push_back({op, sign * Magnitude(op, 0.3f, {224, 224})});
     }
     add(kOperationNames[op], workload(crop(224, 224, ops)), kRepeats);

@@ -15,7 +15,8 @@ from PIL import Image
 from scipy import stats
 
 from dali_dr._torchvision import load_torchvision
-from dali_dr.augment.draw import draw, magnitude_table
+from dali_dr.augment.draw import draw
+from dali_dr.augment.op_tables import magnitude_table
 from dali_dr.augment.operations import OP_NAMES
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.augment.views import Views
@@ -164,7 +165,7 @@ def test_operations_signs_and_magnitudes_are_distributed_as_torchvisions(
 @pytest.mark.parametrize("size", [1, 96, 224, 288, 475])
 def test_magnitude_table_is_torchvisions(bins: int, size: int) -> None:
     space = autoaugment.RandAugment()._augmentation_space(bins, (size, size))
-    assert tuple(space) == OP_NAMES
+    assert tuple(space) == OP_NAMES[: len(space)]
     for magnitude in range(bins):
         theirs = [values[magnitude].item() if values.ndim else 0.0 for values, _ in space.values()]
         ours = magnitude_table(RandAugment(2, magnitude, bins), size)

@@ -11,22 +11,24 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.operations import RAND_AUGMENT_OPERATIONS
-from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
+from dali_dr.augment.op_tables import OpTables, draw_ops
+from dali_dr.augment.operations import OP_NAMES
+from dali_dr.augment.spec import AugmentationSpec, FixedResizeCrop, Mixing, RandomErasing, RandomResizedCrop
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, VIEW_COLUMNS, Mix, Views, no_partner_views
 from dali_dr.keyed import UInt64, philox_key, philox_words
 
 _TRIES: Final = 10  # torchvision's RandomResizedCrop and RandomErasing give up after as many
-_SIGNED: Final = np.array([operation.signed for operation in RAND_AUGMENT_OPERATIONS])
+_WINDOW: Final = [OP_NAMES.index("WindowTop"), OP_NAMES.index("WindowLeft")]
 
 # Streams: (number, random 64-bit words per view, a multiple of Philox's four). Numbers and word positions are
-# format: changing one redraws every data set. A new kind of augmentation takes a new stream number.
+# format: changing one redraws every data set. A new kind of augmentation takes a new stream number. Those of operations
+# (2, 17, 18) are in `op_tables`.
 _CROP_STREAM: Final = (0, 24)  # tries: 2i area, 2i+1 ratio; then top, left, flip; 23 is unused
 _ERASE_STREAM: Final = (1, 24)  # tries: 2i area, 2i+1 ratio; then top, left, gate; 23 is unused
-_OPS_STREAM: Final = (2, 2 * MAX_OPS)  # 2i operation, 2i+1 sign
-_PARTNER: Final = 3  # added to the three numbers above: the partner's own view
+_PARTNER: Final = 3  # added to the numbers of streams of views: the partner's own view
 _MIX_STREAM: Final = (6, 8)  # partner; gates of MixUp and CutMix; their lam; centre row, column; 7 is unused
 _POOL_STREAM: Final = (7, 4)  # of "view" j: 0 the j-th image of the pool; 1 to 3 are unused
+_WINDOW_STREAM: Final = (16, 4)  # top, left; 2 and 3 are unused
 _LAM_STEPS: Final = 1 << 16  # a drawn lam is a multiple of 1 / this, so that records hold it exactly in two bytes
 _TOP, _LEFT, _FLIP, _GATE = 2 * _TRIES, 2 * _TRIES + 1, 2 * _TRIES + 2, 2 * _TRIES + 2
 _PERSON: Final = b"dali_dr draw 1"  # BLAKE2b personalisation: the version of the derivation below
@@ -48,14 +50,16 @@ def draw(
     """Draw the parameters of the views numbered ``views`` of one image.
 
     Row ``i`` depends on (spec, seed, key, views[i], image size) alone, not on what else is drawn. The
-    distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandAugment and
-    RandomErasing (``get_params`` / ``forward``); their streams are not. With ``spec.mixing`` a row depends on the
+    distributions are those of torchvision's RandomResizedCrop, RandomCrop, RandomHorizontalFlip, ColorJitter,
+    RandomGrayscale, AutoAugment, TrivialAugmentWide, RandAugment and RandomErasing (``get_params`` / ``forward``), and
+    of timm's RandAugment with mstd; their streams are not. Of a range of factors or radii 32 values are drawn, of a
+    normal distribution those in steps of half a deviation, so that records stay small. With ``spec.mixing`` a row depends on the
     number of images and on its partner's size too.
 
     Derivation, all little-endian:
       k = BLAKE2b(seed as uint64 || key in UTF-8, digest of 16 bytes, person "dali_dr draw 1") as two uint64.
-      Stream s (0 crop and flip, 1 erase, 2 RandAugment; 3, 4, 5 the same of the partner's view; 6 mixing) has
-      W words of 64 bits per view (24, 24, 16; 8 for mixing). Word w
+      Stream s (0 crop and flip, 1 erase, 2 operations, 16 window, 17 levels, 18 colour; with 3 added the same of the
+      partner's view; 6 mixing) has W words of 64 bits per view (24, 24, 16, 4, 16, 12; 8 for mixing). Word w
       of view v is word w mod 4 of the Philox4x64-10 block (Salmon et al., "Parallel random numbers: as easy
       as 1, 2, 3", SC 2011) with key k and the 256-bit counter s*2^192 + v*W/4 + floor(w/4) + 1.
       A word x gives the uniform u = (x >> 11) * 2^-53 in [0, 1).
@@ -64,7 +68,20 @@ def draw(
       fits in the image counts, else the centre crop. top = floor(u[20]*(H-height+1)), left likewise by u[21].
       Flip: u[22] < p. Erase: where u[22] < p, likewise on the view, but ratio = height/width, and a box must
       be smaller than the view both ways; without one in ten tries nothing is erased.
-      RandAugment, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
+      RandAugment and TrivialAugmentWide, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
+      With words w of stream 17: applied where w[2i+1] < p, at the first level whose end is above w[2i]. Ends are, of
+      TrivialAugmentWide's B bins, (l+1)/B; of RandAugment with a deviation d, whose level l = 0..16 is index
+      m + d*(l-8)/2 cut to 0..B-1, the normal distribution function at (l-8)/2 + 1/4, and 1 for the last.
+      AutoAugment, words of stream 17: pair floor(25*w[0]) of torchvision's list; operation i = 0, 1 of it is applied
+      where w[1+i] < p, negative where it is signed and w[3+i] < 0.5.
+      Colour, words of stream 18: jitter where w[0] < p, its k operations (brightness, contrast, saturation, hue, those
+      that are changed) in the order that is number floor(k!*w[1]) of all in lexicographic order; the j-th of them in
+      torchvision's order has the middle of part floor(32*w[2+j]) of 32 equal parts of its range. Greyscale where
+      w[6] < p. Blur where w[7] < p, its radius likewise by w[8].
+      Fixed resize: top floor(w[0]*(H-size+1)) and left floor(w[1]*(W-size+1)) with words of stream 16 and sides H, W
+      of torchvision's Resize: floor(resize*side/shorter side).
+      Operations are stored in the order window, colour jitter, greyscale, blur, then the others; one that is not
+      applied is Identity with magnitude 0.
       Mixing: partner floor(w*images), or image floor((j + 1/2)*images/L) with j = floor(w*L) for a library of L;
       w = u[0], or with a pool of M word 0 of "view" floor(M*u[0]) of stream 7, which has 4 words a view. MixUp where
       u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the
@@ -136,12 +153,17 @@ def _draw_views(
         return _uniforms(key, (stream[0] + shift, stream[1]), numbers)
 
     u = uniforms(_CROP_STREAM)
-    crop = _draw_crop(spec.crop, u, *np.broadcast_arrays(heights, widths, u[:, 0])[:2])
+    heights, widths, _ = np.broadcast_arrays(heights, widths, numbers)
     flip = u[:, _FLIP] < spec.flip
-    if spec.rand_augment is None:
-        ops, magnitudes = np.zeros((len(numbers), 0), np.uint8), np.zeros((len(numbers), 0), np.float32)
+    ops, magnitudes = draw_ops(OpTables.of(spec), uniforms, len(numbers))
+    if isinstance(spec.crop, RandomResizedCrop):
+        crop = _draw_crop(spec.crop, u, heights, widths)
     else:
-        ops, magnitudes = _draw_ops(spec.rand_augment, uniforms(_OPS_STREAM), spec.size)
+        crop = np.stack([np.zeros_like(heights), np.zeros_like(widths), heights, widths], axis=1).astype(np.int32)
+        if spec.crop.random:
+            window = _draw_window(spec.crop, uniforms(_WINDOW_STREAM), spec.size, heights, widths)
+            ops = np.hstack([np.tile(np.array(_WINDOW, np.uint8), (len(numbers), 1)), ops])
+            magnitudes = np.hstack([window, magnitudes])
     if spec.random_erasing is None:
         erase = np.zeros((len(numbers), 4), np.int32)
     else:
@@ -235,11 +257,6 @@ def _beta_distribution(alpha: float) -> _Floats:
     return np.concatenate([below, [0.5], 1 - below[::-1]])
 
 
-def magnitude_table(spec: RandAugment, size: int) -> npt.NDArray[np.float32]:
-    """The unsigned physical magnitude of each operation on a square view: float32 (number of operations,)."""
-    return np.array([operation.magnitude(spec, size) for operation in RAND_AUGMENT_OPERATIONS], np.float32)
-
-
 def _uniforms(key: UInt64, stream: tuple[int, int], numbers: npt.NDArray[np.int64]) -> _Floats:
     """Uniforms in [0, 1) of one stream: float64 (len(numbers), words per view)."""
     number, words = stream
@@ -292,11 +309,18 @@ def _centre_crop(spec: RandomResizedCrop, image_height: int, image_width: int) -
     return (image_height - height) // 2, (image_width - width) // 2, height, width
 
 
-def _draw_ops(spec: RandAugment, u: _Floats, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    ops = np.floor(u[:, 0 : 2 * spec.num_ops : 2] * len(RAND_AUGMENT_OPERATIONS)).astype(np.uint8)
-    magnitudes = magnitude_table(spec, size)[ops]
-    negative = _SIGNED[ops] & (u[:, 1 : 2 * spec.num_ops : 2] < 0.5) & (magnitudes != 0)  # no -0.0 in a record
-    return ops, np.where(negative, -magnitudes, magnitudes)
+def _draw_window(
+    spec: FixedResizeCrop,
+    u: _Floats,
+    size: int,
+    image_height: npt.NDArray[np.int64],
+    image_width: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+    """Top and left of views of this size in images of these sizes, resized as torchvision's Resize does: (N, 2)."""
+    sides = np.stack([image_height, image_width], axis=1)
+    resized = np.floor(spec.resize * sides / sides.min(axis=1, keepdims=True))
+    places: _Floats = np.floor(u[:, :2] * (resized - size + 1))
+    return places.astype(np.float32)
 
 
 def _draw_erase(spec: RandomErasing, u: _Floats, size: int) -> npt.NDArray[np.int32]:

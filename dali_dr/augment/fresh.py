@@ -8,12 +8,11 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from dali_dr.augment.draw import magnitude_table
-from dali_dr.augment.spec import INTERPOLATIONS, AugmentationSpec
+from dali_dr.augment.op_tables import OpTables
+from dali_dr.augment.spec import CENTRE_PART, INTERPOLATIONS, AugmentationSpec, FixedResizeCrop, RandomResizedCrop
 from dali_dr.errors import SpecError
 
 DEFAULT_SIZE: Final = 224
-_CENTRE_PART: Final = 0.875  # of the resized image, that an evaluation shows: 224 of 256
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.resize == 0:
-            object.__setattr__(self, "resize", math.floor(self.size / _CENTRE_PART))
+            object.__setattr__(self, "resize", math.floor(self.size / CENTRE_PART))
         if not 1 <= self.size <= self.resize:
             raise SpecError(f"evaluation: want 1 <= size <= resize, got size {self.size} and resize {self.resize}")
         if self.interpolation not in INTERPOLATIONS:
@@ -43,7 +42,7 @@ class Evaluation:
 
 
 Augment = AugmentationSpec | Evaluation | str
-"""What to show: a spec, the name of a preset ("rrc", "rrc+ra+re"), an Evaluation or "eval"."""
+"""What to show: a spec, the name of a preset ("rrc", "rrc+ra+re" and so on), an Evaluation or "eval"."""
 
 
 def resolve_augment(
@@ -91,13 +90,10 @@ def draw_arguments(spec: AugmentationSpec | Evaluation, seed: int) -> dict[str, 
     arguments: dict[str, Any] = {
         "draw_seed": int.from_bytes((seed % 2**64).to_bytes(8, "little"), "little", signed=True),
         "draw_size": spec.size,
-        "draw_crop_scale": _bits(*spec.crop.scale),
-        "draw_crop_ratio": _bits(*spec.crop.ratio),
         "draw_flip": _bits(spec.flip)[0],
+        **_crop_arguments(spec.crop),
+        **_operation_arguments(OpTables.of(spec)),
     }
-    if augment := spec.rand_augment:
-        magnitudes = magnitude_table(augment, spec.size).tolist()  # float32, which DALI keeps
-        arguments |= {"draw_num_ops": augment.num_ops, "draw_magnitudes": magnitudes}
     erasing = spec.random_erasing
     if erasing and erasing.probability > 0:
         arguments |= {
@@ -105,6 +101,41 @@ def draw_arguments(spec: AugmentationSpec | Evaluation, seed: int) -> dict[str, 
             "draw_erase_scale": _bits(*erasing.scale),
             "draw_erase_ratio": _bits(*erasing.ratio),
         }
+    return arguments
+
+
+def _crop_arguments(crop: RandomResizedCrop | FixedResizeCrop) -> dict[str, Any]:
+    if isinstance(crop, FixedResizeCrop):
+        return {"draw_resize": crop.resize, "draw_random_window": crop.random}
+    return {"draw_crop_scale": _bits(*crop.scale), "draw_crop_ratio": _bits(*crop.ratio)}
+
+
+def _operation_arguments(tables: OpTables) -> dict[str, Any]:
+    """Those of the operations that are drawn. Magnitudes are float32, which DALI keeps."""
+    arguments: dict[str, Any] = {}
+    if tables.jitter_ops:
+        arguments |= {
+            "draw_jitter_probability": _bits(tables.jitter)[0],
+            "draw_jitter_ops": list(tables.jitter_ops),
+            "draw_jitter_magnitudes": tables.jitter_magnitudes.ravel().tolist(),
+        }
+    if tables.greyscale > 0:
+        arguments["draw_greyscale"] = _bits(tables.greyscale)[0]
+    if len(tables.blur_radii):
+        arguments |= {"draw_blur_probability": _bits(tables.blur)[0], "draw_blur_radii": tables.blur_radii.tolist()}
+    if len(tables.policies):
+        arguments |= {
+            "draw_policy_ops": tables.policies.ravel().tolist(),
+            "draw_policy_probabilities": _bits(*tables.policy_probabilities.ravel().tolist()),
+            "draw_policy_magnitudes": tables.policy_magnitudes.ravel().tolist(),
+        }
+    if tables.num_ops:
+        arguments |= {"draw_num_ops": tables.num_ops, "draw_magnitudes": tables.magnitudes.ravel().tolist()}
+        if tables.levelled:
+            arguments |= {
+                "draw_level_ends": _bits(*tables.level_ends.tolist()),
+                "draw_op_probability": _bits(tables.probability)[0],
+            }
     return arguments
 
 

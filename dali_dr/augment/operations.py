@@ -9,17 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from dali_dr.augment.spec import RandAugment
-
 BLACK: Final = (0, 0, 0)
 
-Magnitude = Callable[[RandAugment, int], float | np.float32]
-"""RandAugment's unsigned physical magnitude, of a spec and the edge of the view in pixels."""
+
+class Strength(Protocol):
+    """How strong an operation is: RandAugment's index, which may lie between two whole ones, of so many strengths."""
+
+    @property
+    def magnitude(self) -> float: ...
+
+    @property
+    def num_bins(self) -> int: ...
+
+
+Magnitude = Callable[[Strength, int], float | np.float32]
+"""RandAugment's unsigned physical magnitude, of a strength and the edge of the view in pixels."""
 
 Apply = Callable[[Image.Image, float, int], Image.Image]
 """The operation on an RGB image with a signed physical magnitude, that was drawn for a view of this edge in pixels."""
@@ -47,29 +56,29 @@ class Operation:
     whole: bool = False
 
 
-def _none(spec: RandAugment, size: int) -> float:
+def _none(spec: Strength, size: int) -> float:
     return 0.0
 
 
 def _between(first: float, last: float) -> Magnitude:
     """Evenly spaced strengths."""
-    return lambda spec, size: _linspace(first, last, spec.num_bins, spec.magnitude)
+    return lambda spec, size: linspace(first, last, spec.num_bins, spec.magnitude)
 
 
-def _shift(spec: RandAugment, size: int) -> np.float32:
+def _shift(spec: Strength, size: int) -> np.float32:
     """Pixels."""
-    return _linspace(0.0, 150.0 / 331.0 * size, spec.num_bins, spec.magnitude)
+    return linspace(0.0, 150.0 / 331.0 * size, spec.num_bins, spec.magnitude)
 
 
-def _kept_bits(spec: RandAugment, size: int) -> np.float32:
+def _kept_bits(spec: Strength, size: int) -> np.float32:
     return np.float32(8 - np.rint(np.float32(spec.magnitude) / np.float32((spec.num_bins - 1) / 4)))
 
 
-def _linspace(first: float, last: float, bins: int, index: int) -> np.float32:
+def linspace(first: float, last: float, bins: int, index: float) -> np.float32:
     """``torch.linspace(first, last, bins)[index]``: a float32 step, multiplied and added to the nearer end.
 
     Rounded once (fused), as torch's AVX2 kernel does; its scalar kernel rounds twice and differs by an ulp in
-    few places, none of them at magnitude 9 of 31.
+    few places, none of them at magnitude 9 of 31. An index between two whole ones gives what lies between.
     """
     low, high = np.float32(first), np.float32(last)
     step = float((high - low) / np.float32(bins - 1))

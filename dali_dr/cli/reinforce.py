@@ -106,7 +106,8 @@ def _add_views(views: argparse._ArgumentGroup) -> None:
     views.add_argument(
         "--spec",
         default="rrc+ra+re",
-        help="preset (rrc, rrc+mixing, rrc+ra+re, rrc+mixing+ra+re) or a JSON file (default %(default)s)",
+        help="preset (rrc, rrc+ra+re, rrc+mixing+ra+re, fkd, moco-v2, usi, ...: docs/augmentations.md) or a JSON file "
+        "(default %(default)s)",
     )
     views.add_argument(
         "--size", type=positive, default=224, help="pixels of a view, with a preset (default %(default)s)"

@@ -125,6 +125,8 @@ def check(data: Dataset) -> None:
         )
     if manifest.topk == 0:
         refuse("its views have no predictions of a teacher, without which ml-dr has no targets")
+    if later := spec.later():
+        refuse(f"its views were drawn with {', '.join(later)}, which ml-dr's configuration cannot say")
     if spec.mixing is not None and spec.mixing.double:
         refuse("its views are a double-mix: ml-dr stores one view of a pair; generate with mixing.double false")
     if spec.rand_augment is not None and spec.rand_augment.num_ops != _NUM_OPS:
@@ -164,8 +166,8 @@ def _augmentation(spec: AugmentationSpec, manifest: Manifest) -> dict[str, Any]:
     def unlike(values: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v != usual[name]}
 
-    box = RandomResizedCrop()
-    crop = unlike({"scale": spec.crop.scale, "ratio": spec.crop.ratio}, {"scale": box.scale, "ratio": box.ratio})
+    box, drawn = RandomResizedCrop(), cast(RandomResizedCrop, spec.crop)
+    crop = unlike({"scale": drawn.scale, "ratio": drawn.ratio}, {"scale": box.scale, "ratio": box.ratio})
     crop |= {"interpolation": _BICUBIC} if spec.interpolation == "bicubic" else {}
     out: dict[str, Any] = {
         "uint8": dict(on),

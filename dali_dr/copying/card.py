@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from dali_dr.augment.spec import AugmentationSpec, Mixing
+from dali_dr.augment.spec import AugmentationSpec, FixedResizeCrop, Mixing
 from dali_dr.copying.original import Original
 from dali_dr.errors import shown
 from dali_dr.shards.dataset import Dataset
@@ -192,14 +192,28 @@ def _counts(original: Original) -> dict[str, str]:
 
 def _views(spec: AugmentationSpec) -> str:
     """What a view is drawn from, in words."""
-    low, high = spec.crop.scale
-    words = [
-        f"a random crop of {low:g} to {high:g} of the image's area with sides of {spec.crop.ratio[0]:.3g} to "
-        f"{spec.crop.ratio[1]:.3g}, resized to {spec.size} × {spec.size} pixels ({spec.interpolation})",
-        f"mirrored with probability {spec.flip:g}",
-    ]
+    words = [_crop(spec), f"mirrored with probability {spec.flip:g}"]
+    if (jitter := spec.colour_jitter) is not None:
+        parts = ", ".join(
+            f"{name} {getattr(jitter, name):g}" for name in ("brightness", "contrast", "saturation", "hue")
+        )
+        words.append(f"with probability {jitter.probability:g}, colour jitter ({parts})")
+    if spec.greyscale > 0:
+        words.append(f"made grey with probability {spec.greyscale:g}")
+    if (blur := spec.blur) is not None:
+        words.append(
+            f"with probability {blur.probability:g}, blurred by a radius of {blur.radius[0]:g} to {blur.radius[1]:g} pixels"
+        )
+    if spec.auto_augment is not None:
+        words.append(f"AutoAugment: a pair of operations of the {spec.auto_augment.policy} policy")
+    if spec.trivial_augment is not None:
+        words.append(f"TrivialAugmentWide: an operation at any of {spec.trivial_augment.num_bins} magnitudes")
     if (ra := spec.rand_augment) is not None:
-        words.append(f"RandAugment: {ra.num_ops} operations at magnitude {ra.magnitude} of {ra.num_bins}")
+        words.append(
+            f"RandAugment: {ra.num_ops} operations at magnitude {ra.magnitude} of {ra.num_bins}"
+            + (f" with a deviation of {ra.magnitude_std:g}" if ra.magnitude_std else "")
+            + (f", each with probability {ra.probability:g}" if ra.probability < 1 else "")
+        )
     if (erase := spec.random_erasing) is not None:
         words.append(
             f"with probability {erase.probability:g}, a box of {erase.scale[0]:g} to {erase.scale[1]:g} of it erased"
@@ -207,6 +221,17 @@ def _views(spec: AugmentationSpec) -> str:
     if spec.mixing is not None:
         words.append(_mixing(spec.mixing))
     return f"Each view: {'; '.join(words)}."
+
+
+def _crop(spec: AugmentationSpec) -> str:
+    crop, shown_at = spec.crop, f"{spec.size} × {spec.size} pixels"
+    if isinstance(crop, FixedResizeCrop):
+        place = "a random part" if crop.random else "the centre"
+        return f"{place} of {shown_at} of the image resized to {crop.resize} pixels on its shorter side ({spec.interpolation})"
+    return (
+        f"a random crop of {crop.scale[0]:g} to {crop.scale[1]:g} of the image's area with sides of {crop.ratio[0]:.3g} to "
+        f"{crop.ratio[1]:.3g}, resized to {shown_at} ({spec.interpolation})"
+    )
 
 
 def _mixing(mixing: Mixing) -> str:

@@ -271,9 +271,8 @@ def record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height:
         refuse(key, f"reinforcements is a {type(reinforcements).__name__}, want a dali_dr.Reinforcements")
     if draft.spec is None or draft.probabilities is None:
         refuse(key, "has reinforcements, but spec is None: pass the spec that its views were drawn from")
-    num_ops = draft.spec.rand_augment.num_ops if draft.spec.rand_augment else 0
-    if reinforcements.num_ops != num_ops:
-        refuse(key, f"has {reinforcements.num_ops} RandAugment operations per view, the spec {num_ops}")
+    if reinforcements.num_ops != draft.spec.num_ops:
+        refuse(key, f"has {reinforcements.num_ops} operations per view, the spec {draft.spec.num_ops}")
     mixing, mix = draft.spec.mixing, reinforcements.mix
     if (mix is None) != (mixing is None) or (mix is not None and mixing is not None and mix.double != mixing.double):
         refuse(key, "has mixed views and the spec no mixing, or the other way round, or one of them a double-mix")

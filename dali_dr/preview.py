@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from dali_dr.augment.fresh import resize_of
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER
 from dali_dr.errors import DaliDrError
 from dali_dr.loader.graph import view_pipeline
@@ -87,6 +88,7 @@ def replay_views(
         size=(dataset.spec.size, dataset.spec.size),
         stored_size=dataset.spec.size,
         interpolation=dataset.spec.interpolation,
+        resize_shorter=resize_of(dataset.spec),
         prefetch=1,
     )
     (out,) = pipeline.run()

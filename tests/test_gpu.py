@@ -72,7 +72,7 @@ def both(images: Sequence[Pixels], params: Sequence[Words], labels: Sequence[Any
     assert_same(run(images, params, device=GPU, **arguments), want, labels)
 
 
-@pytest.mark.parametrize("index", range(14), ids=NAMES)
+@pytest.mark.parametrize("index", range(16), ids=NAMES)
 @pytest.mark.parametrize("size", [(224, 224), (45, 67), (7, 1), (3, 3)], ids=str)
 def test_every_operation_over_its_whole_range(index: int, size: tuple[int, int]) -> None:
     cases = [(n, i, m) for n, i in test_images().items() for m in magnitudes(index, size)[:: 1 if index < 6 else 3]]
@@ -135,6 +135,29 @@ def test_evaluation_shows_the_centre(size: tuple[int, int], shorter: int, interp
     images = [picture(*shape, i) for i, shape in enumerate(shapes)]
     params = [pack((0, 0, *shape)) for shape in shapes]
     both(images, params, shapes, size=size, resize_shorter=shorter, interpolation=interpolation, **OUTPUTS[0])
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize(("size", "stored"), [(224, 224), (160, 224), (33, 32), ((288, 161), 224)], ids=str)
+def test_parts_of_a_fixed_resize(size: Any, stored: int, interpolation: str) -> None:
+    rng = np.random.default_rng(stored)
+    shorter = stored * 8 // 7
+    shapes = [(375, 500), (501, 333), (1600, 1999), (97, 80), (shorter, 401), (400, shorter), (32, 32), (40, 700)]
+    images, params = [], []
+    for i, shape in enumerate(shapes * 3):
+        rows, columns = (shorter * side // min(shape) - stored for side in shape)
+        corner = [(16, float(rng.integers(rows + 1))), (17, float(rng.integers(columns + 1)))]
+        images.append(picture(*shape, i))
+        params.append(pack((0, 0, *shape), [*corner, (14, 0.1), (15, 1.7)], flip=i % 2 == 1))
+    given = {"size": size, "stored_size": stored, "resize_shorter": shorter, "interpolation": interpolation}
+    both(images, params, shapes * 3, **given, **OUTPUTS[0])
+
+
+def test_hue_of_every_colour() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    image = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(4096, 4096, 3)
+    factors = [-0.5, -0.1, 0.0, 0.37]
+    both([image] * 4, [pack((0, 0, 4096, 4096), [(14, f)]) for f in factors], factors, size=4096)
 
 
 @pytest.mark.parametrize("batch", [1, 512])
@@ -296,10 +319,10 @@ from test_gpu import mixed
 from test_replay import pack, random_view, run
 rng = np.random.default_rng(0)
 for size in ((64, 64), (33, 31), (400, 400)):
-    images = [picture(90, 120, i) for i in range(14)] + [picture(700, 20, 1)]
+    images = [picture(90, 120, i) for i in range(16)] + [picture(700, 20, 1)]
     views = [random_view(rng, image, size) for image in images]
-    for op, view in enumerate(views[:14]):
-        view["ops"] = [(op, 2.0)] + view["ops"][:1]
+    for op, view in enumerate(views[:16]):
+        view["ops"] = [(op, 0.3 if op == 14 else 2.0)] + view["ops"][:1]
     run(images, [pack(**v) for v in views], device="gpu", size=size)
     words = [mixed(rng, a, b, size) for a, b in zip(images, images[::-1])]
     run(images, [np.stack([w, w]) for w in words], device="gpu", partners=images[::-1], size=size, dtype=types.FLOAT16)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import picture
-from PIL import Image
+from PIL import Image, ImageFilter
 
 dali = pytest.importorskip("nvidia.dali")
 import nvidia.dali.fn as fn  # noqa: E402
@@ -35,7 +35,8 @@ Words = npt.NDArray[np.int32]
 Op = tuple[int, float]  # index, magnitude
 
 BINS = 31
-NAMES = list(RandAugment()._augmentation_space(BINS, (224, 224)))
+NAMES = [*RandAugment()._augmentation_space(BINS, (224, 224)), "Hue", "GaussianBlur"]
+HUE, BLUR = 14, 15
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILTERS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 # 10,000 chains on small images; DALI_DR_TEST_CHAINS asks for more or fewer.
@@ -99,6 +100,14 @@ def pack(crop: Sequence[int], ops: Sequence[Op] = (), flip: bool = False, erase:
     return np.array(words, np.int32)
 
 
+def apply(view: Image.Image, index: int, value: float) -> Image.Image:
+    if index == HUE:
+        return F.adjust_hue(view, value)
+    if index == BLUR:
+        return view.filter(ImageFilter.GaussianBlur(value))
+    return _apply_op(view, NAMES[index], value, InterpolationMode.NEAREST, None)
+
+
 def reference(
     image: Pixels,
     size: tuple[int, int],
@@ -115,7 +124,7 @@ def reference(
         view = F.hflip(view)
     for index, magnitude in ops:
         value = float(np.float32(magnitude))
-        view = _apply_op(view, NAMES[index], value, InterpolationMode.NEAREST, None)
+        view = apply(view, index, value)
     pixels = np.array(view)
     top, left, height, width = erase
     pixels[top : top + height, left : left + width] = 0
@@ -134,6 +143,10 @@ def assert_same(got: Sequence[npt.NDArray[Any]], want: Sequence[npt.NDArray[Any]
 
 def magnitudes(index: int, size: tuple[int, int]) -> list[float]:
     """All 31 bins with both signs, and values that no bin has."""
+    if index == HUE:
+        return [*np.linspace(-0.5, 0.5, 21).tolist(), 1 / 255, -1 / 255, 0.0039, -0.0041, 1e-9]
+    if index == BLUR:
+        return [*np.linspace(0.05, 5, 34).tolist(), 1e-30, 1e-4, 0.01, 0.1, 2.0, 11.7, 40.0, 333.0, 1e6]
     bins, signed = RandAugment()._augmentation_space(BINS, size)[NAMES[index]]
     values = [float(bins)] if bins.ndim == 0 else [float(v) for v in bins]
     if signed:
@@ -179,7 +192,7 @@ def test_images() -> dict[str, Pixels]:
 test_images.__test__ = False  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("index", range(14), ids=NAMES)
+@pytest.mark.parametrize("index", range(16), ids=NAMES)
 @pytest.mark.parametrize("size", [(56, 56), (45, 67)], ids=str)
 def test_every_operation_over_its_whole_range(index: int, size: tuple[int, int]) -> None:
     cases = [
@@ -195,7 +208,50 @@ def test_every_operation_over_its_whole_range(index: int, size: tuple[int, int])
     assert_same(got, want, [(name, m) for name, _, m in cases])
 
 
-@pytest.mark.parametrize("index", range(14), ids=NAMES)
+@pytest.mark.parametrize("factor", [-0.5, -0.31, -1 / 255, 0.0, 0.1, 0.37, 0.5])
+def test_hue_of_every_colour(factor: float) -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    image = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(4096, 4096, 3)
+    (got,) = run([image], [pack((0, 0, 4096, 4096), [(HUE, factor)])], size=4096, output_layout="HWC")
+    assert np.array_equal(got, np.asarray(F.adjust_hue(Image.fromarray(image), float(np.float32(factor)))))
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (40, 1), (2, 3), (15, 16), (17, 33), (35, 18), (64, 47), (97, 130)], ids=str
+)
+def test_blurs_of_odd_sizes(size: tuple[int, int]) -> None:
+    """Windows narrower than, as wide as and wider than the view; blocks of the vectors that fit, overlap and do not fit."""
+    rng = np.random.default_rng(size)
+    image = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    radii = [0.05, 0.3, 0.7, 0.9, 1.0, 1.5, 2.0, 2.6, 3.3, 4.1, 5.0, 7.5, 8.4, 8.9, 9.3, 12.0, 25.0, 60.0]
+    got = run([image] * len(radii), [pack((0, 0, *size), [(BLUR, r)]) for r in radii], size=size, output_layout="HWC")
+    assert_same(got, [reference(image, size, (0, 0, *size), [(BLUR, r)]) for r in radii], radii)
+
+
+def test_greyscale_and_inversion_are_operations_that_exist() -> None:
+    image, crop = picture(60, 73, 0), (0, 0, 60, 73)
+    got = run([image] * 2, [pack(crop, [(7, -1.0)]), pack(crop, [(11, 0.0)])], size=(60, 73), output_layout="HWC")
+    grey = np.asarray(F.rgb_to_grayscale(Image.fromarray(image), num_output_channels=3))
+    assert_same(got, [grey, 255 - image], ["greyscale", "inversion"])
+
+
+@pytest.mark.parametrize("factors", [(0.6, 1.4, 0.63, 0.1), (1.4, 0.6, 1.37, -0.1), (0.2, 1.8, 0.0, 0.2)], ids=str)
+def test_colour_jitter_in_every_order(factors: tuple[float, ...]) -> None:
+    """torchvision's ColorJitter on a PIL image: brightness, contrast, saturation and hue, in any order."""
+    image, crop = picture(60, 73, 0), (0, 0, 60, 73)
+    kinds = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
+    ops = [(index, f - (index != HUE)) for index, f in zip((6, 8, 7, HUE), factors, strict=True)]
+    params, want = [], []
+    for order in itertools.permutations(range(4)):
+        params.append(pack(crop, [ops[k] for k in order]))
+        view = Image.fromarray(image)
+        for k in order:  # the factor as float32 holds it
+            view = kinds[k](view, float(np.float32(ops[k][1])) + (k != 3))
+        want.append(np.asarray(view))
+    assert_same(run([image] * 24, params, size=(60, 73), output_layout="HWC"), want, list(range(24)))
+
+
+@pytest.mark.parametrize("index", range(16), ids=NAMES)
 def test_every_operation_at_224(index: int) -> None:
     image = picture(300, 400, 5)
     values = magnitudes(index, (224, 224))[:: 1 if index < 6 else 5]
@@ -205,7 +261,7 @@ def test_every_operation_at_224(index: int) -> None:
     assert_same(got, want, values)
 
 
-@pytest.mark.parametrize("index", range(14), ids=NAMES)
+@pytest.mark.parametrize("index", range(16), ids=NAMES)
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 5), (3, 3), (7, 1), (33, 2)], ids=str)
 def test_every_operation_on_tiny_views(index: int, size: tuple[int, int]) -> None:
     image = picture(23, 31, 5)
@@ -254,7 +310,7 @@ def test_large_downscale_and_extreme_values(interpolation: str) -> None:
 def random_view(rng: np.random.Generator, image: Pixels, size: tuple[int, int]) -> dict[str, Any]:
     height, width = (int(rng.integers(1, n + 1)) for n in image.shape[:2])
     ops: list[Op] = []
-    for index in rng.integers(0, 14, rng.choice([0, 1, 2, 2, 2, 3, 5])).tolist():
+    for index in rng.integers(0, 16, rng.choice([0, 1, 2, 2, 2, 3, 5])).tolist():
         value = rng.choice(magnitudes(index, size))
         ops.append((index, float(value)))
     erase = (0, 0, 0, 0)
@@ -403,6 +459,11 @@ def test_another_size_scales_erase_edges_and_translations(size: tuple[int, int])
             y0, y1 = scale(top, size[0]), scale(top + height, size[0])
             x0, x1 = scale(left, size[1]), scale(left + width, size[1])
             want.append(reference(image, size, crop, [(index, moved), (5, 9.0)], erase=(y0, x0, y1 - y0, x1 - x0)))
+    for radius in (0.4, 1.3, 4.9):
+        params.append(pack(crop, [(BLUR, radius)]))
+        view = F.resized_crop(Image.fromarray(image), *crop, list(size), FILTERS["bilinear"])
+        radii = [float(np.float32(np.float32(radius) * float(edge) / stored)) for edge in size[::-1]]
+        want.append(np.asarray(view.filter(ImageFilter.GaussianBlur(radii))))
     got = run([image] * len(params), params, size=size, stored_size=stored, output_layout="HWC")
     assert_same(got, want, params)
 
@@ -436,6 +497,12 @@ def spoiled(**words: int) -> Words:
         (spoiled(w11=0x7F800000), "magnitude inf"),
         (spoiled(w11=0x41100000), "Posterize keeps 1 to 8 bits"),
         (spoiled(w10=1, w11=0x49742400), "moves pixels further"),
+        (spoiled(w10=14, w11=0x3F080000), "Hue turns by -0.5 to 0.5, not 0.53"),
+        (spoiled(w10=15, w11=0), "GaussianBlur has a radius above 0"),
+        (spoiled(w10=15, w11=0x3F800000 - 2**31), "GaussianBlur has a radius above 0, not -1"),
+        (spoiled(w10=16, w11=0x3F000000), "WindowTop is whole pixels from 0 on, not 0.5"),
+        (spoiled(w10=17, w11=0x3F800000 - 2**31), "WindowLeft is whole pixels from 0 on, not -1"),
+        (spoiled(w10=16, w11=0x3F800000), "pass the length .* as `resize_shorter`"),
         (GOOD[:9], "9 words, fewer than the 10"),
     ],
 )

@@ -51,9 +51,10 @@ std::span<const uint8_t> Bytes(const dali::TensorList<dali::CPUBackend>& images,
 DALI_SCHEMA(dr__Replay)
     .DocStr(R"(Shows stored views of decoded images, bit for bit as torchvision's PIL transforms show them.
 
-A view is replayed in this order: crop and resize, horizontal flip, RandAugment operations, erase (to 0, before
+A view is replayed in this order: crop and resize, horizontal flip, operations, erase (to 0, before
 normalisation), normalise, layout. Everything up to the erase works on uint8 pixels and equals ``resized_crop``,
-``hflip``, ``RandAugment`` (nearest, black fill) of torchvision on PIL images in every byte. The reference is Pillow 13:
+``hflip``, ``RandAugment`` (nearest, black fill) and ``adjust_hue`` of torchvision on PIL images and Pillow's
+``GaussianBlur`` in every byte. The reference is Pillow 13:
 earlier versions always resized horizontally first, Pillow 13 resizes vertically first where that takes away more than
 twice as many rows as columns, which moves some values by one.
 
@@ -61,12 +62,15 @@ Parameters of one view are ``10 + 2n`` int32 words: crop top, left, height, widt
 top, left, height, width in output pixels of the size given by ``stored_size`` (height 0: no erase); the number of
 operations ``n``, at most 16; then ``n`` times an operation (0 to 13 in the order of torchvision's RandAugment: Identity,
 ShearX, ShearY, TranslateX, TranslateY, Rotate, Brightness, Color, Contrast, Sharpness, Posterize, Solarize, AutoContrast,
-Equalize) and the bits of its float32 magnitude (the final, signed physical value). ``fn.dr.read`` gives them.
+Equalize; 14 Hue, of a hue factor; 15 GaussianBlur, of a radius; 16 WindowTop and 17 WindowLeft, see ``resize_shorter``)
+and the bits of its float32 magnitude (the final, signed physical value). ``fn.dr.read`` gives them.
 
 Views can be shown at another size than the one at which they were stored. The crop box does not change then. The four
 edges of an erase box (top, left, top + height, left + width; not its lengths) and the whole-pixel amounts of
 translations are multiplied by size / stored_size and rounded half up, ``floor(x * size / stored_size + 0.5)``, each axis
-by its own ratio. A translation keeps its sign. A stored magnitude is truncated to whole pixels before it is scaled.
+by its own ratio. A translation keeps its sign. A stored magnitude is truncated to whole pixels before it is scaled. The
+radius of a blur is multiplied and not rounded. ``resize_shorter`` is multiplied by the greater of both ratios and
+rounded, WindowTop and WindowLeft each by its own, and they end where the view would leave the resized image.
 
 With ``partner_images``, parameters of a view are ``2 * (10 + 2n) + 7`` words: the view; the partner's sample number (-1:
 none, -2: the image itself); 1 if image and partner change places, else 0; the float32 bits of lam; CutMix top, left,
@@ -110,11 +114,13 @@ Pillow has it, mostly straight into the resize. One that cannot be decoded raise
         std::vector<int>{0})
     .AddOptionalArg(
         "resize_shorter",
-        "Resize the crop box so that its shorter side has this length, keeping its aspect ratio, and show "
-        "the "
-        "centre of that of size ``size``: torchvision's Resize(resize_shorter) and CenterCrop(size) where "
-        "the box is "
-        "the whole image. Only the pixels that are shown are computed. 0: resize the box to ``size``.",
+        "Resize the crop box so that its shorter side has this length (at the stored size), keeping its "
+        "aspect "
+        "ratio, and show the part of that of size ``size`` that begins at (WindowTop, WindowLeft), two "
+        "operations "
+        "of the view, or, without these, its centre: torchvision's Resize(resize_shorter) and RandomCrop or "
+        "CenterCrop(size) where the box is the whole image. Only the pixels that are shown are computed. 0: "
+        "resize the box to ``size``.",
         0)
     .AddOptionalArg("interpolation", "``\"bilinear\"`` or ``\"bicubic\"``, both with Pillow's antialiasing.",
                     std::string("bilinear"))

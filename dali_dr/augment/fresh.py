@@ -73,6 +73,15 @@ def resolve_augment(
     return augment
 
 
+def resize_of(spec: AugmentationSpec | Evaluation) -> int:
+    """The length in pixels to which an image's shorter side is resized before the view is cut out of it; 0: the crop is
+    resized to the view. As `fn.dr.replay` takes it.
+    """
+    if isinstance(spec, Evaluation):
+        return spec.resize
+    return spec.crop.resize if isinstance(spec.crop, FixedResizeCrop) else 0
+
+
 def fresh_seed(seed: int) -> int:
     """The seed of fresh views beside stored ones: apart from `seed`, with which the stored ones may have been drawn."""
     return int.from_bytes(hashlib.blake2b(f"fresh {seed}".encode(), digest_size=8).digest(), "little")

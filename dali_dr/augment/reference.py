@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dali_dr.augment.operations import BLACK, OPERATIONS, rescale
+from dali_dr.augment.members import FixedResizeCrop
+from dali_dr.augment.operations import BLACK, OP_NAMES, OPERATIONS, rescale
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Views
 
+_WINDOW: Final = (OP_NAMES.index("WindowTop"), OP_NAMES.index("WindowLeft"))
 _FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -23,7 +25,7 @@ def replay_pillow(
     spec: AugmentationSpec,
     size: int | tuple[int, int] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Replay view ``row`` on the whole source image: crop and resize, flip, RandAugment, erase with 0.
+    """Replay view ``row`` on the whole source image: crop and resize, flip, operations, erase with 0.
 
     Args:
       image: RGB image, or uint8 (H, W, 3); other Pillow modes are converted to RGB.
@@ -31,20 +33,27 @@ def replay_pillow(
       row: which of them.
       spec: gives the interpolation and the size that the parameters were stored at.
       size: output edge or (height, width) in pixels; None is the stored size. At another size the edges of
-        the erase box and the whole-pixel translations scale by output/stored and round half up
-        (a translation's absolute value).
+        the erase box, the whole-pixel translations (their absolute values) and the length and the places of a fixed
+        resize scale by output/stored and round half up; the radius of a blur scales, too.
 
     Returns:
       uint8 (height, width, 3).
 
-    Source: torchvision's ``resized_crop`` and ``hflip``, whose PIL path makes the same Pillow calls, and `operations`.
+    Raises:
+      ValueError: a view of a fixed resize that does not lie in the resized image.
+
+    Source: torchvision's ``resized_crop``, ``resize``, ``crop`` and ``hflip``, whose PIL path makes the same Pillow
+    calls, and `operations`.
     """
     size = spec.size if size is None else size
     out_height, out_width = (size, size) if isinstance(size, int) else size
     view = image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(image)
     top, left, height, width = views.crop[row].tolist()
     view = view.crop((left, top, left + width, top + height))
-    view = view.resize((out_width, out_height), _FILTERS[spec.interpolation])
+    if isinstance(spec.crop, FixedResizeCrop):
+        view = _cut_out(view, views, row, spec, out_height, out_width)
+    else:
+        view = view.resize((out_width, out_height), _FILTERS[spec.interpolation])
     if views.flip[row]:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for op, magnitude in zip(views.ops[row].tolist(), views.magnitudes[row].tolist(), strict=True):
@@ -55,6 +64,30 @@ def replay_pillow(
         top, bottom = (rescale(y, out_height, spec.size) for y in (top, top + height))
         view.paste(BLACK, (left, top, right, bottom))
     return np.asarray(view)
+
+
+def _cut_out(
+    image: Image.Image, views: Views, row: int, spec: AugmentationSpec, out_height: int, out_width: int
+) -> Image.Image:
+    """torchvision's Resize(resize) and crop of the image, where the view's operations say or in the centre."""
+    assert isinstance(spec.crop, FixedResizeCrop)
+    size, shorter = spec.size, min(image.size)
+    drawn_width, drawn_height = (spec.crop.resize * side // shorter for side in image.size)
+    resize = max(rescale(spec.crop.resize, out, size) for out in (out_height, out_width))
+    width, height = (resize * side // shorter for side in image.size)
+    resized = image.resize((width, height), _FILTERS[spec.interpolation])
+    top, left = round((height - out_height) / 2), round((width - out_width) / 2)
+    given = dict(zip(views.ops[row].tolist(), views.magnitudes[row].tolist(), strict=True))
+    if given.keys() & set(_WINDOW):
+        top, left = (int(given.get(op, 0)) for op in _WINDOW)
+        if not (0 <= top <= drawn_height - size and 0 <= left <= drawn_width - size):
+            raise ValueError(
+                f"replay: view {row} at ({top}, {left}) of {size}x{size} pixels is not inside the image resized to "
+                f"{drawn_height}x{drawn_width}"
+            )
+        top = min(rescale(top, out_height, size), height - out_height)
+        left = min(rescale(left, out_width, size), width - out_width)
+    return resized.crop((left, top, left + out_width, top + out_height))
 
 
 def replay_pillow_mixed(

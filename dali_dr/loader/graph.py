@@ -78,7 +78,7 @@ def replay_pipeline(
       prefetch: batches prepared ahead.
       monitor: number of the plugin's monitor that times read, decode and replay, and keeps their first fault; -1: none.
       reading: more arguments of `fn.dr.read`: of fresh views, and what is checked of what is read.
-      resize_shorter: for evaluation, as `fn.dr.replay` takes it.
+      resize_shorter: of a fixed resize (`dali_dr.augment.fresh.resize_of`), as `fn.dr.replay` takes it.
       The others are those of `dali_dr.ReinforcedIterator`.
 
     Returns:
@@ -129,6 +129,7 @@ def view_pipeline(
     mixing: bool = False,
     decode_device: DecodeDevice = "auto",
     prefetch: int = 2,
+    resize_shorter: int = 0,
 ) -> Any:
     """Builds the pipeline that generation and previews use: images and view parameters in, uint8 views out.
 
@@ -150,7 +151,9 @@ def view_pipeline(
     check_decode_device(decode_device, device)
     dr, fn, pipeline_def, types = _dali(device)
     on_gpu = decodes_on_gpu(device, decode_device)
-    view: dict[str, Any] = {"size": size, "stored_size": stored_size, "interpolation": interpolation}
+    view: dict[str, Any] = {
+        "size": size, "stored_size": stored_size, "interpolation": interpolation, "resize_shorter": resize_shorter,
+    }  # fmt: skip
 
     def by_dali(encoded: Sequence[Any]) -> Any:
         return fn.decoders.image(encoded[0], **decoder_arguments(on_gpu))

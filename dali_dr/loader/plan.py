@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from dali_dr import _plugin
-from dali_dr.augment.fresh import Evaluation, draw_arguments, fresh_seed, resolve_augment
+from dali_dr.augment.fresh import Evaluation, draw_arguments, fresh_seed, resize_of, resolve_augment
+from dali_dr.augment.members import FixedResizeCrop
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import DaliDrError, ShardError
 from dali_dr.loader.checks import MAX_VIEW_SIZE, refuse
@@ -37,6 +38,7 @@ class Plan:
       fixed: all batches have one shape.
       pairs: a chosen view stands for two, the rows 2v and 2v + 1 of a double-mix.
       views_per_image: rows of a batch per image.
+      alike: all views of a sample show the same pixels of its image.
       graph: arguments of `dali_dr.loader.graph.replay_pipeline`, but the source and the monitor.
       meaning: what a place in this run stands for; see `dali_dr.loader.state`.
     """
@@ -46,6 +48,7 @@ class Plan:
     fixed: bool
     pairs: bool
     views_per_image: int
+    alike: bool
     graph: dict[str, Any]
     meaning: Meaning
 
@@ -78,6 +81,8 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
         if augment is not None and getattr(schedule, name) != idle:
             beside = "beside augment" if maps is None else "with label maps"
             refuse(name, getattr(schedule, name), f"nothing {beside}, with which no stored view is shown")
+    if maps is not None and isinstance(spec, AugmentationSpec) and isinstance(spec.crop, FixedResizeCrop):
+        refuse("augment", augment, "a random resized crop with label maps, whose targets are pooled over its box")
     if isinstance(spec, Evaluation) and not fixed:
         raise ValueError("evaluation shows one size: pass `size` as an int or as (height, width)")
     num_views = dataset.num_views // (2 if pairs else 1) if augment is None else 0
@@ -97,6 +102,7 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
         fixed=fixed,
         pairs=pairs,
         views_per_image=2 if pairs else schedule.views_per_image,
+        alike=isinstance(spec, Evaluation) or (isinstance(spec.crop, FixedResizeCrop) and not spec.crop.random),
         graph=_graph(
             dataset, show, schedule, machine, spec, fresh=augment is not None, mixing=mixed is not None, shapes=shapes
         ),
@@ -140,7 +146,7 @@ def _graph(
     shapes: Shapes,
 ) -> dict[str, Any]:
     """The arguments of the graph."""
-    evaluating = isinstance(spec, Evaluation)
+    evaluating, resize = isinstance(spec, Evaluation), resize_of(spec)
     maps = None if evaluating else dataset.manifest.label_maps
     ours = route(machine.device, machine.decode_device, machine.decoder, machine.roi_decode) in OURS
     return {
@@ -150,13 +156,13 @@ def _graph(
         "device_id": _cuda_device(machine) if machine.device == "gpu" else None,
         "num_threads": machine.num_threads or default_threads(),
         "size": shapes.size if isinstance(shapes, Fixed) else None,
-        "stored_size": spec.size,
+        "stored_size": 0 if evaluating else spec.size,  # an evaluation has its own way with other sizes
         "interpolation": spec.interpolation,
         "dtype": show.dtype,
         "mean": () if show.dtype == "uint8" else show.mean,
         "std": () if show.dtype == "uint8" else show.std,
         "layout": show.layout,
-        "roi_decode": "off" if evaluating and not ours else machine.roi_decode,  # all of the image is needed
+        "roi_decode": "off" if resize and not ours else machine.roi_decode,  # all of the image is needed
         "decode_device": machine.decode_device,
         "decoder": machine.decoder,
         "hw_decoder_load": machine.hw_decoder_load,
@@ -170,7 +176,7 @@ def _graph(
             **({"label_maps": maps.order} if maps else {}),
             **draw_arguments(spec, schedule.seed if fresh else fresh_seed(schedule.seed)),
         },
-        "resize_shorter": spec.resize if isinstance(spec, Evaluation) else 0,
+        "resize_shorter": resize,
     }
 
 

@@ -191,10 +191,7 @@ class Skipping:
             return False  # it may be a partner's
         if fault.kind == "shard" or fault.every_view:  # all views of a run read the same members
             return True
-        graph = self._plan.graph
-        return fault.kind == "image" and (
-            graph["roi_decode"] == "off" or graph["resize_shorter"] > 0
-        )  # all show the same
+        return fault.kind == "image" and (self._plan.graph["roi_decode"] == "off" or self._plan.alike)
 
     def _warn(self, what: str, message: str) -> None:
         if what not in self._warned:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_dr.augment.fresh import draw_arguments
+from dali_dr.augment.fresh import draw_arguments, resize_of
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import DaliDrError
 from dali_dr.loader.graph import replay_pipeline, stacked
@@ -278,6 +278,7 @@ def _pipeline(
         size=(spec.size, spec.size),
         stored_size=spec.size,
         interpolation=spec.interpolation,
+        resize_shorter=resize_of(spec),
         dtype="float32" if options.get("mixing") else "uint8",  # in 0 … 255, as the teacher saw it
         mean=(),
         std=(),

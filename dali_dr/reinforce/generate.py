@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from dali_dr.augment.draw import draw
+from dali_dr.augment.fresh import resize_of
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
 from dali_dr.encoded import MAX_PIXELS
@@ -110,6 +111,7 @@ class Generation:
             size=(self.spec.size, self.spec.size),
             stored_size=self.spec.size,
             interpolation=self.spec.interpolation,
+            resize_shorter=resize_of(self.spec),
             decode_device=self.decode_device,
         )
         parts: list[tuple[Any, Any]] = []

@@ -9,21 +9,14 @@
 #include <array>
 #include <cstdint>
 #include <span>
-#include <stdexcept>
 #include <string_view>
 
+#include "draw/keyed.h"
+#include "draw/operations.h"
 #include "image/plan.h"
 #include "view/layout.h"
 
 namespace dali_dr::draw {
-
-/// dali_dr.augment.spec.MAX_OPS: as many operations of a view have random words.
-inline constexpr int32_t kMaxDrawnOps = 8;
-
-/// A spec that cannot be drawn from; what() names the field and its value.
-class SpecError : public std::invalid_argument {
-  using std::invalid_argument::invalid_argument;
-};
 
 /// A box of random area and aspect ratio.
 struct RandomBox {
@@ -37,19 +30,19 @@ struct RandomBox {
 
 /// What may be drawn; the C++ form of dali_dr.augment.spec.AugmentationSpec with the seed. Names and meanings
 /// are those of the arguments draw_... of fn.dr.read.
-struct Spec {
+struct Spec : OpTables {
   /// Throws SpecError unless it can be drawn from: sizes 1 to kMaxViewSize, probabilities 0 to 1, parts of an
-  /// area in 0 < low <= high <= 1, ratios in 0 < low <= high <= 10^6, operations 0 to kMaxDrawnOps,
-  /// magnitudes 0 to kMaxMagnitude. The erase box is of no concern where erase_probability is 0.
+  /// area in 0 < low <= high <= 1, ratios in 0 < low <= high <= 10^6, operations that can be drawn. The erase
+  /// box is of no concern where erase_probability is 0, the crop where `resize` is given.
   void Check() const;
 
   bool whole = false;  // no drawing: every view is the whole image; only the operations are of concern, too
   uint64_t seed = 0;
   int32_t size = 0;  // edge of the view in pixels
   RandomBox crop;
-  double flip = 0;  // probability
-  int32_t num_ops = 0;
-  std::array<float, kNumRandAugmentOps> magnitudes{};  // physical, unsigned, in the order of OpId
+  int32_t resize = 0;          // of the image's shorter side, instead of a crop: at least `size`
+  bool random_window = false;  // with `resize`: views are anywhere in the resized image, not in its centre
+  double flip = 0;             // probability
   double erase_probability = 0;
   RandomBox erase;  // its ratio is height / width, that of the crop width / height
 };
@@ -60,25 +53,19 @@ class Drawer {
   Drawer(const Spec& spec, std::string_view key, image::Size size);
 
   /// Words of a packed view (see view/layout.h).
-  static size_t words(const Spec& spec) { return ViewWords(spec.num_ops); }
+  static size_t words(const Spec& spec) { return ViewWords((spec.random_window ? 2 : 0) + spec.count()); }
   /// Writes the packed view of this number, 0 <= number < 2^53, to words(spec) words.
   void Draw(int64_t number, std::span<int32_t> out) const;
 
  private:
   Box Crop(int64_t number, bool* flip) const;
   Box Erase(int64_t number) const;
+  void Window(int64_t number, std::span<int32_t> out) const;
 
   const Spec& spec_;
   uint64_t key_[2];
   image::Size size_;
 };
-
-/// Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): one block.
-std::array<uint64_t, 4> Philox(std::array<uint64_t, 4> counter, std::array<uint64_t, 2> key);
-
-/// BLAKE2b (RFC 7693) without a key: the first `digest.size()` <= 64 bytes of the hash for that digest
-/// length. `person`: the personalisation, at most 16 bytes, filled up with zeros.
-void Blake2b(std::span<const uint8_t> message, std::string_view person, std::span<uint8_t> digest);
 
 }  // namespace dali_dr::draw
 

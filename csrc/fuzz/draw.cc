@@ -13,6 +13,42 @@ using namespace dali_dr;
 
 namespace {
 
+// What specs had later: a fixed resize, colour, pairs of operations and levels of strength.
+template <typename Number, typename Magnitude>
+void TakeMore(fuzz::Input* input, const Number& number, const Magnitude& magnitude, draw::Spec* spec) {
+  const auto parts = input->Take<uint8_t>();
+  if (parts & 1) {
+    spec->resize = input->Take<uint16_t>();
+    spec->random_window = parts & 2;
+  }
+  if (parts & 4) {
+    spec->jitter_probability = number();
+    for (int n = input->Take<uint8_t>() % 6; n > 0; --n) spec->jitter_ops.push_back(input->Take<int8_t>());
+    for (size_t i = 0; i < spec->jitter_ops.size() * draw::kLevels; ++i)
+      spec->jitter_magnitudes.push_back(magnitude());
+    for (float& m : spec->jitter_magnitudes) m /= parts & 2 ? 1024 : 1;  // within a hue's range
+  }
+  if (parts & 8) spec->greyscale = number();
+  if (parts & 16) {
+    spec->blur_probability = number();
+    for (int i = 0; i < draw::kLevels; ++i) spec->blur_radii.push_back(magnitude() + 1);
+  }
+  if (parts & 32) {
+    spec->policies.resize(input->Take<uint8_t>() % 4);
+    for (auto& pair : spec->policies)
+      for (auto& step : pair) step = {input->Take<int8_t>(), number(), magnitude()};
+  }
+  if (parts & 64) {
+    spec->op_probability = number();
+    spec->strengths.resize(1 + input->Take<uint8_t>() % 4);
+    for (auto& strength : spec->strengths) {
+      strength.end = number();
+      for (float& m : strength.magnitudes) m = magnitude();
+    }
+    if (parts & 128) spec->strengths.back().end = 1;
+  }
+}
+
 draw::Spec TakeSpec(fuzz::Input* input) {
   draw::Spec spec;
   const auto flags = input->Take<uint8_t>();
@@ -32,9 +68,30 @@ draw::Spec TakeSpec(fuzz::Input* input) {
   spec.erase = draw::RandomBox(erase_scale, erase_ratio);
   spec.flip = number();
   spec.erase_probability = number();
-  for (float& magnitude : spec.magnitudes)
-    magnitude = flags & 32 ? input->Take<float>() : static_cast<float>(input->Take<uint8_t>());
+  const auto magnitude = [&] {
+    return flags & 32 ? input->Take<float>() : static_cast<float>(input->Take<uint8_t>());
+  };
+  for (float& strength : spec.magnitudes) strength = magnitude();
+  if (flags & 64) TakeMore(input, number, magnitude, &spec);
   return spec;
+}
+
+// That it is one of the specification's.
+void RequireOperation(const draw::Spec& spec, Op op) {
+  const float magnitude = std::fabs(op.magnitude);
+  bool found = op.id == kIdentity && magnitude == 0;
+  found |= spec.greyscale > 0 && op.id == kColor && op.magnitude == -1;
+  for (const float radius : spec.blur_radii) found |= op.id == kGaussianBlur && op.magnitude == radius;
+  for (size_t i = 0; i < spec.jitter_magnitudes.size(); ++i)
+    found |= op.id == spec.jitter_ops[i / draw::kLevels] && op.magnitude == spec.jitter_magnitudes[i];
+  for (const auto& pair : spec.policies)
+    for (const auto& step : pair) found |= op.id == step.op && magnitude == step.magnitude;
+  if (op.id < kNumRandAugmentOps) {
+    const auto id = static_cast<size_t>(op.id);
+    found |= spec.num_ops > 0 && spec.strengths.empty() && magnitude == spec.magnitudes[id];
+    for (const auto& strength : spec.strengths) found |= magnitude == strength.magnitudes[id];
+  }
+  fuzz::Require(found, "an operation of the specification at one of its magnitudes");
 }
 
 void RequireView(const draw::Spec& spec, image::Size size, const std::vector<int32_t>& words) {
@@ -49,9 +106,18 @@ void RequireView(const draw::Spec& spec, image::Size size, const std::vector<int
   Require((view.erase.height == 0) == (view.erase.width == 0), "an erase box is whole or none");
   Require(spec.erase_probability > 0 || view.erase.height == 0, "no erase without its probability");
   Require(spec.flip > 0 || !view.flip, "no flip without its probability");
-  Require(view.num_ops == spec.num_ops || spec.whole, "as many operations as asked for");
-  for (int i = 0; i < view.num_ops; ++i)
-    Require(std::fabs(view.ops[i].magnitude) == spec.magnitudes[view.ops[i].id], "the magnitude of the spec");
+  const int window = spec.random_window ? 2 : 0;
+  Require(view.num_ops == window + spec.count(), "as many operations as asked for");
+  if (spec.resize > 0 && !spec.whole)
+    Require(view.crop.height == size.height && view.crop.width == size.width, "the whole image");
+  for (int i = 0; i < window; ++i) {
+    Require(view.ops[i].id == (i == 0 ? kWindowTop : kWindowLeft), "the window comes first");
+    const double side = i == 0 ? size.height : size.width, shorter = std::min(size.height, size.width);
+    const auto resized = static_cast<float>(std::floor(spec.resize * side / shorter));
+    Require(view.ops[i].magnitude >= 0 && view.ops[i].magnitude + static_cast<float>(spec.size) <= resized,
+            "the window is inside the resized image");
+  }
+  for (int i = window; i < view.num_ops; ++i) RequireOperation(spec, view.ops[i]);
 }
 
 }  // namespace
@@ -68,6 +134,9 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const draw::SpecError&) {
     return 0;
   }
+  // A window that far into a resized image cannot be said, nor so large an image be resized.
+  const double longer = std::max(image.height, image.width), shorter = std::min(image.height, image.width);
+  if (spec.random_window && spec.resize * longer / shorter > kMaxMagnitude) return 0;
   std::vector<int32_t> words(draw::Drawer::words(spec)), again(words);
   draw::Drawer(spec, key, image).Draw(number, words);
   draw::Drawer(spec, key, image).Draw(number, again);

@@ -86,6 +86,130 @@ Spec FullSpec() {
   return spec;
 }
 
+// One level of strength for each of `count`, each as likely as the others.
+std::vector<OpTables::Strength> Strengths(int count) {
+  std::vector<OpTables::Strength> strengths;
+  for (int i = 1; i <= count; ++i) {
+    Magnitudes magnitudes{};
+    magnitudes.fill(static_cast<float>(i) / 100);
+    strengths.push_back({i == count ? 1.0 : static_cast<double>(i) / count, magnitudes});
+  }
+  return strengths;
+}
+
+// A fixed resize, colour jitter, greyscale, blur and as many operations as there can be: 16 in all.
+Spec FullestSpec() {
+  Spec spec = FullSpec();
+  spec.resize = 256;
+  spec.random_window = true;
+  spec.jitter_probability = 0.8;
+  spec.jitter_ops = {kBrightness, kContrast, kColor, kHue};
+  for (int i = 0; i < 4 * kLevels; ++i)
+    spec.jitter_magnitudes.push_back((static_cast<float>(i % kLevels) - 15.5f) / 100);
+  spec.greyscale = 0.2;
+  spec.blur_probability = 0.5;
+  for (int i = 0; i < kLevels; ++i) spec.blur_radii.push_back(0.1f + static_cast<float>(i) / 16);
+  spec.num_ops = 8;
+  spec.strengths = Strengths(31);
+  spec.op_probability = 0.5;
+  return spec;
+}
+
+// AutoAugment beside a crop in the centre.
+Spec PolicySpec() {
+  Spec spec = FullSpec();
+  spec.resize = 224;
+  spec.num_ops = 0;
+  spec.policies = {{{{kPosterize, 0.4, 4.0f}, {kRotate, 0.6, 30.0f}}},
+                   {{{kSolarize, 1.0, 0.0f}, {kEqualize, 0.0, 0.0f}}}};
+  return spec;
+}
+
+// Expects that `spec` after `change` is refused with `word` in the message.
+void Refused(Spec spec, const std::string& word, const std::function<void(Spec*)>& change) {
+  change(&spec);
+  try {
+    spec.Check();
+    Check(false, "accepted: " + word);
+  } catch (const SpecError& error) {
+    Check(std::string(error.what()).find(word) != std::string::npos,
+          "message about " + word + ": " + error.what());
+  }
+}
+
+void TestCheckOperations() {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr float no_number = std::numeric_limits<float>::quiet_NaN();
+  FullestSpec().Check();
+  PolicySpec().Check();
+  const auto refused = [](const std::string& word, const std::function<void(Spec*)>& change) {
+    Refused(FullestSpec(), word, change);
+  };
+  for (int32_t resize : {-1, 223, 16385})
+    refused("`draw_resize`: want `draw_size` to 16384 pixels, got", [&](Spec* s) { s->resize = resize; });
+  refused("`draw_random_window`", [](Spec* s) { s->resize = 0; });
+  for (double p : {-0.1, 1.1, nan}) {
+    refused("`draw_jitter_probability`", [&](Spec* s) { s->jitter_probability = p; });
+    refused("`draw_greyscale`", [&](Spec* s) { s->greyscale = p; });
+    refused("`draw_blur_probability`", [&](Spec* s) { s->blur_probability = p; });
+    refused("`draw_op_probability`", [&](Spec* s) { s->op_probability = p; });
+    Refused(PolicySpec(), "`draw_policy_probabilities`", [&](Spec* s) { s->policies[1][0].probability = p; });
+  }
+  refused("`draw_jitter_ops`: want brightness", [](Spec* s) { s->jitter_ops[1] = kRotate; });
+  refused("`draw_jitter_ops`: want at most 4", [](Spec* s) { s->jitter_ops.push_back(kHue); });
+  refused("`draw_jitter_magnitudes`: want 32", [](Spec* s) { s->jitter_magnitudes.pop_back(); });
+  for (float m : {-1.1f, 2e6f, no_number})
+    refused("`draw_jitter_magnitudes`: want a factor", [&](Spec* s) { s->jitter_magnitudes[3] = m; });
+  refused("`draw_jitter_magnitudes`: want a hue", [](Spec* s) { s->jitter_magnitudes[3 * kLevels] = 0.6f; });
+  refused("`draw_blur_radii`: want 32", [](Spec* s) { s->blur_radii.pop_back(); });
+  for (float radius : {0.0f, -1.0f, no_number})
+    refused("`draw_blur_radii`: want numbers above 0", [&](Spec* s) { s->blur_radii[31] = radius; });
+  for (double end : {-0.1, nan, 0.5})
+    refused("`draw_level_ends`", [&](Spec* s) { s->strengths[30].end = end; });
+  refused("`draw_level_ends`: want 1 as the last", [](Spec* s) { s->strengths.pop_back(); });
+  refused("`draw_level_ends`: want at most 256", [](Spec* s) { s->strengths = Strengths(257); });
+  refused("`draw_magnitudes`", [](Spec* s) { s->strengths[30].magnitudes[13] = -1; });
+  refused("`draw_policy_ops`: want either", [](Spec* s) { s->policies = PolicySpec().policies; });
+  for (int32_t op : {-1, 14})
+    Refused(PolicySpec(), "`draw_policy_ops`", [&](Spec* s) { s->policies[0][1].op = op; });
+  Refused(PolicySpec(), "`draw_policy_magnitudes`", [](Spec* s) { s->policies[0][1].magnitude = -1; });
+}
+
+// Ends of the uniforms: nothing is applied at probability 0, everything at 1, and pairs stay pairs.
+void TestOperations() {
+  Spec spec = FullestSpec();
+  std::vector<int32_t> words(Drawer::words(spec));
+  Check(words.size() == ViewWords(kMaxOps), "as many operations as a view can have");
+  const auto op = [&](int i) { return words[kViewHeaderWords + 2 * static_cast<size_t>(i)]; };
+  for (double p : {0.0, 1.0}) {
+    spec.jitter_probability = spec.greyscale = spec.blur_probability = spec.op_probability = p;
+    spec.greyscale = std::max(p, 1e-300);  // else it has no place
+    for (int n = 0; n < 200; ++n) {
+      Drawer(spec, "key", {300, 400}).Draw(n, words);
+      Check(words[9] == 16 && op(0) == kWindowTop && op(1) == kWindowLeft, "the window");
+      Check(words[0] == 0 && words[1] == 0 && words[2] == 300 && words[3] == 400, "the whole image");
+      int kinds = 0;
+      for (int i = 2; i < 6; ++i) kinds |= 1 << op(i);
+      const int jitter = 1 << kBrightness | 1 << kContrast | 1 << kColor | 1 << kHue;
+      Check(kinds == (p > 0 ? jitter : 1 << kIdentity), "each of the jitter's operations once, or none");
+      Check(op(6) == (p > 0 ? kColor : kIdentity) && op(7) == (p > 0 ? kGaussianBlur : kIdentity),
+            "grey and blur");
+    }
+  }
+  spec = PolicySpec();
+  words.resize(Drawer::words(spec));
+  bool seen[2] = {};
+  for (int n = 0; n < 400; ++n) {
+    Drawer(spec, "key", {300, 400}).Draw(n, words);
+    seen[op(0) == kSolarize] = true;
+    Check(op(0) == kSolarize
+              ? op(1) == kIdentity
+              : (op(0) == kPosterize || op(0) == kIdentity) && (op(1) == kRotate || op(1) == kIdentity),
+          "operations of one pair");
+  }
+  Check(seen[0] && seen[1], "both pairs are drawn");
+}
+
 void TestCheck() {
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   FullSpec().Check();
@@ -93,16 +217,8 @@ void TestCheck() {
   Spec whole;
   whole.whole = true;
   whole.Check();
-  const auto refused = [&](const std::string& word, const std::function<void(Spec*)>& change) {
-    Spec spec = FullSpec();
-    change(&spec);
-    try {
-      spec.Check();
-      Check(false, "accepted: " + word);
-    } catch (const SpecError& error) {
-      Check(std::string(error.what()).find(word) != std::string::npos,
-            "message about " + word + ": " + error.what());
-    }
+  const auto refused = [](const std::string& word, const std::function<void(Spec*)>& change) {
+    Refused(FullSpec(), word, change);
   };
   for (int32_t size : {0, -1, 8193})
     refused("`draw_size`: want 1 to 8192 pixels, got " + std::to_string(size),
@@ -239,6 +355,8 @@ int main() {
   TestBlake2b();
   TestPhilox();
   TestCheck();
+  TestCheckOperations();
+  TestOperations();
   TestFallbacks();
   TestViewsAreValid();
   TestHeaders();

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +238,12 @@ def test_not_an_object() -> None:
         AugmentationSpec.from_json([])  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="crop: want a RandomResizedCrop"):
         AugmentationSpec(crop={})  # type: ignore[arg-type]
+
+
+def test_examples_of_the_documentation_are_the_presets() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "augmentations.md").read_text()
+    examples = [
+        AugmentationSpec.from_json(json.loads(part)) for part in re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    ]
+    assert [spec.name for spec in examples] == ["fkd", "moco-v2", "swav", "deit"]
+    assert all(f"`{name}`" in text for name in PRESETS)

@@ -19,7 +19,16 @@ import dali_dr
 from dali_dr._plugin import load
 from dali_dr.augment.draw import draw
 from dali_dr.augment.fresh import Evaluation, draw_arguments
-from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
+from dali_dr.augment.spec import (
+    AugmentationSpec,
+    ColourJitter,
+    FixedResizeCrop,
+    GaussianBlur,
+    RandAugment,
+    RandomErasing,
+    RandomResizedCrop,
+    TrivialAugmentWide,
+)
 from dali_dr.encoded import image_info
 from dali_dr.errors import PluginError
 
@@ -40,7 +49,27 @@ SPECS = {
         rand_augment=RandAugment(8, 30, 31),
         random_erasing=RandomErasing(0.9, (0.0001, 1.0), (0.05, 20.0)),
     ),
-}
+    "all at once": AugmentationSpec(
+        size=160,
+        crop=FixedResizeCrop(181),
+        colour_jitter=ColourJitter(0.4, 1.5, 0.3, 0.5, probability=0.8),
+        greyscale=0.2,
+        blur=GaussianBlur(0.5, (0.1, 3.0)),
+        rand_augment=RandAugment(8, 9, 11, magnitude_std=0.5, probability=0.5),
+        random_erasing=RandomErasing(),
+    ),
+    "centre": AugmentationSpec(
+        crop=FixedResizeCrop(random=False),
+        flip=0.3,
+        colour_jitter=ColourJitter(0.0, 0.4, 0.0, 0.1),
+        trivial_augment=TrivialAugmentWide(256),
+    ),
+    "often": AugmentationSpec(size=97, rand_augment=RandAugment(3, 1, 31, magnitude_std=3.0)),
+    "seldom": AugmentationSpec(rand_augment=RandAugment(2, 9, 31, probability=0.1)),
+    **{name: AugmentationSpec.preset(name) for name in (
+        "moco-v2", "swav", "fkd", "deit", "usi", "rrc+aa+re", "rrc+ta+re", "crop+flip",
+    )},
+}  # fmt: skip
 
 
 def plain(folder: Path, images: Sequence[bytes], keys: Sequence[str] | None = None) -> dali_dr.Dataset:
@@ -146,7 +175,7 @@ def test_stored_and_fresh_views_of_one_sample(tmp_path: Path, jpeg_bytes: list[b
 
 def test_errors_of_fresh_views(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
     dataset = plain(tmp_path / "plain", [encode_jpeg(picture(20, 30, 0))])
-    good = draw_arguments(SPECS["rrc+ra+re"], 0)
+    good, usi, pairs = (draw_arguments(SPECS[name], 0) for name in ("rrc+ra+re", "usi", "rrc+aa+re"))
     half, two = (int(np.float64(v).view(np.int64)) for v in (0.5, 2.0))
     for arguments, view, message in (
         ({}, -1, r"n/0.*`draw_\.\.\.` is given"),
@@ -160,6 +189,17 @@ def test_errors_of_fresh_views(tmp_path: Path, jpeg_bytes: list[bytes]) -> None:
         (good | {"draw_num_ops": 9}, -1, "`draw_num_ops`: want 0 to 8 operations, got 9"),
         (good | {"draw_size": 8193}, -1, "`draw_size`: want 1 to 8192 pixels, got 8193"),
         (good | {"topk": 11}, -1, "`topk` is 11"),
+        (usi | {"draw_magnitudes": [1.0] * 14}, -1, "`draw_magnitudes`: want 238 numbers, got 14"),
+        (usi | {"draw_level_ends": [half] * 17}, -1, "`draw_level_ends`: want 1 as the last of them, got 0.5"),
+        (usi | {"draw_op_probability": two}, -1, "`draw_op_probability`: want a probability in 0 to 1, got 2"),
+        (pairs | {"draw_policy_ops": [1] * 49}, -1, "`draw_policy_ops`: want pairs, got 49 numbers"),
+        (pairs | {"draw_policy_ops": [1] * 48}, -1, "`draw_policy_probabilities`: want 48 numbers, got 50"),
+        (pairs | {"draw_policy_ops": [16] * 50}, -1, "`draw_policy_ops`: want numbers 0 to 13, got 16"),
+        (good | {"draw_resize": 159}, -1, "`draw_resize`: want `draw_size` to 16384 pixels, got 159"),
+        (good | {"draw_random_window": True}, -1, "`draw_random_window`: want it with `draw_resize` only"),
+        (good | {"draw_jitter_ops": [14]}, -1, "`draw_jitter_magnitudes`: want 32 numbers for each operation, got 0"),
+        (good | {"draw_greyscale": two}, -1, "`draw_greyscale`: want a probability in 0 to 1, got 2"),
+        (good | {"draw_blur_radii": [1.0]}, -1, "`draw_blur_radii`: want 32 numbers or none, got 1"),
     ):
         with pytest.raises((RuntimeError, ValueError), match=message):
             read(dataset.index_path, [0], [view], **arguments)

@@ -321,6 +321,19 @@ BAD_MANIFESTS = {
     "views": (_set("views", "min", 6), "views.min"),
     "spec": (_set("spec", "size", -1), "size"),
     "spec field": (_set("spec", "mixup", 1), "mixup"),
+    "spec too new": (_set("spec", "greyscale", 0.2), "spec: greyscale: of format version 5, but format_version is 3"),
+    "member of a spec too new": (
+        lambda data: data["spec"]["rand_augment"].update(magnitude_std=0.5),
+        "spec: rand_augment.magnitude_std: of format version 5",
+    ),
+    "crop too new": (
+        lambda data: data["spec"].update(crop={"resize": 256, "random": True}),
+        "spec: crop.resize and crop.random: of format version 5",
+    ),
+    "label maps of a later format": (
+        lambda data: data.update(format_version=5, label_maps={"height": 2, "width": 2, "depth": 1, "order": "code"}),
+        "False schema does not allow .*'order': 'code'",
+    ),
     "no spec": (_set("spec", None), "no spec"),
     "encoding": (_set("probabilities", "encoding", "log7"), "log7"),
     "teacher": (_set("teacher", "names", []), "names"),

@@ -259,6 +259,10 @@ class Manifest:
             maps = None if data.get("label_maps") is None else LabelMaps(**data["label_maps"])
         except (SpecError, RecordError) as error:
             raise ShardError(f"{where}: {error}") from error
+        if spec is not None and version < _DRAWN_SINCE and (later := spec.later()):
+            raise ShardError(
+                f"{where}: spec: {' and '.join(later)}: of format version {_DRAWN_SINCE}, but format_version is {version}"
+            )
         names = data.get("class_names")
         manifest = cls(
             num_classes=data["classes"],
@@ -289,7 +293,6 @@ class Manifest:
     def _check(self, data: Any, where: str) -> None:
         """What the schema cannot say. ShardError if ``data``, whose manifest this is, breaks it."""
         names, outputs = self.class_names, (self.teacher or {}).get("outputs", 1)
-        later = [] if self.spec is None else self.spec.later()
         for bad, what in (
             (
                 self.images != data["images"],
@@ -305,11 +308,6 @@ class Manifest:
             ),
             (self.views_min > self.views_max, "views.min is above views.max"),
             (self.views_max > 0 and self.spec is None, "it has views but no spec"),
-            (
-                len(later) > 0 and self.format_version < _DRAWN_SINCE,
-                f"spec: {' and '.join(later)}: of format version {_DRAWN_SINCE}, but format_version is "
-                f"{self.format_version}",
-            ),
             (
                 self.label_maps is not None and (self.spec, self.probabilities, self.views_max) != (None, None, 0),
                 "it has label maps, and views or what they were drawn from",

@@ -10,19 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encode_jpeg, picture
+import torch
+from conftest import encode_jpeg, picture, write_files
 from PIL import Image
 from test_iterator import epoch_of, loader
+from test_reinforce import tiny_teacher
 from test_replay import BLUR, FILTERS, HUE, Op, Pixels, apply, assert_same, pack, run
 
 import dali_dr
 from dali_dr._torchvision import load_torchvision
 from dali_dr.augment.draw import draw
-from dali_dr.augment.members import FixedResizeCrop
+from dali_dr.augment.members import ColourJitter, FixedResizeCrop, GaussianBlur
 from dali_dr.augment.operations import OP_NAMES
-from dali_dr.augment.reference import replay_pillow
+from dali_dr.augment.reference import replay_pillow, replay_pillow_mixed
+from dali_dr.augment.spec import Mixing
 from dali_dr.augment.views import Views
 from dali_dr.preview import replay_views
+from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.run import reinforce
+from dali_dr.shards.verify import verify
+from dali_dr.sources import ImageFolder
 
 load_torchvision()
 from torchvision.transforms import functional as F  # noqa: E402
@@ -213,3 +220,43 @@ def test_fresh_views_through_the_loader(tmp_path: Path, encoded: list[bytes], pr
                     assert np.array_equal(want, shown_by_torchvision(dataset, number, views, 0, spec))
                 assert np.array_equal(batch["data"][row].numpy(), want), (epoch, number)
     assert {HUE, BLUR} <= kinds if preset == "moco-v2" else {TOP, LEFT} <= kinds
+
+
+# ---- Through generation
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        None,
+        Mixing(mixup_probability=0.7, cutmix_probability=0.7, pool=None),
+        Mixing(double=True),
+        Mixing(partners="self"),
+    ],
+    ids=["plain", "mixed", "double", "self"],
+)
+def test_generation_shows_the_teacher_what_training_shows(
+    tmp_path: Path, encoded: list[bytes], mixing: Mixing | None
+) -> None:
+    """With every later operation, and partners that are parts of a fixed resize of their own images."""
+    spec = dali_dr.AugmentationSpec(
+        size=40, crop=FixedResizeCrop(46), mixing=mixing, greyscale=0.2, blur=GaussianBlur(0.5),
+        colour_jitter=ColourJitter(0.4, 0.4, 0.4, 0.1, probability=0.8),
+    )  # fmt: skip
+    teacher = tiny_teacher()
+    folder = write_files(tmp_path / "images", {f"c{n % 3}/{n:02d}.jpg": data for n, data in enumerate(encoded)})
+    generation = Generation(spec, teacher, num_views=6, topk=3, batch_views=12, num_threads=2)
+    reinforce(ImageFolder.scan(folder), tmp_path / "set", generation, num_classes=6, probabilities="float32",
+              progress=False)  # fmt: skip
+    dataset = dali_dr.Dataset(tmp_path / "set")
+    assert verify(dataset.path, progress=False).ok
+    for batch in epoch_of(loader(dataset, mean=(0.0,) * 3, std=(1 / 255,) * 3)):
+        for row, (number, view) in enumerate(zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)):
+            views = dataset.reinforcements(number)
+            partner = -1 if views.mix is None else int(views.mix.partner[view])
+            images = [opened(dataset, n) if n >= 0 else None for n in (number, partner)]
+            want = replay_pillow_mixed(images[0], images[1], views, view, spec, (0.0,) * 3, (1 / 255,) * 3)
+            assert np.array_equal(batch["data"][row].numpy(), want)
+            seen = torch.from_numpy(replay_pillow_mixed(images[0], images[1], views, view, spec))[None]
+            probs = teacher.predict(seen)[0].numpy()
+            assert np.array_equal(probs[views.soft_ids[view]], views.soft_probs[view])

@@ -157,7 +157,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most, unsigned
   const size_t head = size - input.rest().size();
   std::vector<int32_t> words = TakeWords(&input, c);
   if (!c.shown.Resolve().empty() || head + words.size() * sizeof(int32_t) > most) return size;
-  Mender mender(&random);
+  Mender mender(&random, c.shown.resize_shorter > 0);
   const size_t plain = ViewWords(c.ops);
   for (int k = 0; k < c.views; ++k) {
     const auto view = std::span(words).subspan(size_t(k) * c.words(), c.words());

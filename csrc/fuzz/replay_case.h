@@ -69,7 +69,7 @@ inline std::vector<int32_t> TakeWords(Input* input, const ReplayCase& c) {
 /// Makes words those of a view that may be shown, nearly always.
 class Mender {
  public:
-  explicit Mender(std::minstd_rand* random) : random_(*random) {}
+  Mender(std::minstd_rand* random, bool resized) : random_(*random), resized_(resized) {}
 
   void View(std::span<int32_t> words, image::Placed in, image::Size stored) {
     Part(&words[0], &words[2], in.top, in.size.height);
@@ -84,7 +84,7 @@ class Mender {
     }
     words[9] = static_cast<int32_t>(words.size() - kViewHeaderWords) / 2;
     for (size_t i = kViewHeaderWords; i < words.size(); i += 2) {
-      words[i] = Modulo(words[i], kNumOpIds);
+      words[i] = Modulo(words[i], resized_ ? kNumOpIds : kWindowTop);
       words[i + 1] = std::bit_cast<int32_t>(Magnitude(words[i], std::bit_cast<float>(words[i + 1])));
     }
   }
@@ -119,11 +119,15 @@ class Mender {
 
   float Magnitude(int32_t op, float value) {
     if (!(std::fabs(value) <= kMaxMagnitude)) value = static_cast<float>(random_() % 2001) / 1000 - 1;
+    if (op == kHue) return std::fmod(value, 0.5f);
+    if (op == kGaussianBlur) return value == 0 ? 1.0f : std::fabs(value);
+    if (op >= kWindowTop) return static_cast<float>(random_() % 8 * (random_() % 4));
     if (op == kPosterize && !(value >= 1 && value < 9)) return static_cast<float>(1 + random_() % 8);
     return value;
   }
 
   std::minstd_rand& random_;
+  const bool resized_;  // there is a resize, of which views may be parts
 };
 
 }  // namespace dali_dr::fuzz

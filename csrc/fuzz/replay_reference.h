@@ -3,6 +3,7 @@
 #ifndef DALI_DR_CSRC_FUZZ_REPLAY_REFERENCE_H_
 #define DALI_DR_CSRC_FUZZ_REPLAY_REFERENCE_H_
 
+#include <algorithm>
 #include <optional>
 
 #include "fuzz/replay_case.h"
@@ -66,13 +67,25 @@ inline std::optional<testing::Picture> Expected(const ReplayCase& c, std::span<c
   const Box crop{view.crop.top - placed.top, view.crop.left - placed.left, view.crop.height, view.crop.width};
   const bool cubic = c.filter == image::Filter::kBicubic;
   testing::Picture shown = testing::Crop(PictureOf(image), crop);
-  if (const int32_t shorter = c.shown.resize_shorter; shorter > 0) {
+  if (const int32_t given = c.shown.resize_shorter; given > 0) {
+    const int32_t shorter =
+        std::max(Scaled(given, out.height, stored.height), Scaled(given, out.width, stored.width));
     const bool upright = crop.height >= crop.width;
     const int32_t longer = static_cast<int32_t>(int64_t{shorter} * std::max(crop.height, crop.width) /
                                                 std::min(crop.height, crop.width));
     shown = testing::Resize(shown, upright ? longer : shorter, upright ? shorter : longer, cubic);
-    shown = testing::Crop(
-        shown, {Window(shown.height, out.height), Window(shown.width, out.width), out.height, out.width});
+    Box part{Window(shown.height, out.height), Window(shown.width, out.width), out.height, out.width};
+    const auto* const begin = view.ops;
+    const auto* const end = begin + view.num_ops;
+    if (std::any_of(begin, end, [](const Op& op) { return op.id >= kWindowTop; })) part.top = part.left = 0;
+    for (const auto* op = begin; op != end; ++op) {
+      const auto pixels = static_cast<int64_t>(op->magnitude);
+      if (op->id == kWindowTop)
+        part.top = std::min(Scaled(pixels, out.height, stored.height), shown.height - out.height);
+      if (op->id == kWindowLeft)
+        part.left = std::min(Scaled(pixels, out.width, stored.width), shown.width - out.width);
+    }
+    shown = testing::Crop(shown, part);
   } else {
     shown = testing::Resize(shown, out.height, out.width, cubic);
   }
@@ -86,6 +99,13 @@ inline std::optional<testing::Picture> Expected(const ReplayCase& c, std::span<c
       const auto pixels =
           static_cast<float>(Scaled(static_cast<int64_t>(std::fabs(op.magnitude)), length, whole));
       op.magnitude = op.magnitude < 0 ? -pixels : pixels;
+    }
+    if (op.id == kGaussianBlur) {
+      const auto radius = [&](int32_t length, int32_t whole) {
+        return static_cast<float>(double{op.magnitude} * length / whole);
+      };
+      shown = testing::Blur(shown, radius(out.width, stored.width), radius(out.height, stored.height));
+      continue;
     }
     shown = testing::Apply(shown, op);
   }

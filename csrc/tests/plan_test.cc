@@ -107,6 +107,49 @@ void TestCentres() {
   CHECK(shown > 2000, "only %d centres", shown);
 }
 
+/// A view where it was in torchvision's Resize(shorter), at its own size and at others.
+void TestWindows() {
+  int shown = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const Size image{Uniform(1, 300), Uniform(1, 300)}, stored{Uniform(1, 100), Uniform(1, 100)};
+    const Size out = i % 2 ? stored : Size{Uniform(1, 100), Uniform(1, 100)};
+    const int32_t shorter = i % 4 < 2 ? Uniform(1, 200) : std::min(image.height, image.width);
+    const auto side = [&](int64_t length, int64_t of) {
+      return of * length / std::min(image.height, image.width);
+    };
+    const int64_t rows = side(image.height, shorter) - stored.height,
+                  columns = side(image.width, shorter) - stored.width;
+    View view = WholeView(image);
+    const int32_t top = Uniform(0, std::max<int>(0, int(rows)) + 1),
+                  left = Uniform(0, std::max<int>(0, int(columns)) + 1);
+    // In any order, between others; one that is not there is 0.
+    view.ops[view.num_ops++] = {kWindowLeft, float(left)};
+    if (Uniform(0, 1)) view.ops[view.num_ops++] = {kSolarize, 9};
+    if (top > 0 || Uniform(0, 1)) view.ops[view.num_ops++] = {kWindowTop, float(top)};
+    Plan plan;
+    const std::string problem = Plan1(view, image, out, stored, shorter, &plan);
+    const int64_t scaled =
+        std::max(Scaled(shorter, out.height, stored.height), Scaled(shorter, out.width, stored.width));
+    const int64_t height = side(image.height, scaled), width = side(image.width, scaled);
+    if (height < out.height || width < out.width) {
+      CheckHas(problem, "pass a larger `resize_shorter`");
+    } else if (top > rows || left > columns) {
+      CheckHas(problem, "is not inside the image resized to");
+    } else {
+      ++shown;
+      CHECK(problem.empty(), "%s", problem.c_str());
+      const int64_t y = std::min<int64_t>(Scaled(top, out.height, stored.height), height - out.height);
+      const int64_t x = std::min<int64_t>(Scaled(left, out.width, stored.width), width - out.width);
+      CHECK(plan.crop.top + plan.window_top == y && plan.crop.left + plan.window_left == x, "the part");
+      CHECK(plan.crop.height == (height == image.height ? out.height : image.height) &&
+                plan.crop.width == (width == image.width ? out.width : image.width),
+            "what of the image is resized");
+      CHECK(plan.num_steps == (view.ops[1].id == kSolarize), "windows are no steps");
+    }
+  }
+  CHECK(shown > 2000, "only %d windows", shown);
+}
+
 /// The longest images that there are: the centre of what nobody could hold, up to a limit that is named.
 void TestLongest() {
   constexpr int32_t kLongest = kMaxCoordinate;
@@ -146,6 +189,13 @@ void TestRefusals() {
            {{kPosterize, 0.9f}, "Posterize keeps 1 to 8 bits, not 0.9"},
            {{kPosterize, 9.0f}, "Posterize keeps 1 to 8 bits, not 9"},
            {{kPosterize, -3.0f}, "Posterize"},
+           {{kHue, 0.51f}, "Hue turns by -0.5 to 0.5, not 0.51"},
+           {{kHue, -1.0f}, "Hue turns by"},
+           {{kGaussianBlur, 0.0f}, "GaussianBlur has a radius above 0, not 0"},
+           {{kGaussianBlur, -2.0f}, "GaussianBlur has a radius above 0, not -2"},
+           {{kWindowTop, 0.0f}, "as `resize_shorter`"},
+           {{kWindowLeft, 1.5f}, "WindowLeft is whole pixels from 0 on, not 1.5"},
+           {{kWindowTop, -1.0f}, "WindowTop is whole pixels from 0 on, not -1"},
            {{kShearX, 1e6f}, "of operation 1 moves pixels further than 32767"},
            {{kShearY, -4e4f}, "of operation 2 moves pixels further"}}) {
     view.ops[0] = op;
@@ -169,13 +219,17 @@ void TestNoSteps() {
                                                 {kSharpness, 0},
                                                 {kPosterize, 8.5f},
                                                 {kSolarize, 256},
-                                                {kSolarize, 255.5f}}) {
+                                                {kSolarize, 255.5f},
+                                                {kGaussianBlur, 1e-30f}}) {
     view.num_ops = 1;
     view.ops[0] = op;
     Plan plan;
     CHECK(Plan1(view, size, size, size, 0, &plan).empty() && plan.num_steps == 0, "operation %d, %g", op.id,
           double(op.magnitude));
   }
+  view.ops[0] = {kHue, 0};  // to HSV and back rounds
+  Plan turned;
+  CHECK(Plan1(view, size, size, size, 0, &turned).empty() && turned.num_steps == 1, "a hue that stays");
   view.ops[0] = {kSharpness, 0.5f};
   for (const Size out : {Size{2, 30}, Size{30, 2}, Size{3, 3}}) {
     Plan plan;
@@ -234,6 +288,7 @@ int main() {
   using namespace dali_dr::image;
   TestBoxes();
   TestCentres();
+  TestWindows();
   TestLongest();
   TestRefusals();
   TestNoSteps();

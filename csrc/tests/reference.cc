@@ -199,44 +199,37 @@ Picture Hue(const Picture& in, double factor) {
   return out;
 }
 
+/// How many of the places x - radius .. x + radius show pixel `at` of a line whose ends go on for ever.
+int64_t Shown(int at, int last, int x, int radius) {
+  const int from = at == 0 ? -radius : std::max(-radius, at - x);
+  const int to = at == last ? radius : std::min(radius, at - x);
+  return std::max(0, to - from + 1);
+}
+
 /// A box blur of a line of values, libImaging's way: whole pixels weigh `weight`, the two beyond them what is
 /// left.
 std::vector<int> BoxBlurred(const std::vector<int>& line, float radius) {
   const int whole = int(radius), last = int(line.size()) - 1;
-  const auto weight = uint64_t(float(1 << 24) / (radius * 2 + 1));
-  const uint64_t rest = ((1u << 24) - uint32_t(uint64_t(2 * whole + 1) * weight)) / 2;
+  const auto weight = uint32_t(float(1 << 24) / (radius * 2 + 1));
+  const uint32_t rest = ((1u << 24) - uint32_t(2 * whole + 1) * weight) / 2;
+  const auto value = [&](int x) { return uint32_t(line[size_t(std::clamp(x, 0, last))]); };
   std::vector<int> out;
   for (int x = 0; x <= last; ++x) {
-    uint64_t sum = 1 << 23;
-    for (int d = -whole - 1; d <= whole + 1; ++d)
-      sum += uint64_t(line[size_t(std::clamp(x + d, 0, last))]) * (std::abs(d) > whole ? rest : weight);
-    out.push_back(int(uint32_t(sum) >> 24));
+    uint32_t sum = 0;
+    for (int at = 0; at <= last; ++at) sum += uint32_t(Shown(at, last, x, whole)) * value(at);
+    const uint32_t ends = value(x - whole - 1) + value(x + whole + 1);
+    out.push_back(int((sum * weight + ends * rest + (1u << 23)) >> 24));
   }
   return out;
 }
 
-/// Three boxes of the radius whose variance is a third of the Gaussian's (Gwosdek et al., SSVM 2011).
-Picture Blurred(const Picture& in, float radius) {
+/// The radius of a box that, passed three times, has the Gaussian's variance (Gwosdek et al., SSVM 2011).
+float BoxOf(float radius) {
   const float variance = radius * radius / 3;
   const auto length = float(std::sqrt(12.0 * double(variance) + 1.0));
   const auto l = float(std::floor((double(length) - 1.0) / 2.0));
   const float part = (2 * l + 1) * (l * (l + 1) - 3 * variance) / (6 * (variance - (l + 1) * (l + 1)));
-  const float box = l + part;
-  Picture out = in;
-  if (box == 0) return out;
-  for (int c = 0; c < 3; ++c) {
-    const auto pass = [&](int lines, int n, const auto& at) {
-      for (int i = 0; i < lines; ++i) {
-        std::vector<int> line;
-        for (int k = 0; k < n; ++k) line.push_back(at(i, k));
-        for (int times = 0; times < 3; ++times) line = BoxBlurred(line, box);
-        for (int k = 0; k < n; ++k) at(i, k) = uint8_t(line[size_t(k)]);
-      }
-    };
-    pass(in.height, in.width, [&](int y, int x) -> uint8_t& { return out.at(y, x, c); });
-    pass(in.width, in.height, [&](int x, int y) -> uint8_t& { return out.at(y, x, c); });
-  }
-  return out;
+  return l + part;
 }
 
 }  // namespace
@@ -306,10 +299,28 @@ Picture Apply(const Picture& in, const Op& op) {
     case kHue:
       return Hue(in, m);
     case kGaussianBlur:
-      return Blurred(in, op.magnitude);
+      return Blur(in, op.magnitude, op.magnitude);
     default:
       return in;
   }
+}
+
+Picture Blur(const Picture& in, float across, float down) {
+  Picture out = in;
+  const auto pass = [](int lines, int n, float radius, const auto& at) {
+    const float box = BoxOf(radius);
+    for (int i = 0; i < lines && box != 0; ++i) {
+      std::vector<int> line;
+      for (int k = 0; k < n; ++k) line.push_back(at(i, k));
+      for (int times = 0; times < 3; ++times) line = BoxBlurred(line, box);
+      for (int k = 0; k < n; ++k) at(i, k) = uint8_t(line[size_t(k)]);
+    }
+  };
+  for (int c = 0; c < 3; ++c) {
+    pass(in.height, in.width, across, [&](int y, int x) -> uint8_t& { return out.at(y, x, c); });
+    pass(in.width, in.height, down, [&](int x, int y) -> uint8_t& { return out.at(y, x, c); });
+  }
+  return out;
 }
 
 Picture Erase(const Picture& in, const Box& box) {

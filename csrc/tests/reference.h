@@ -25,9 +25,10 @@ Picture Crop(const Picture& in, const Box& box);
 Picture Flip(const Picture& in);
 /// PIL.Image.resize of Pillow 13, by a triangle or a cubic (a = -0.5).
 Picture Resize(const Picture& in, int height, int width, bool cubic);
-/// RandAugment's operation as torchvision does it on a PIL image; `magnitude` is the physical one of the
-/// view.
+/// The operation as torchvision and Pillow do it on a PIL image; `magnitude` is the physical one of the view.
 Picture Apply(const Picture& in, const Op& op);
+/// ImageFilter.GaussianBlur of these radii along rows and columns.
+Picture Blur(const Picture& in, float across, float down);
 Picture Erase(const Picture& in, const Box& box);
 
 /// Crop, resize, flip, operations, erase.

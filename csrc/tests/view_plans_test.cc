@@ -95,6 +95,10 @@ void TestSizes() {
   CheckSays(resolve({64, 48}, {}, 63), "`resize_shorter` is 63");
   CheckSays(resolve({64, 48}, {}, 8193), "`resize_shorter` is 8193");
   CheckSays(resolve({64, 48}, {}, 64), "");
+  CheckSays(resolve({64, 64}, {32, 32}, 36), "");  // 72 at this size
+  CheckSays(resolve({64, 64}, {32, 32}, 31), "`resize_shorter` is 31, times `size` / `stored_size` 62");
+  CheckSays(resolve({64, 64}, {1, 1}, 129), "`resize_shorter` is 129, times `size` / `stored_size` 8256");
+  CheckSays(resolve({64, 48}, {}, -1), "`resize_shorter` is -1");
 }
 
 void TestMixPlan() {

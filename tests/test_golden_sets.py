@@ -50,9 +50,11 @@ def digests(images: Sequence[bytes]) -> list[str]:
 def test_all_kinds_are_there() -> None:
     kinds = {"plain", "rrc-ra-re", "mixed", "sidecar"}
     versions = {name.partition("-")[0] for name in SETS}
-    assert versions == {"v1", "v2", "v3", "v4"} and set(SETS) == {
+    assert versions == {"v1", "v2", "v3", "v4", "v5"} and set(SETS) == {
         "v4-label-maps",
-        *(f"{version}-{kind}" for version in versions - {"v4"} for kind in kinds),
+        "v5-crop-flip",
+        "v5-moco-v2",
+        *(f"{version}-{kind}" for version in versions - {"v4", "v5"} for kind in kinds),
     }
 
 

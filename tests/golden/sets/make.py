@@ -5,7 +5,7 @@
 makes v3-plain, v3-rrc-ra-re, v3-mixed and v3-sidecar beside this file, each with a NAME.npz. What has been made for
 a version is never made again: its bytes are what data sets of that version are. Since version 3 the JPEGs of the
 reinforced sets are tiled, and pictures are large enough for that. Version 4 is that of data sets with label maps, which
-are all that it has.
+are all that it has; version 5 that of data sets whose views are drawn as readers of version 3 do not know.
 """
 
 from __future__ import annotations
@@ -153,8 +153,10 @@ def main() -> None:
     if version == "v4":
         maps = dali_dr.LabelMaps(15, 15, TOPK, "transposed")
         kinds = {"label-maps": (None, {"label_maps": maps, "teacher": {"names": ["made up"]}})}
+    if version == "v5":
+        kinds = {kind: (kind, {"seed": 5, "teacher": {"names": ["made up"]}}) for kind in ("crop+flip", "moco-v2")}
     for kind, (preset, options) in kinds.items():
-        folder = here / f"{version}-{kind}"
+        folder = here / f"{version}-{kind.replace('+', '-')}"
         if folder.exists():
             raise SystemExit(f"{folder} is there: golden data sets are made once")
         try:

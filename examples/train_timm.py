@@ -130,6 +130,9 @@ class Run:
                 f"--loader: targets {o.loader['targets']} are of {data.num_outputs} classes, the model has "
                 f"{self.model.num_classes}: take sparse ones, or leave num_classes out of --model-options"
             )
+        stored = 1 if self.loader.show.augment is not None else data.manifest.topk
+        if o.loss in SOFT and o.loader.get("targets") == "full" and stored != data.num_outputs:
+            raise ValueError(f"--loader: targets full want all {data.num_outputs} classes stored, here are {stored}")
         if embedding and self.val is not None:
             raise ValueError(
                 "--val: the data set's teacher predicts no classes, so that there is nothing to count; leave it out"

@@ -158,6 +158,16 @@ class AugmentationSpec:
         """The name of the preset that this spec equals at its own size, or None."""
         return next((name for name in _PRESETS if self == self.preset(name, self.size)), None)
 
+    def later(self) -> list[str]:
+        """What of the spec's JSON data sets of format versions 1 to 4 cannot have, by its place, as "crop.resize"."""
+        places = []
+        for name, value in self.to_json().items():
+            if name not in _FIRST:
+                places.append(name)
+            elif isinstance(value, dict):
+                places += [f"{name}.{inner}" for inner in value if inner not in _FIRST[name]]
+        return places
+
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON-able dict; optional members that are None are left out."""
         out = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -264,6 +274,18 @@ _MEMBERS: Final[dict[str, type]] = {
     "mixing": Mixing,
 }
 _OPTIONAL: Final = frozenset({"rand_augment", "random_erasing", "mixing"})
+# The fields of a spec in data sets of format versions 1 to 4.
+_FIRST: Final[dict[str, frozenset[str]]] = {
+    "size": frozenset(),
+    "interpolation": frozenset(),
+    "flip": frozenset(),
+    "crop": frozenset({"scale", "ratio"}),
+    "rand_augment": frozenset({"num_ops", "magnitude", "num_bins"}),
+    "random_erasing": frozenset({"probability", "scale", "ratio"}),
+    "mixing": frozenset(
+        {"mixup_probability", "mixup_alpha", "lam", "cutmix_probability", "cutmix_alpha", "partners", "pool", "double"}
+    ),
+}
 _PRESETS: Final[dict[str, dict[str, Any]]] = {
     "rrc": {},
     "rrc+mixing": {"mixing": Mixing()},

@@ -86,7 +86,7 @@ class Common:
 
     def digest(self) -> str:
         """Of what decides the teacher and the data sets, not of what concerns the students alone."""
-        of_students = ("test", "epochs", "lrs", "smoothing", "seeds")
+        of_students = ("test", "epochs", "lrs", "smoothing", "seeds", "seen")
         deciding = {name: value for name, value in self.json().items() if name not in of_students}
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -28,8 +28,8 @@ from dali_dr.reinforce.teachers import Member, Teacher, load_teacher
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 BACKBONE = "efficientnet-lite0"
-STORED, SEEN = 128, 64
-"""Pixels of the stored views, which the teacher sees, and of what the students see of the same views."""
+STORED = 128
+"""Pixels of the stored views, which the teacher sees."""
 _TEST_CROP = 0.875  # part of the shorter side that a test shows, as usual for ImageNet
 
 
@@ -38,24 +38,30 @@ class Settings(Common):
     """Everything that decides the outcome; written down in README.md before the first run.
 
     Attributes:
+      seen: pixels of what the students see of the same views.
       folds: F. Images are dealt to them class by class; a pair's seed is the number of its fold.
       decays: weight decays to choose from for the teacher's head; the best by its loss on the validation images.
       validation: images of the training images of fold 0, for choices; what is tried is then trained without them.
     """
 
+    seen: int = 48
     train: int = 560
     test: int = 140
     validation: int = 110
     folds: int = 5
     views: int = 16
     crop_scale: tuple[float, float] = (0.35, 1.0)
-    epochs: int = 24
+    epochs: int = 16
     batch: int = 32
     decays: tuple[float, ...] = (0.06, 0.2, 0.6, 2.0)
 
 
-def read_flowers(folder: Path) -> Jpegs:
+def read_flowers(folder: Path, seen: int) -> Jpegs:
     """All photographs, those of both parts, class by class and each class in an order of chance.
+
+    Args:
+      folder: has PART/CLASS/NAME.jpg.
+      seen: pixels that a test shows.
 
     Raises:
       FileNotFoundError: says what is missing and where it may come from.
@@ -73,7 +79,7 @@ def read_flowers(folder: Path) -> Jpegs:
             keys.append(f"{CLASSES[label]}/{paths[n].stem}")
             labels.append(label)
             data.append(paths[n].read_bytes())
-    return Jpegs(keys, labels, data, CLASSES, shown=lambda image: centre(image, SEEN))
+    return Jpegs(keys, labels, data, CLASSES, shown=lambda image: centre(image, seen))
 
 
 def folds_of(labels: list[int], folds: int) -> list[int]:
@@ -146,10 +152,10 @@ class Flowers:
     """See `engine.Task`."""
 
     name = "flowers"
-    size = SEEN
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
+        self.size = self.settings.seen
 
     def student(self) -> ResNet:
         """ResNet-8 that works on half the resolution: 74,965 parameters."""
@@ -158,7 +164,7 @@ class Flowers:
     def prepare(self, work: Path) -> dict[str, Any]:
         """Fits a head per fold and writes the data sets into ``work``, or finds them there."""
         settings = self.settings
-        self._images = read_flowers(Path(os.environ.get("DALI_DR_TEST_DATA", _SHARED)) / "flowers")
+        self._images = read_flowers(Path(os.environ.get("DALI_DR_TEST_DATA", _SHARED)) / "flowers", settings.seen)
         self._fold = folds_of(list(self._images.labels), settings.folds)
         self._digest, self._work = settings.digest(), work
         facts_path = work / f"flowers-{self._digest}" / "teacher.json"

@@ -95,8 +95,8 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
       class_mates: M others of its class after every image (BAKE).
       views_per_image: m views of every decoded image (FKD); batches are then m times as large, and an epoch advances by m
         views per image. The epoch keeps its number of batches: divide batch_size by m, and train epochs / m of them.
-      curriculum: epoch -> (a, b), the part of the views in order of falling confidence that is replayed; see
-        `dali_dr.sampling.choice.Curriculum`.
+      curriculum: a `dali_dr.sampling.choice.Curriculum`, a mapping or text that `Curriculum.of` takes, or a function epoch ->
+        (a, b): the part of the views, in their stored order, that is replayed.
       p_reinforced: probability that a stored view is replayed (ml-dr takes 0.99); else a fresh one of the same
         specification, without mixing, is drawn, whose target is the label.
       rank, world_size: this process's place; default: torch.distributed's where that is initialised, else RANK and WORLD_SIZE

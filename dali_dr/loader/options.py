@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import numbers
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypedDict, cast, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.loader import checks
 from dali_dr.record.labels import FORMS
-from dali_dr.sampling.choice import Window
+from dali_dr.sampling.choice import Curriculum, Window
 from dali_dr.sampling.order import Order
 from dali_dr.sampling.sampler import LastBatch
 
@@ -43,6 +43,7 @@ Targets = Literal[
     "sparse", "dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"
 ]
 Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
+Curricula = Window | Mapping[str, Any] | str
 Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
 
 _TARGETS: Final = ("sparse", "dense", "top1", "ml-dr", *FORMS)
@@ -81,7 +82,7 @@ class Options(TypedDict, total=False):
     repeats: int
     class_mates: int
     views_per_image: int
-    curriculum: Window | None
+    curriculum: Curricula | None
     p_reinforced: float
     last_batch: LastBatch
     last_batch_policy: LastBatchPolicy | str
@@ -169,10 +170,7 @@ class Schedule:
                 tuple(s if isinstance(s, str) else checks.whole("a sample in samples", s, 0) for s in samples),
             )
         _set(self, "seed", checks.whole("seed", self.seed, None))
-        if self.curriculum is not None and not callable(self.curriculum):
-            checks.refuse(
-                "curriculum", self.curriculum, "a function epoch -> (a, b), see dali_dr.sampling.choice.Curriculum"
-            )
+        _set(self, "curriculum", _curriculum(self.curriculum))
         _set(self, "p_reinforced", checks.number("p_reinforced", self.p_reinforced, 0.0, 1.0))
         checks.one_of("last_batch", self.last_batch, get_args(LastBatch))
         if self.auto_reset not in (True, False, None, "yes", "no"):
@@ -257,6 +255,23 @@ class Machine:
 
 
 GROUPS: Final = (Show, Schedule, Machine)
+
+
+def _curriculum(value: object) -> Window | None:
+    """A curriculum in any form as a function, or None."""
+    if isinstance(value, (str, Mapping)):
+        try:
+            return Curriculum.of(value)
+        except ValueError as error:
+            raise ValueError(f"curriculum: {error}") from None
+    if value is not None and not callable(value):
+        checks.refuse(
+            "curriculum",
+            value,
+            "a dali_dr.sampling.choice.Curriculum, its attributes by name, a text such as 'easy-all:100', or a function "
+            "epoch -> (a, b)",
+        )
+    return cast(Window | None, value)
 
 
 def _set(group: object, name: str, value: object) -> None:

@@ -19,7 +19,7 @@ from dali_dr.images.tiling import Tiling
 from dali_dr.record.copied import check_copied
 from dali_dr.record.encode import encode
 from dali_dr.record.label_map import check_label_map
-from dali_dr.record.labels import Reinforcements, order_by_confidence
+from dali_dr.record.labels import Reinforcements, order_rows
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
 from dali_dr.shards.manifest import Manifest
@@ -266,7 +266,7 @@ def _image_of(sample: Sample) -> bytes:
 
 
 def record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height: int, width: int) -> bytes:
-    """The record of an image of (height, width) pixels, its views by falling confidence."""
+    """The record of an image of (height, width) pixels, its views in the row order of the data set."""
     if not isinstance(reinforcements, Reinforcements):
         refuse(key, f"reinforcements is a {type(reinforcements).__name__}, want a dali_dr.Reinforcements")
     if draft.spec is None or draft.probabilities is None:
@@ -284,7 +284,7 @@ def record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height:
         refuse(key, f"view {row}: class id outside 0..{draft.num_outputs - 1} in {ids}")
     try:
         return encode(
-            reinforcements.take(order_by_confidence(reinforcements)),
+            reinforcements.take(order_rows(reinforcements, draft.row_order, draft.num_outputs)),
             image_height=height,
             image_width=width,
             view_size=(draft.spec.size, draft.spec.size),

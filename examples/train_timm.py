@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -41,68 +40,17 @@ import timm  # noqa: E402
 import timm.optim  # noqa: E402
 import timm.utils  # noqa: E402
 
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent)
+)  # the files beside this one, also where it is loaded by its path
+import train_timm_options  # noqa: E402
+from train_timm_options import DTYPES  # noqa: E402
+
 INTERRUPTED = 75  # EX_TEMPFAIL
-DTYPES = {"none": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, flag, mapping = parser.add_argument, argparse.BooleanOptionalAction, yaml.safe_load
-    add("--recipe", type=Path, nargs="*", default=[], help="YAML files with values of the options below")
-    add("--data", help="the data set to train on")
-    add("--val", help="the data set to evaluate on; none: no evaluation")
-    add("--out", type=Path, help="folder for last.pt, best.pt and log.jsonl")
-    add("--model", default="resnet50", help="timm's name")
-    add("--model-options", type=mapping, default={}, help="of timm.create_model, as YAML: '{drop_path_rate: 0.1}'")
-    add("--init", type=Path, help="start from the weights of this checkpoint or state dict, but for another head")
-    add("--loader", type=mapping, default={}, help="further options of ReinforcedIterator: '{augment: rrc}'")
-    add("--size", type=int, help="of the views; default: as stored")
-    add("--eval-size", type=int, help="default: that of the views")
-    add("--eval-resize", type=int, default=0, help="of the shorter side, before the centre crop; default: size / 0.875")
-    add("--batch-size", type=int, default=1024, help="views per step, of all processes together")
-    add("--views-per-image", type=int, default=1)
-    add("--epochs", type=int, default=150)
-    add("--loss", choices=("kl", "soft-ce", "usi", "bake", "ce"), default="kl")
-    add("--temperature", type=float, default=1.0, help="of kl and usi")
-    add("--alpha", type=float, default=5.0, help="weight of the teacher in usi")
-    add("--label-smoothing", type=float, default=0.0, help="of ce")
-    add("--optimizer", default="sgd", help="timm's name: sgd is Nesterov's, momentum the plain one")
-    add("--optimizer-options", type=mapping, default={}, help="as YAML: '{betas: [0.9, 0.95]}'")
-    add("--lr", type=float, default=0.4)
-    add("--min-lr", type=float, default=0.0)
-    add("--warmup-epochs", type=float, default=5.0, help="linear, from --warmup-lr")
-    add("--warmup-lr", type=float, default=0.0)
-    add("--momentum", type=float, default=0.9)
-    add("--weight-decay", type=float, default=1e-4)
-    add("--decay-all", action=flag, default=True, help="weight decay on norms and biases too")
-    add("--clip-grad", type=float, default=0.0, help="norm; 0: none")
-    add("--ema", type=float, default=0.0, help="decay of averaged weights, which are then evaluated; 0: none")
-    add("--amp", choices=DTYPES, default="none")
-    add("--channels-last", action=flag, default=True)
-    add("--compile", action=flag, default=False)
-    add("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--seed", type=int, default=0)
-    add("--eval-every", type=int, default=1, help="epochs")
-    add("--log-every", type=int, default=50, help="steps")
-    add("--checkpoint-every", type=int, default=1000, help="steps; and after every epoch")
-    add("--stop-after", type=int, default=0, help="interrupt the run after so many steps; 0: never")
-    nested = "model_options", "optimizer_options", "loader"
-    for path in parser.parse_known_args(argv)[0].recipe:
-        values = {str(name).replace("-", "_"): value for name, value in yaml.safe_load(path.read_text()).items()}
-        if unknown := values.keys() - {action.dest for action in parser._actions}:
-            parser.error(f"{path}: no such option: {', '.join(sorted(unknown))}")
-        values |= {name: parser.get_default(name) | values[name] for name in nested if name in values}
-        # Numbers as strings, which argparse checks as it does those of the command line (YAML itself takes 1e-4 for one).
-        parser.set_defaults(**{k: str(v) if type(v) in (int, float) else v for k, v in values.items()})
-    options = parser.parse_args(argv)
-    for name in nested:
-        setattr(options, name, parser.get_default(name) | getattr(options, name))
-    if not options.data or not options.out:
-        parser.error("--data and --out are needed")
-    options.ranks, options.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    if options.batch_size < 1 or options.batch_size % (options.ranks * options.views_per_image):
-        parser.error(f"--batch-size: want a multiple of {options.ranks} processes × {options.views_per_image} views")
-    return options
+    return train_timm_options.parse(argv, __doc__)
 
 
 class Run:
@@ -118,7 +66,7 @@ class Run:
         data["layout"] = "HWC" if o.channels_last else "CHW"  # HWC is channels-last without a copy
         data |= {name: o.loader[name] for name in ("mean", "std", "num_threads", "hw_decoder_load") if name in o.loader}
         own = {"size": o.size, "seed": o.seed, "views_per_image": o.views_per_image, "last_batch": "fill"}
-        own["class_mates"] = int(o.loss == "bake")
+        own["class_mates"] = o.class_mates
         self.loader = dali_dr.ReinforcedIterator(o.data, **data | own | o.loader)
         spec = self.loader.dataset.manifest.spec
         evaluation = dali_dr.Evaluation(o.eval_size or o.size or (spec.size if spec else 224), o.eval_resize)

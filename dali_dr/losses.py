@@ -14,6 +14,10 @@ the dense computation on `densify(...)`, but only the student's log-softmax is o
 Sources: soft cross-entropy as in FKD (Shen & Xing, arXiv 2112.01528); KL divergence with T = 1 as in Dataset
 Reinforcement (Faghri et al., arXiv 2303.08983). They differ by the targets' entropy, which has no gradient.
 `usi_loss` adds hard labels; `bake_loss` needs no teacher at all.
+
+Views that are stored mixed have two hard labels: batches carry ``mix_label``, that of the partner, and ``mix_weight``,
+the weight of the image's own (MixUp and the area of CutMix together). `mixed_cross_entropy`, `usi_loss` and
+`bake_loss` take both as ``mix_labels`` and ``mix_weight``.
 """
 
 from __future__ import annotations
@@ -89,26 +93,75 @@ def kl_divergence(
     return _reduce(losses * temperature**2, reduction, "batchmean")
 
 
+def mixed_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    mix_labels: torch.Tensor | None = None,
+    mix_weight: torch.Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> torch.Tensor:
+    """w · CE(labels) + (1 - w) · CE(mix_labels), the loss of mixed images (MixUp, arXiv 1710.09412; CutMix, 1905.04899).
+
+    Cross-entropy is linear in its targets, so this is the cross-entropy on the mixed one-hot targets.
+
+    Args:
+        logits: floating (B, C).
+        labels: int64 (B,), or floating (B, C): targets that are mixed already, as of `dali_dr.mixing.BatchMixing`.
+        mix_labels: int64 (B,), the partners' labels; None: nothing is mixed.
+        mix_weight: floating (B,), w in 0 … 1, the weight of `labels`; goes with mix_labels.
+        label_smoothing: s in 0 … 1: of both labels, torch's (1 - s) · one-hot + s / C.
+        reduction: "mean" over rows, "sum" over rows, or "none".
+
+    Returns:
+        float32 (float64 for float64 logits): a scalar, or (B,) with "none".
+
+    Raises:
+        ValueError: one of mix_labels and mix_weight without the other, shapes that do not fit, an unknown reduction.
+    """
+    logits = logits.to(_compute_dtype(logits))
+    cross_entropy = torch.nn.functional.cross_entropy
+    if (mix_labels is None) != (mix_weight is None):
+        raise ValueError("mix_labels and mix_weight go together: a batch of mixed views has both")
+    if labels.is_floating_point():
+        if mix_labels is not None:
+            raise ValueError("labels are dense, mixed already: leave mix_labels and mix_weight out, or pass class ids")
+        labels = labels.to(logits.dtype)
+    losses = cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+    if mix_labels is not None and mix_weight is not None:
+        if mix_labels.shape != labels.shape or mix_weight.shape != labels.shape:
+            shapes = f"{tuple(mix_labels.shape)} and {tuple(mix_weight.shape)}"
+            raise ValueError(f"mix_labels and mix_weight are {shapes}, want {tuple(labels.shape)}, as the labels")
+        others = cross_entropy(logits, mix_labels, label_smoothing=label_smoothing, reduction="none")
+        weight = mix_weight.to(logits.dtype)
+        losses = weight * losses + (1 - weight) * others
+    return _reduce(losses, reduction, "mean")
+
+
 def usi_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
     soft_ids: torch.Tensor | None,
     soft_probs: torch.Tensor,
     *,
+    mix_labels: torch.Tensor | None = None,
+    mix_weight: torch.Tensor | None = None,
     alpha: float = 5.0,
     temperature: float = 1.0,
+    label_smoothing: float = 0.0,
     rest: Rest = "spread",
 ) -> torch.Tensor:
     """CE(labels) + alpha · KL(teacher ‖ student): the loss of USI (Ridnik et al., arXiv 2204.03475; alpha = 5, T = 1).
 
     Args:
         logits: floating (B, C).
-        labels: int64 (B,), or floating (B, C) after mixup.
+        labels, mix_labels, mix_weight, label_smoothing: see `mixed_cross_entropy`.
         soft_ids, soft_probs, rest: the teacher's targets; see the module's text.
         alpha: weight of the divergence ("batchmean").
         temperature: see `kl_divergence`.
     """
-    hard = torch.nn.functional.cross_entropy(logits.to(_compute_dtype(logits)), labels)
+    hard = mixed_cross_entropy(logits, labels, mix_labels, mix_weight, label_smoothing=label_smoothing)
     return hard + alpha * kl_divergence(logits, soft_ids, soft_probs, temperature=temperature, rest=rest)
 
 
@@ -119,28 +172,41 @@ def bake_targets(
     """Targets that a batch gives itself: predictions propagated to similar images (BAKE, arXiv 2104.13298, eq. 3-5).
 
     (1-ω) (I - ωW)⁻¹ softmax(logits/τ), where W is the row-wise softmax of the cosine similarity of features with
-    the diagonal left out.
+    the diagonal left out. That is the limit of Q ← ωWQ + (1-ω)Q₀, which ω = 1 does not have: with it, it is one
+    iteration, W softmax(logits/τ) (the paper's table 11).
+
+    The batch is that of all processes together; see `dali_dr.distributed.bake_loss`.
 
     Args:
         features: floating (B, D), of the layer before the classifier.
         logits: floating (B, C).
-        omega: ω, 0 <= ω < 1.
-        temperature: τ.
+        omega: ω, 0 <= ω <= 1.
+        temperature: τ > 0.
 
     Returns:
         (B, C) float32 (float64 for float64 logits), without gradient; rows sum to 1.
+
+    Raises:
+        ValueError: an argument out of range, a batch of one image, features of another batch or shape.
     """
-    if not 0 <= omega < 1:
-        raise ValueError(f"omega is {omega}, want 0 <= omega < 1")
+    if not 0 <= omega <= 1:
+        raise ValueError(f"omega is {omega}, want 0 <= omega <= 1")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, want it above 0")
+    if features.ndim != 2 or logits.ndim != 2 or len(features) != len(logits):
+        shapes = f"{tuple(features.shape)} and {tuple(logits.shape)}"
+        raise ValueError(f"features and logits are {shapes}, want (B, D) and (B, C) of one batch")
     if len(features) < 2:
         raise ValueError("BAKE needs at least two images in a batch: each learns from the others")
     dtype = _compute_dtype(logits)
-    unit = torch.nn.functional.normalize(features.to(dtype), dim=1)
-    eye = torch.eye(len(unit), dtype=dtype, device=unit.device)
-    similarity = (unit @ unit.T).masked_fill(eye.bool(), -torch.inf)
-    weights = similarity.softmax(dim=1)
-    predictions = (logits.to(dtype) / temperature).softmax(dim=1)
-    targets: torch.Tensor = (1 - omega) * torch.linalg.solve(eye - omega * weights, predictions)
+    with torch.autocast(logits.device.type, enabled=False):
+        unit = torch.nn.functional.normalize(features.to(dtype), dim=1)
+        eye = torch.eye(len(unit), dtype=dtype, device=unit.device)
+        weights = (unit @ unit.T).masked_fill(eye.bool(), -torch.inf).softmax(dim=1)
+        predictions = (logits.to(dtype) / temperature).softmax(dim=1)
+        if omega == 1:
+            return weights @ predictions
+        targets: torch.Tensor = (1 - omega) * torch.linalg.solve(eye - omega * weights, predictions)
     return targets
 
 
@@ -149,26 +215,34 @@ def bake_loss(
     features: torch.Tensor,
     labels: torch.Tensor,
     *,
+    mix_labels: torch.Tensor | None = None,
+    mix_weight: torch.Tensor | None = None,
     omega: float = 0.5,
     temperature: float = 4.0,
     weight: float = 1.0,
+    label_smoothing: float = 0.0,
+    targets: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """CE(labels) + λτ² · KL(targets ‖ softmax(logits/τ)) with `bake_targets` (arXiv 2104.13298, eq. 6; λ = 1, τ = 4).
 
-    For batches with images of one class side by side: `ReinforcedIterator(..., class_mates=1)`.
+    For batches with images of one class side by side: `ReinforcedIterator(..., class_mates=1)`. In a training of
+    several processes use `dali_dr.distributed.bake_loss`, and synchronised batch norm.
 
     Args:
         logits: floating (B, C).
         features: floating (B, D).
-        labels: int64 (B,).
+        labels, mix_labels, mix_weight, label_smoothing: see `mixed_cross_entropy`.
         omega, temperature: see `bake_targets`.
         weight: λ.
+        targets: (B, C), rows of `bake_targets` of a larger batch; None: those of this batch.
     """
     logits = logits.to(_compute_dtype(logits))
-    targets = bake_targets(features, logits, omega=omega, temperature=temperature)
+    if targets is None:
+        targets = bake_targets(features, logits, omega=omega, temperature=temperature)
     student = torch.nn.functional.log_softmax(logits / temperature, dim=1)
     divergence = torch.nn.functional.kl_div(student, targets, reduction="batchmean")
-    return torch.nn.functional.cross_entropy(logits, labels) + weight * temperature**2 * divergence
+    hard = mixed_cross_entropy(logits, labels, mix_labels, mix_weight, label_smoothing=label_smoothing)
+    return hard + weight * temperature**2 * divergence
 
 
 class _Target:

@@ -67,7 +67,7 @@ def test_packed_words_are_those_of_the_contract() -> None:
         (4, -1, "flip"),
         (9, 1, "op count"),
         (9, 3, "op count"),
-        (10, 14, "op id"),
+        (10, 18, "op id"),
         (12, -1, "op id"),
     ],
 )
@@ -97,7 +97,7 @@ def test_unpack_rejects_wrong_shapes_and_types(packed: np.ndarray) -> None:
         ("crop", (1, 0, 100, 5), "crop"),
         ("crop", (0, 1, 5, 200), "crop"),
         ("crop", (2**31 - 1, 0, 2**31 - 1, 5), "crop"),
-        ("ops", (0, 14), "op index"),
+        ("ops", (0, 18), "op index"),
         ("magnitudes", (0.0, np.nan), "magnitude"),
         ("magnitudes", (np.inf, 0.0), "magnitude"),
         ("erase", (-1, 0, 5, 5), "erase"),

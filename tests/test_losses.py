@@ -202,3 +202,94 @@ def test_bake_loss_has_no_gradient_through_its_targets() -> None:
     assert features.grad is None
     with pytest.raises(ValueError, match="two images"):
         losses.bake_targets(features[:1], logits[:1])
+
+
+def mixed_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (6, 4) float64 with gradient, labels and partners' labels, weights with both ends."""
+    generator = torch.Generator().manual_seed(5)
+    logits = (2 * torch.randn(6, 4, generator=generator, dtype=torch.float64)).requires_grad_()
+    labels, others = (torch.randint(0, 4, (6,), generator=generator) for _ in range(2))
+    weight = torch.tensor([1.0, 0.0, 0.25, 0.5, 0.9, 0.05], dtype=torch.float64)
+    return logits, labels, others, weight
+
+
+def mixed_formula(
+    logits: torch.Tensor, labels: torch.Tensor, others: torch.Tensor, weight: torch.Tensor, smoothing: float
+) -> torch.Tensor:
+    """(B,): both labels written out, row by row."""
+    rows = []
+    for z, a, b, w in zip(logits, labels.tolist(), others.tolist(), weight.tolist(), strict=True):
+        target = [smoothing / 4] * 4
+        target[a] += (1 - smoothing) * w
+        target[b] += (1 - smoothing) * (1 - w)
+        log_total = torch.log(torch.exp(z).sum())
+        rows.append(sum(t * (log_total - z[c]) for c, t in enumerate(target)))
+    return torch.stack([torch.as_tensor(row) for row in rows])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_cross_entropy_takes_both_labels(smoothing: float) -> None:
+    logits, labels, others, weight = mixed_batch()
+    want = mixed_formula(logits, labels, others, weight, smoothing)
+    for reduction, expected in (("none", want), ("mean", want.mean()), ("sum", want.sum())):
+        ours = losses.mixed_cross_entropy(
+            logits,
+            labels,
+            others,
+            weight,
+            label_smoothing=smoothing,
+            reduction=reduction,  # type: ignore[arg-type]
+        )
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+        gradients = [torch.autograd.grad(value.sum(), logits, retain_graph=True)[0] for value in (ours, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+    dense = weight[:, None] * F.one_hot(labels, 4) + (1 - weight[:, None]) * F.one_hot(others, 4)
+    ours = losses.mixed_cross_entropy(logits, dense, label_smoothing=smoothing)
+    torch.testing.assert_close(ours, want.mean(), rtol=1e-12, atol=1e-12)
+    alone = losses.mixed_cross_entropy(logits, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(alone, F.cross_entropy(logits, labels, label_smoothing=smoothing))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_usi_and_bake_take_both_labels(smoothing: float) -> None:
+    logits, labels, others, weight = mixed_batch()
+    hard = mixed_formula(logits, labels, others, weight, smoothing).mean()
+    teacher = torch.softmax(torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(6)), 1)
+    probs, ids = teacher.sort(1, descending=True)
+    mixed = {"mix_labels": others, "mix_weight": weight, "label_smoothing": smoothing}
+    want = hard + 5 * (teacher * (teacher.log() - logits.log_softmax(1))).sum(1).mean()
+    ours = losses.usi_loss(logits, labels, ids, probs, **mixed)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, want, rtol=1e-12, atol=1e-12)
+
+    features = torch.randn(6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    targets = losses.bake_targets(features, logits, omega=0.9, temperature=2)
+    divergence = (targets * (targets.log() - torch.log_softmax(logits / 2, 1))).sum(1).mean()
+    ours = losses.bake_loss(logits, features, labels, omega=0.9, temperature=2, weight=3, **mixed)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, hard + 3 * 4 * divergence, rtol=1e-12, atol=1e-12)
+
+
+def test_bake_with_omega_one_is_one_iteration() -> None:
+    """Q_1 = ω W Q_0 + (1-ω) Q_0 at ω = 1, where the closed form has no inverse."""
+    features = torch.randn(5, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    logits = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    want = torch.zeros(5, 3, dtype=torch.float64)
+    for i in range(5):
+        similarity = {j: torch.exp(F.cosine_similarity(features[i], features[j], dim=0)) for j in range(5) if j != i}
+        for j, value in similarity.items():
+            want[i] += value / sum(similarity.values()) * torch.softmax(logits[j] / 4, 0)
+    torch.testing.assert_close(losses.bake_targets(features, logits, omega=1), want, rtol=1e-12, atol=1e-12)
+
+
+def test_wrong_labels_are_named() -> None:
+    logits, labels, others, weight = mixed_batch()
+    with pytest.raises(ValueError, match="go together"):
+        losses.mixed_cross_entropy(logits, labels, others)
+    with pytest.raises(ValueError, match="mixed already"):
+        losses.mixed_cross_entropy(logits, torch.full((6, 4), 0.25), others, weight)
+    with pytest.raises(ValueError, match=r"\(5,\) and \(6,\), want \(6,\)"):
+        losses.mixed_cross_entropy(logits, labels, others[:5], weight)
+    for wrong, message in (({"omega": 1.1}, "omega is 1.1"), ({"temperature": 0.0}, "temperature is 0.0")):
+        with pytest.raises(ValueError, match=message):
+            losses.bake_targets(torch.randn(6, 3), logits, **wrong)
+    with pytest.raises(ValueError, match=r"\(6, 3, 1, 1\) and \(6, 4\)"):
+        losses.bake_targets(torch.randn(6, 3, 1, 1), logits)

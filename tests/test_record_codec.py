@@ -368,7 +368,7 @@ def test_frames_are_those_of_the_groups() -> None:
     ("change", "message"),
     [
         ({"crop": np.array([[0, 0, 376, 10]], np.int32)}, "view 0: crop"),
-        ({"ops": np.array([[14, 0]], np.uint8)}, "view 0: op"),
+        ({"ops": np.array([[18, 0]], np.uint8)}, "view 0: op"),
         ({"magnitudes": np.array([[0, np.nan]], np.float32)}, "view 0: magnitude"),
         ({"erase": np.array([[0, 220, 5, 5]], np.int32)}, "view 0: erase"),
         ({"soft_ids": np.array([[4, 4]], np.int32)}, "view 0: class id twice"),
@@ -504,7 +504,7 @@ COLUMNS |= {"erase boxes": 72, "ops": 76, "class indices": 78, "probabilities": 
     ("column", "value", "message"),
     [
         ("classes", bytes(3), "class table"),
-        ("op ids", b"\x0e", "operation of row 0 is 14"),
+        ("op ids", b"\x12", "operation of row 0 is 18"),
         ("op magnitudes", struct.pack("<f", math.nan), "operation magnitude"),
         ("op magnitudes", struct.pack("<f", -math.inf), "operation magnitude"),
         ("ops", b"\x02", "operation table entries of row 0 is .2, "),

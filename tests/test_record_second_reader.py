@@ -218,7 +218,7 @@ def read(member: bytes) -> list[dict[str, Any]]:
             }
             if mixing:
                 view |= mix_of(row) | {"swapped": bool(double and line % 2)}
-            assert all(op <= 13 and math.isfinite(magnitude) for op, magnitude in view["ops"])
+            assert all(op <= 17 and math.isfinite(magnitude) for op, magnitude in view["ops"])
             assert len(set(view["ids"])) == topk
             assert all(a >= b for a, b in zip([1.0, *view["probs"]], [*view["probs"], 0.0], strict=True))
             out.append(view)

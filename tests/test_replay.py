@@ -430,7 +430,7 @@ def spoiled(**words: int) -> Words:
         (spoiled(w9=2), "number of operations 2"),
         (spoiled(w9=-1), "number of operations -1"),
         (spoiled(w9=2**31 - 1), "number of operations 2147483647"),
-        (spoiled(w10=14), "operation 14 is unknown"),
+        (spoiled(w10=18), "operation 18 is unknown"),
         (spoiled(w10=-5), "operation -5 is unknown"),
         (spoiled(w11=0x7FC00000), "magnitude nan"),
         (spoiled(w11=0x7F800000), "magnitude inf"),

@@ -302,7 +302,7 @@ def _set(*path: Any) -> Callable[[Any], None]:
 
 
 BAD_MANIFESTS = {
-    "version": (_set("format_version", 5), r"format_version is 5, this dali_dr reads 1 to 4"),
+    "version": (_set("format_version", 6), r"format_version is 6, this dali_dr reads 1 to 5"),
     "tiles too early": (_set("format_version", 2), r"tiles|decoder"),
     "tiles of other images": (_set("tiles", "images", 1), r"tiles tells of \d+ images, the shards hold 25"),
     "tiles without a count": (lambda data: data["tiles"].pop("bytes_after"), r"\$.tiles"),

@@ -251,7 +251,7 @@ void Drawer::Draw(int64_t number, std::span<int32_t> out) const {
   std::memcpy(out.data(), head, sizeof head);
   Uniforms u(key_, kOpsStream, number);
   for (int i = 0; i < spec_.num_ops; ++i) {
-    const auto op = static_cast<int32_t>(std::floor(u[2 * i] * int32_t{kNumOpIds}));
+    const auto op = static_cast<int32_t>(std::floor(u[2 * i] * int32_t{kNumRandAugmentOps}));
     float magnitude = spec_.magnitudes[op];
     if (IsSigned(op) && u[2 * i + 1] < 0.5 && magnitude != 0) magnitude = -magnitude;  // no -0.0
     out[kViewHeaderWords + 2 * i] = op;

@@ -49,7 +49,7 @@ struct Spec {
   RandomBox crop;
   double flip = 0;  // probability
   int32_t num_ops = 0;
-  std::array<float, kNumOpIds> magnitudes{};  // physical, unsigned, in the order of OpId
+  std::array<float, kNumRandAugmentOps> magnitudes{};  // physical, unsigned, in the order of OpId
   double erase_probability = 0;
   RandomBox erase;  // its ratio is height / width, that of the crop width / height
 };

@@ -46,7 +46,7 @@ void RequireColumns(const record::ViewColumns& columns, const record::Reinforcem
   for (const Box& box : columns.erase) RequireBox(box, kEdge, kEdge, true);
   for (const uint8_t flip : columns.flip) Require(flip <= 1, "flips are 0 or 1");
   Require(columns.ops.size() == ops && columns.magnitudes.size() == ops, "as many operations");
-  for (const uint8_t op : columns.ops) Require(op < kNumOpIds, "operations have a name");
+  for (const uint8_t op : columns.ops) Require(op < kNumRandAugmentOps, "operations have a name");
   for (const float magnitude : columns.magnitudes)
     Require(std::fabs(magnitude) <= kMaxMagnitude, "magnitudes");
 }

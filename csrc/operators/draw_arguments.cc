@@ -97,7 +97,7 @@ std::optional<draw::Spec> DrawSpec(const dali::OpSpec& spec) {
   drawn.crop = BoxOf(spec, "draw_crop");
   drawn.flip = Double(spec, "draw_flip");
   drawn.num_ops = spec.GetArgument<int>("draw_num_ops");
-  if (drawn.num_ops != 0) drawn.magnitudes = Values<float, kNumOpIds>(spec, "draw_magnitudes");
+  if (drawn.num_ops != 0) drawn.magnitudes = Values<float, kNumRandAugmentOps>(spec, "draw_magnitudes");
   drawn.erase_probability = Double(spec, "draw_erase_probability");
   if (drawn.erase_probability != 0) drawn.erase = BoxOf(spec, "draw_erase");
   drawn.Check();

@@ -18,7 +18,7 @@ using record::ViewColumns;
 constexpr const char* kNames[kTransforms] = {
     "resize", "random_crop", "random_resized_crop", "random_horizontal_flip", "rand_augment", "random_erase",
     "mixup",  "cutmix"};
-constexpr std::string_view kOperations[kNumOpIds] = {
+constexpr std::string_view kOperations[kNumRandAugmentOps] = {
     "Identity", "ShearX",   "ShearY",    "TranslateX", "TranslateY", "Rotate",       "Brightness",
     "Color",    "Contrast", "Sharpness", "Posterize",  "Solarize",   "AutoContrast", "Equalize"};
 constexpr uint32_t kMaxSide = record::kMaxSide;
@@ -190,7 +190,7 @@ class Rows {
     if (value.kind == Kind::kText) {
       const auto* name = std::find(std::begin(kOperations), std::end(kOperations), value.text());
       if (name != std::end(kOperations)) return static_cast<uint8_t>(name - kOperations);
-    } else if (value.kind == Kind::kInt && value.integer >= 0 && value.integer < kNumOpIds) {
+    } else if (value.kind == Kind::kInt && value.integer >= 0 && value.integer < kNumRandAugmentOps) {
       return static_cast<uint8_t>(value.integer);
     }
     Refuse("rand_augment has the operation ", tree_.Describe(value), ", which torchvision's does not have");

@@ -170,8 +170,8 @@ void TestColumns() {
   Check(probabilities + 90 == good.size(), "columns lie where the test thinks they do");
 
   Bytes bad = good;
-  for (size_t i = 0; i < 3; ++i) bad[op_ids + i] = 14;
-  CheckRefused(bad, "op id 14", "op id");
+  for (size_t i = 0; i < 3; ++i) bad[op_ids + i] = 18;
+  CheckRefused(bad, "op id 18", "op id");
   bad = good;
   for (size_t i = 0; i < 3; ++i) bad = With(bad, magnitudes + 4 * i, std::nanf(""));
   CheckRefused(bad, "op magnitude", "op magnitude");

@@ -66,7 +66,7 @@ void TestParse() {
   CheckSays(parse(With(kPlain, 4, 2)), "flip is 2");
   CheckSays(parse(With(kPlain, 9, 2)), "number of operations 2 does not fit 12 words");
   CheckSays(parse(With(kPlain, 9, -1)), "number of operations -1");
-  CheckSays(parse(With(kPlain, 10, kNumOpIds)), "operation 14 is unknown");
+  CheckSays(parse(With(kPlain, 10, kNumOpIds)), "operation 18 is unknown");
   CheckSays(parse(With(kPlain, 11, Bits(2e6f))), "of operation 5 is out of range");
   CheckSays(parse(With(kPlain, 11, Bits(std::nanf("")))), "is out of range");
 }

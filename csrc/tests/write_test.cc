@@ -148,7 +148,7 @@ void TestRefusals() {
   CheckFails(-1, false, "log_step", [](Case& c) { c.settings.log_step = 2; });
   CheckFails(-1, false, "crop", [](Case& c) { c.columns.views.crop[2].height = 400; });
   CheckFails(-1, false, "flip", [](Case& c) { c.columns.views.flip[2] = 2; });
-  CheckFails(-1, false, "operation", [](Case& c) { c.columns.views.ops[2] = 14; });
+  CheckFails(-1, false, "operation", [](Case& c) { c.columns.views.ops[2] = 18; });
   CheckFails(-1, false, "magnitude", [](Case& c) { c.columns.views.magnitudes[2] = INFINITY; });
   CheckFails(-1, false, "erase", [](Case& c) { c.columns.views.erase[2] = {0, 0, 0, 3}; });
   CheckFails(-1, false, "erase", [](Case& c) { c.columns.views.erase[2] = {0, 224, 1, 1}; });

@@ -24,7 +24,8 @@
 
 namespace dali_dr {
 
-// The operations of torchvision.transforms.RandAugment in its index order.
+// What is done to a view after the crop: the operations of torchvision.transforms.RandAugment in its index
+// order, then others. Records hold these numbers: a further operation goes to the end.
 enum OpId : int32_t {
   kIdentity,
   kShearX,
@@ -40,8 +41,13 @@ enum OpId : int32_t {
   kSolarize,
   kAutoContrast,
   kEqualize,
+  kHue,           // torchvision's adjust_hue; magnitude: hue_factor, -0.5 to 0.5
+  kGaussianBlur,  // Pillow's ImageFilter.GaussianBlur; magnitude: radius > 0, in pixels of the stored view size
+  kWindowTop,     // changes no pixel: where the view begins in the image of a fixed resize (plan.h), whole pixels
+  kWindowLeft,
   kNumOpIds
 };
+inline constexpr int kNumRandAugmentOps = kEqualize + 1;  // those that RandAugment draws from
 
 inline constexpr int kMaxOps = 16;                            // of one view; RandAugment uses 2
 inline constexpr int kViewHeaderWords = 10;                   // everything but the operations

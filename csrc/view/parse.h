@@ -52,7 +52,7 @@ inline std::string ParseView(const int32_t* words, int64_t count, View* view) {
     op.id = words[kViewHeaderWords + 2 * i];
     op.magnitude = std::bit_cast<float>(words[kViewHeaderWords + 2 * i + 1]);
     if (op.id < 0 || op.id >= kNumOpIds)
-      return "operation " + std::to_string(op.id) + " is unknown (0 to 13 are known)";
+      return "operation " + std::to_string(op.id) + " is unknown (0 to " + std::to_string(kNumOpIds - 1) + " are known)";
     if (!(std::fabs(op.magnitude) <= kMaxMagnitude)) {  // also refuses NaN
       return "magnitude " + std::to_string(op.magnitude) + " of operation " + std::to_string(op.id) +
              " is out of range";

@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.operations import OPERATIONS
+from dali_dr.augment.operations import RAND_AUGMENT_OPERATIONS
 from dali_dr.augment.spec import MAX_OPS, AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, VIEW_COLUMNS, Mix, Views, no_partner_views
 from dali_dr.keyed import UInt64, philox_key, philox_words
 
 _TRIES: Final = 10  # torchvision's RandomResizedCrop and RandomErasing give up after as many
-_SIGNED: Final = np.array([operation.signed for operation in OPERATIONS])
+_SIGNED: Final = np.array([operation.signed for operation in RAND_AUGMENT_OPERATIONS])
 
 # Streams: (number, random 64-bit words per view, a multiple of Philox's four). Numbers and word positions are
 # format: changing one redraws every data set. A new kind of augmentation takes a new stream number.
@@ -237,7 +237,7 @@ def _beta_distribution(alpha: float) -> _Floats:
 
 def magnitude_table(spec: RandAugment, size: int) -> npt.NDArray[np.float32]:
     """The unsigned physical magnitude of each operation on a square view: float32 (number of operations,)."""
-    return np.array([operation.magnitude(spec, size) for operation in OPERATIONS], np.float32)
+    return np.array([operation.magnitude(spec, size) for operation in RAND_AUGMENT_OPERATIONS], np.float32)
 
 
 def _uniforms(key: UInt64, stream: tuple[int, int], numbers: npt.NDArray[np.int64]) -> _Floats:
@@ -293,7 +293,7 @@ def _centre_crop(spec: RandomResizedCrop, image_height: int, image_width: int) -
 
 
 def _draw_ops(spec: RandAugment, u: _Floats, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    ops = np.floor(u[:, 0 : 2 * spec.num_ops : 2] * len(OPERATIONS)).astype(np.uint8)
+    ops = np.floor(u[:, 0 : 2 * spec.num_ops : 2] * len(RAND_AUGMENT_OPERATIONS)).astype(np.uint8)
     magnitudes = magnitude_table(spec, size)[ops]
     negative = _SIGNED[ops] & (u[:, 1 : 2 * spec.num_ops : 2] < 0.5) & (magnitudes != 0)  # no -0.0 in a record
     return ops, np.where(negative, -magnitudes, magnitudes)

@@ -1,7 +1,7 @@
-"""RandAugment's operations: the one list of their names, numbers, magnitudes and what each does to a Pillow image.
+"""The operations of views: the one list of their names, numbers, magnitudes and what each does to a Pillow image.
 
-Sources: ``torchvision.transforms.RandAugment._augmentation_space`` and ``autoaugment._apply_op`` (NEAREST, no fill),
-BSD-3-Clause, whose PIL path makes the same Pillow calls.
+Sources: ``torchvision.transforms.RandAugment._augmentation_space``, ``autoaugment._apply_op`` (NEAREST, no fill) and
+``_functional_pil.adjust_hue``, BSD-3-Clause, whose PIL path makes the same Pillow calls.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from dali_dr.augment.spec import RandAugment
 
 BLACK: Final = (0, 0, 0)
 
 Magnitude = Callable[[RandAugment, int], float | np.float32]
-"""The unsigned physical magnitude, of a spec and the edge of the view in pixels."""
+"""RandAugment's unsigned physical magnitude, of a spec and the edge of the view in pixels."""
 
 Apply = Callable[[Image.Image, float, int], Image.Image]
 """The operation on an RGB image with a signed physical magnitude, that was drawn for a view of this edge in pixels."""
@@ -32,14 +32,19 @@ class Operation:
     Attributes:
       name: torchvision's.
       apply: what it does.
-      magnitude: how strong it is.
-      signed: whether half of the draws are negative.
+      magnitude: how strong RandAugment makes it; of operations that it does not draw, ``_none``.
+      signed: whether half of RandAugment's draws are negative.
+      least, most: limits of a stored magnitude, both possible.
+      whole: whether a stored magnitude is a whole number.
     """
 
     name: str
     apply: Apply
     magnitude: Magnitude
     signed: bool = False
+    least: float = -math.inf
+    most: float = math.inf
+    whole: bool = False
 
 
 def _none(spec: RandAugment, size: int) -> float:
@@ -124,6 +129,18 @@ def _equalize(image: Image.Image, magnitude: float, size: int) -> Image.Image:
     return ImageOps.equalize(image)
 
 
+def _hue(image: Image.Image, magnitude: float, size: int) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    shift = np.int32(magnitude * 255).astype(np.uint8)  # cut towards zero; a negative one wraps around
+    turned = Image.fromarray(np.asarray(hue) + shift)
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+def _gaussian_blur(image: Image.Image, magnitude: float, size: int) -> Image.Image:
+    width, height = (float(np.float32(magnitude * edge / size)) for edge in image.size)
+    return image.filter(ImageFilter.GaussianBlur((width, height)))
+
+
 def _shear_angle(magnitude: float) -> float:
     """The angle in radians, by torchvision's way through atan and degrees, so that every bit agrees."""
     return math.radians(math.degrees(math.atan(magnitude)))
@@ -146,7 +163,8 @@ def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, data, Image.Resampling.NEAREST, fillcolor=BLACK)
 
 
-# In torchvision's order. Numbers are in records and in csrc/view/layout.h: a further operation goes to the end.
+# RandAugment's in torchvision's order, then others. Numbers are in records and in csrc/view/layout.h: a further
+# operation goes to the end. Greyscale is Color of magnitude -1, inversion Solarize of magnitude 0.
 OPERATIONS: Final = (
     Operation("Identity", _identity, _none),
     Operation("ShearX", _shear_x, _between(0.0, 0.3), signed=True),
@@ -162,5 +180,11 @@ OPERATIONS: Final = (
     Operation("Solarize", _solarize, _between(255.0, 0.0)),
     Operation("AutoContrast", _auto_contrast, _none),
     Operation("Equalize", _equalize, _none),
+    Operation("Hue", _hue, _none, least=-0.5, most=0.5),
+    Operation("GaussianBlur", _gaussian_blur, _none, least=math.ulp(0.0)),
+    # These change no pixel: they say where the view begins in the image of a fixed resize.
+    Operation("WindowTop", _identity, _none, least=0.0, whole=True),
+    Operation("WindowLeft", _identity, _none, least=0.0, whole=True),
 )
+RAND_AUGMENT_OPERATIONS: Final = OPERATIONS[:14]
 OP_NAMES: Final = tuple(operation.name for operation in OPERATIONS)

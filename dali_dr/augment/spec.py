@@ -4,60 +4,41 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeGuard
+from typing import Any, Final, Literal, Self
 
+from dali_dr.augment.members import (
+    LATER,
+    MAX_OPS,
+    AutoAugment,
+    ColourJitter,
+    FixedResizeCrop,
+    GaussianBlur,
+    RandAugment,
+    RandomErasing,
+    RandomResizedCrop,
+    TrivialAugmentWide,
+    assign,
+    error,
+    integer,
+    number,
+    probability,
+)
 from dali_dr.errors import SpecError, brief
 from dali_dr.regular import read_regular
 
 MAX_SIZE: Final = 4096  # largest view edge in pixels
-MAX_OPS: Final = 8  # RandAugment operations per view; draw() reserves random words for as many
 MAX_ALPHA: Final = 100.0  # of a Beta distribution; above, it is all but a constant
 _MAX_BYTES: Final = 1 << 20  # of a file that holds a spec
 INTERPOLATIONS: Final = ("bilinear", "bicubic")
+CENTRE_PART: Final = 0.875  # of an image's shorter side after the resize, that a view shows: 224 of 256
 
-
-@dataclass(frozen=True)
-class RandomResizedCrop:
-    """torchvision's RandomResizedCrop: crop area as a fraction of the image, aspect ratio width/height."""
-
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-
-    def __post_init__(self) -> None:
-        _set(self, "scale", _interval("crop.scale", self.scale, at_most=1.0))
-        _set(self, "ratio", _interval("crop.ratio", self.ratio))
-
-
-@dataclass(frozen=True)
-class RandAugment:
-    """torchvision's RandAugment: ``num_ops`` operations at index ``magnitude`` of ``num_bins`` strengths."""
-
-    num_ops: int = 2
-    magnitude: int = 9
-    num_bins: int = 31
-
-    def __post_init__(self) -> None:
-        _integer("rand_augment.num_ops", self.num_ops, 1, MAX_OPS)
-        _integer("rand_augment.num_bins", self.num_bins, 2, 1 << 16)
-        _integer("rand_augment.magnitude", self.magnitude, 0, self.num_bins - 1)
-
-
-@dataclass(frozen=True)
-class RandomErasing:
-    """torchvision's RandomErasing (value 0): area as a fraction of the view, aspect ratio height/width."""
-
-    probability: float = 0.25
-    scale: tuple[float, float] = (0.02, 0.33)
-    ratio: tuple[float, float] = (0.3, 3.3)
-
-    def __post_init__(self) -> None:
-        _set(self, "probability", _probability("random_erasing.probability", self.probability))
-        _set(self, "scale", _interval("random_erasing.scale", self.scale, at_most=1.0))
-        _set(self, "ratio", _interval("random_erasing.ratio", self.ratio))
+__all__ = [
+    "MAX_OPS", "AugmentationSpec", "AutoAugment", "ColourJitter", "FixedResizeCrop", "GaussianBlur", "Mixing",
+    "RandAugment", "RandomErasing", "RandomResizedCrop", "TrivialAugmentWide",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,26 +71,26 @@ class Mixing:
 
     def __post_init__(self) -> None:
         for name in ("mixup_probability", "cutmix_probability"):
-            _set(self, name, _probability(f"mixing.{name}", getattr(self, name)))
+            assign(self, name, probability(f"mixing.{name}", getattr(self, name)))
         for name in ("mixup_alpha", "cutmix_alpha"):
             value = getattr(self, name)
-            if not _number(value) or not 0 < value <= MAX_ALPHA:
-                raise _error(f"mixing.{name}", f"want a number above 0, at most {MAX_ALPHA:g}", value)
-            _set(self, name, float(value))
+            if not number(value) or not 0 < value <= MAX_ALPHA:
+                raise error(f"mixing.{name}", f"want a number above 0, at most {MAX_ALPHA:g}", value)
+            assign(self, name, float(value))
         lam = self.lam
         if not (
-            isinstance(lam, (tuple, list)) and len(lam) == 2 and all(map(_number, lam)) and 0 <= lam[0] <= lam[1] <= 1
+            isinstance(lam, (tuple, list)) and len(lam) == 2 and all(map(number, lam)) and 0 <= lam[0] <= lam[1] <= 1
         ):
-            raise _error("mixing.lam", "want two numbers 0 <= low <= high <= 1", lam)
-        _set(self, "lam", (float(lam[0]), float(lam[1])))
+            raise error("mixing.lam", "want two numbers 0 <= low <= high <= 1", lam)
+        assign(self, "lam", (float(lam[0]), float(lam[1])))
         if self.partners not in ("any", "self"):
             if isinstance(self.partners, str):
-                raise _error("mixing.partners", 'want "any", "self" or the size of a library', self.partners)
-            _integer("mixing.partners", self.partners, 1, (1 << 31) - 1)
+                raise error("mixing.partners", 'want "any", "self" or the size of a library', self.partners)
+            integer("mixing.partners", self.partners, 1, (1 << 31) - 1)
         if self.pool is not None:
-            _integer("mixing.pool", self.pool, 1, (1 << 31) - 1)
+            integer("mixing.pool", self.pool, 1, (1 << 31) - 1)
         if not isinstance(self.double, bool):
-            raise _error("mixing.double", "want true or false", self.double)
+            raise error("mixing.double", "want true or false", self.double)
 
 
 @dataclass(frozen=True)
@@ -119,48 +100,84 @@ class AugmentationSpec:
     Attributes:
       size: edge of the square view, in pixels.
       interpolation: Pillow filter of the resize.
-      crop: the random resized crop.
+      crop: the random resized crop, or a crop of a fixed resize.
       flip: probability of a horizontal flip.
-      rand_augment: RandAugment, or None for none.
+      colour_jitter: colour jitter, or None for none.
+      greyscale: probability that the view is made grey (torchvision's RandomGrayscale).
+      blur: Gaussian blur, or None for none.
+      auto_augment, trivial_augment, rand_augment: AutoAugment, TrivialAugmentWide or RandAugment: one of them, or None
+        for none.
       random_erasing: random erasing, or None for none.
       mixing: MixUp and CutMix of two finished views, or None for none.
 
-    Construction checks every value; SpecError names the member at fault.
+    They are done in this order; within a view's operations colour jitter, greyscale, blur (as in SimCLR and MoCo v2),
+    then the one of AutoAugment, TrivialAugmentWide and RandAugment. Construction checks every value; SpecError names
+    the member at fault.
     """
 
     size: int = 224
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    crop: RandomResizedCrop = field(default_factory=RandomResizedCrop)
+    crop: RandomResizedCrop | FixedResizeCrop = field(default_factory=RandomResizedCrop)
     flip: float = 0.5
     rand_augment: RandAugment | None = None
     random_erasing: RandomErasing | None = None
     mixing: Mixing | None = None
+    colour_jitter: ColourJitter | None = None
+    greyscale: float = field(default=0.0, metadata=LATER)
+    blur: GaussianBlur | None = None
+    auto_augment: AutoAugment | None = None
+    trivial_augment: TrivialAugmentWide | None = None
 
     def __post_init__(self) -> None:
-        _integer("size", self.size, 1, MAX_SIZE)
+        integer("size", self.size, 1, MAX_SIZE)
         if self.interpolation not in INTERPOLATIONS:
-            raise _error("interpolation", f"want one of {', '.join(INTERPOLATIONS)}", self.interpolation)
-        _set(self, "flip", _probability("flip", self.flip))
-        for name, kind in _MEMBERS.items():
+            raise error("interpolation", f"want one of {', '.join(INTERPOLATIONS)}", self.interpolation)
+        assign(self, "flip", probability("flip", self.flip))
+        assign(self, "greyscale", probability("greyscale", self.greyscale))
+        for name, kinds in _MEMBERS.items():
             value = getattr(self, name)
-            if not isinstance(value, kind) and (value is not None or name not in _OPTIONAL):
-                raise _error(name, f"want a {kind.__name__}", value)
+            if not isinstance(value, kinds) and (value is not None or name not in _OPTIONAL):
+                raise error(name, f"want a {' or a '.join(kind.__name__ for kind in kinds)}", value)
+        if isinstance(self.crop, FixedResizeCrop) and self.crop.resize < self.size:
+            raise error("crop.resize", f"want the view's size, {self.size}, or more", self.crop.resize)
+        named = [name for name in _AUTOMATIC if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise SpecError(f"augmentation {' and '.join(named)}: want one of them; take the others out")
 
     @classmethod
     def preset(cls, name: str, size: int = 224) -> Self:
-        """The preset ``name`` at view edge ``size``: "rrc", "rrc+ra+re" (ImageNet+'s recommended one) or with "+mixing"."""
+        """The preset ``name`` at view edge ``size``: "rrc+ra+re" is ImageNet+'s; docs/augmentations.md has them all."""
         if not isinstance(name, str) or name not in _PRESETS:
             raise SpecError(f"augmentation preset: want one of {', '.join(_PRESETS)}, got {brief(name)}")
-        return cls(size=size, **_PRESETS[name])
+        return cls(size=size, **_PRESETS[name](size))
 
     @property
     def name(self) -> str | None:
         """The name of the preset that this spec equals at its own size, or None."""
         return next((name for name in _PRESETS if self == self.preset(name, self.size)), None)
 
+    @property
+    def num_ops(self) -> int:
+        """Operations of every view (n). Where one is not drawn, its place holds Identity with magnitude 0."""
+        window = isinstance(self.crop, FixedResizeCrop) and self.crop.random
+        jitter = 0 if self.colour_jitter is None else self.colour_jitter.num_ops
+        automatic = self.rand_augment.num_ops if self.rand_augment else 2 * (self.auto_augment is not None)
+        automatic += self.trivial_augment is not None
+        return 2 * window + jitter + (self.greyscale > 0) + (self.blur is not None) + automatic
+
+    def later(self) -> list[str]:
+        """What of the spec's JSON data sets of format versions 1 to 4 cannot have, by its place, as "crop.resize"."""
+        places = []
+        for name, value in self.to_json().items():
+            if name not in _FIRST:
+                places.append(name)
+            elif isinstance(value, dict):
+                places += [f"{name}.{inner}" for inner in value if inner not in _FIRST[name]]
+        return places
+
     def to_json(self) -> dict[str, Any]:
-        """The spec as JSON-able dict; optional members that are None are left out."""
-        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        """The spec as JSON-able dict; optional members that are None, and later fields at their defaults, are left out."""
+        out = _told(self)
         members = {name: _plain(out.pop(name)) for name in _MEMBERS if out[name] is not None}
         out = {name: value for name, value in out.items() if name not in _MEMBERS}
         return out | members
@@ -169,15 +186,16 @@ class AugmentationSpec:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of ``to_json``.
 
-        Optional members may be absent or null; every other field must be there, so that a stored spec
-        never depends on the defaults of the version that reads it.
+        Optional members may be absent or null, fields that older specs did not have absent; every other field must be
+        there, so that a stored spec never depends on the defaults of the version that reads it.
 
         Raises:
           SpecError: on unknown or missing fields and on values out of range.
         """
         values = _checked_fields(cls, "", data)
-        for name, kind in _MEMBERS.items():
+        for name, kinds in _MEMBERS.items():
             if values.get(name) is not None:
+                kind = _kind_of(kinds, values[name])
                 values[name] = kind(**_checked_fields(kind, name, values[name]))
         return cls(**values)
 
@@ -202,71 +220,109 @@ class AugmentationSpec:
 
 def _plain(member: Any) -> dict[str, Any]:
     """A member dataclass as a JSON-able dict (tuples become lists, as JSON reads them back)."""
-    values = {f.name: getattr(member, f.name) for f in fields(member)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in _told(member).items()}
+
+
+def _told(instance: Any) -> dict[str, Any]:
+    """The fields that JSON names."""
+    later, values = _later(instance), {f.name: getattr(instance, f.name) for f in fields(instance)}
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
+
+
+def _later(cls: Any) -> dict[str, Any]:
+    """The fields that older specs did not have, with their defaults."""
+    return {f.name: f.default for f in fields(cls) if "later" in f.metadata}
+
+
+def _kind_of(kinds: tuple[type, ...], data: Any) -> type:
+    """The kind of a member whose JSON is ``data``: the one that knows its fields best."""
+    names = set(data) if isinstance(data, Mapping) else set()
+    return max(kinds, key=lambda kind: len(names & {f.name for f in fields(kind)}))
 
 
 def _checked_fields(cls: type, where: str, data: Any) -> dict[str, Any]:
     """``data`` as keyword arguments of the dataclass ``cls``: a mapping with no unknown or missing field."""
     place = where or "spec"
     if not isinstance(data, Mapping):
-        raise _error(place, "want a JSON object", data)
+        raise error(place, "want a JSON object", data)
     known = {f.name for f in fields(cls)}
     unknown = sorted(brief(name, 40) for name in data if name not in known)
     if unknown:
         raise SpecError(
             f"augmentation {place}: unknown field(s) {', '.join(unknown[:10])}; known: {', '.join(sorted(known))}"
         )
-    missing = sorted(known - data.keys() - (_OPTIONAL if not where else frozenset()))
+    missing = sorted(known - _later(cls).keys() - data.keys() - (_OPTIONAL if not where else frozenset()))
     if missing:
         raise SpecError(f"augmentation {place}: missing field(s) {', '.join(missing)}")
     return dict(data)
 
 
-def _set(target: object, name: str, value: object) -> None:
-    object.__setattr__(target, name, value)  # the dataclasses are frozen
-
-
-def _error(name: str, want: str, value: object) -> SpecError:
-    return SpecError(f"augmentation {name}: {want}, got {brief(value)}")
-
-
-def _integer(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise _error(name, f"want an integer in {low}..{high}", value)
-
-
-def _number(value: object) -> TypeGuard[float]:
-    # A whole number may be too large for a float, and for math.isfinite.
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _probability(name: str, value: object) -> float:
-    if not _number(value) or not 0 <= value <= 1:
-        raise _error(name, "want a probability in 0..1", value)
-    return float(value)
-
-
-def _interval(name: str, value: object, at_most: float = math.inf) -> tuple[float, float]:
-    if isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_number, value)):
-        low, high = map(float, value)
-        if 0 < low <= high <= at_most:
-            return low, high
-    bound = "" if at_most == math.inf else f" <= {at_most:g}"
-    raise _error(name, f"want two numbers 0 < low <= high{bound}", value)
-
-
 # A further optional member is a dataclass, a field of AugmentationSpec and a line in each of these.
-_MEMBERS: Final[dict[str, type]] = {
-    "crop": RandomResizedCrop,
-    "rand_augment": RandAugment,
-    "random_erasing": RandomErasing,
-    "mixing": Mixing,
+_MEMBERS: Final[dict[str, tuple[type, ...]]] = {
+    "crop": (RandomResizedCrop, FixedResizeCrop),
+    "rand_augment": (RandAugment,),
+    "random_erasing": (RandomErasing,),
+    "mixing": (Mixing,),
+    "colour_jitter": (ColourJitter,),
+    "blur": (GaussianBlur,),
+    "auto_augment": (AutoAugment,),
+    "trivial_augment": (TrivialAugmentWide,),
 }
-_OPTIONAL: Final = frozenset({"rand_augment", "random_erasing", "mixing"})
-_PRESETS: Final[dict[str, dict[str, Any]]] = {
-    "rrc": {},
-    "rrc+mixing": {"mixing": Mixing()},
-    "rrc+ra+re": {"rand_augment": RandAugment(), "random_erasing": RandomErasing()},
-    "rrc+mixing+ra+re": {"rand_augment": RandAugment(), "random_erasing": RandomErasing(), "mixing": Mixing()},
+_OPTIONAL: Final = frozenset(_MEMBERS) - {"crop"}
+_AUTOMATIC: Final = ("auto_augment", "trivial_augment", "rand_augment")
+# The fields of a spec in data sets of format versions 1 to 4.
+_FIRST: Final[dict[str, frozenset[str]]] = {
+    "size": frozenset(),
+    "interpolation": frozenset(),
+    "flip": frozenset(),
+    "crop": frozenset({"scale", "ratio"}),
+    "rand_augment": frozenset({"num_ops", "magnitude", "num_bins"}),
+    "random_erasing": frozenset({"probability", "scale", "ratio"}),
+    "mixing": frozenset(
+        {"mixup_probability", "mixup_alpha", "lam", "cutmix_probability", "cutmix_alpha", "partners", "pool", "double"}
+    ),
+}
+
+
+def _timm(magnitude: int) -> RandAugment:
+    """timm's "rand-m{magnitude}-mstd0.5-inc1" with torchvision's operations."""
+    return RandAugment(2, magnitude, num_bins=11, magnitude_std=0.5, probability=0.5)
+
+
+# Of docs/augmentations.md, which names their sources; members that depend on the view's size among them.
+_PRESETS: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
+    "rrc": lambda size: {},
+    "rrc+mixing": lambda size: {"mixing": Mixing()},
+    "rrc+ra+re": lambda size: {"rand_augment": RandAugment(), "random_erasing": RandomErasing()},
+    "rrc+mixing+ra+re": lambda size: {
+        "rand_augment": RandAugment(),
+        "random_erasing": RandomErasing(),
+        "mixing": Mixing(),
+    },
+    "crop+flip": lambda size: {"crop": FixedResizeCrop(math.floor(size / CENTRE_PART))},
+    "rrc+aa+re": lambda size: {"auto_augment": AutoAugment(), "random_erasing": RandomErasing()},
+    "rrc+ta+re": lambda size: {"trivial_augment": TrivialAugmentWide(), "random_erasing": RandomErasing()},
+    "moco-v2": lambda size: {
+        "crop": RandomResizedCrop((0.2, 1.0)),
+        "colour_jitter": ColourJitter(0.4, 0.4, 0.4, 0.1, probability=0.8),
+        "greyscale": 0.2,
+        "blur": GaussianBlur(0.5, (0.1, 2.0)),
+    },
+    "swav": lambda size: {
+        "crop": RandomResizedCrop((0.14, 1.0)),
+        "colour_jitter": ColourJitter(0.8, 0.8, 0.8, 0.2, probability=0.8),
+        "greyscale": 0.2,
+        "blur": GaussianBlur(0.5, (0.1, 2.0)),
+    },
+    "fkd": lambda size: {
+        "interpolation": "bicubic",
+        "crop": RandomResizedCrop((0.08, 0.936)),
+        "colour_jitter": ColourJitter(0.4, 0.4, 0.4),
+    },
+    "deit": lambda size: {
+        "interpolation": "bicubic",
+        "rand_augment": _timm(9),
+        "random_erasing": RandomErasing(0.25, (0.02, 1 / 3), (0.3, 10 / 3)),
+    },
+    "usi": lambda size: {"interpolation": "bicubic", "rand_augment": _timm(7)},
 }

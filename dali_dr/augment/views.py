@@ -95,7 +95,7 @@ class Views:
 
     @property
     def num_ops(self) -> int:
-        """Number of RandAugment operations per view (n)."""
+        """Number of operations per view (n)."""
         return int(self.ops.shape[1])
 
     def take(self, rows: npt.ArrayLike | slice) -> Self:
@@ -127,6 +127,7 @@ class Views:
             self.ops,
         )
         reject(~np.isfinite(self.magnitudes).all(axis=1), "magnitude is not finite in (...)", self.magnitudes)
+        self._check_magnitudes()
         top, left, height, width = self.erase.astype(np.int64).T
         reject(
             (top < 0) | (left < 0) | (height < 0) | (width < 0)
@@ -138,6 +139,20 @@ class Views:
         )  # fmt: skip
         if self.mix is not None:
             self.mix.validate(image_height, image_width, view_size)
+
+    def _check_magnitudes(self) -> None:
+        """That of operations which have limits."""
+        for number in np.unique(self.ops).tolist():
+            operation = OPERATIONS[number]
+            bad = (self.magnitudes < operation.least) | (self.magnitudes > operation.most)
+            if operation.whole:
+                bad |= self.magnitudes != np.rint(self.magnitudes)
+            kind = " whole number" if operation.whole else ""
+            reject(
+                (bad & (self.ops == number)).any(axis=1),
+                f"magnitude of {operation.name} is no{kind or ' value'} from {operation.least} to {operation.most} in (...)",
+                self.magnitudes,
+            )
 
     def pack(self) -> npt.NDArray[np.int32]:
         """The views as int32, one packed row per view (layout: the ``*_WORD`` constants).

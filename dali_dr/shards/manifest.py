@@ -28,10 +28,11 @@ MANIFEST_NAME: Final = "dataset.json"
 STATE_NAME: Final = ".write_shards.json"  # the run's settings, while the data set is unfinished
 WORK_NAME: Final = ".work"  # a folder of what else an unfinished generation keeps (`dali_dr.reinforce.kept`)
 FORMAT_VERSION: Final = 3  # that is written, where nothing in the data set needs a newer one
-READABLE: Final = (1, 2, 3, 4)  # format versions
+READABLE: Final = (1, 2, 3, 4, 5)  # format versions
 _CHECKSUM_SINCE: Final = 2  # format version
 _TILES_SINCE: Final = 3
 _MAPS_SINCE: Final = 4
+_DRAWN_SINCE: Final = 5  # what `AugmentationSpec.later` names in the spec
 _NEW: Final = {"tiles": _TILES_SINCE, "decoder": _TILES_SINCE, "label_maps": _MAPS_SINCE}  # members since then
 _SCHEMA: Final = "dataset.schema.json"
 # What the run found out, as against what it was asked to write.
@@ -119,7 +120,8 @@ class Manifest:
       record_bytes: bytes of all records, compressed.
       versions: of the libraries that drew and replayed.
       format_version: that was read, or is written; version 1 has neither a checksum nor `ShardInfo.index_crc32c`,
-        versions 1 and 2 have neither ``tiles`` nor ``decoder``. Version 4 is that of data sets with ``label_maps``.
+        versions 1 and 2 have neither ``tiles`` nor ``decoder``. Version 4 is that of data sets with ``label_maps``,
+        version 5 that of data sets whose ``spec`` says what readers of version 3 do not know.
     """
 
     num_classes: int
@@ -145,8 +147,14 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if self.label_maps is not None and self.format_version == FORMAT_VERSION:
-            object.__setattr__(self, "format_version", _MAPS_SINCE)
+        if self.format_version == FORMAT_VERSION:
+            object.__setattr__(self, "format_version", self._needed())
+
+    def _needed(self) -> int:
+        """The format version that the data set must be written in, so that no reader takes it for what it is not."""
+        if self.spec is not None and self.spec.later():
+            return _DRAWN_SINCE
+        return FORMAT_VERSION if self.label_maps is None else _MAPS_SINCE
 
     @property
     def images(self) -> int:
@@ -281,6 +289,7 @@ class Manifest:
     def _check(self, data: Any, where: str) -> None:
         """What the schema cannot say. ShardError if ``data``, whose manifest this is, breaks it."""
         names, outputs = self.class_names, (self.teacher or {}).get("outputs", 1)
+        later = [] if self.spec is None else self.spec.later()
         for bad, what in (
             (
                 self.images != data["images"],
@@ -296,6 +305,11 @@ class Manifest:
             ),
             (self.views_min > self.views_max, "views.min is above views.max"),
             (self.views_max > 0 and self.spec is None, "it has views but no spec"),
+            (
+                len(later) > 0 and self.format_version < _DRAWN_SINCE,
+                f"spec: {' and '.join(later)}: of format version {_DRAWN_SINCE}, but format_version is "
+                f"{self.format_version}",
+            ),
             (
                 self.label_maps is not None and (self.spec, self.probabilities, self.views_max) != (None, None, 0),
                 "it has label maps, and views or what they were drawn from",

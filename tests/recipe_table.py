@@ -14,6 +14,7 @@ RAND_AUGMENT = {"num_ops": 2, "magnitude": 9, "num_bins": 31}  # torchvision's d
 PADDED_CROP = {"resize": 256, "random": True}  # 224 pixels and 16 at each side
 SGD = {"momentum": 0.9}
 ADAMW = {"optimizer_options": {"betas": [0.9, 0.999]}}
+NOT_STORED = {"p_reinforced": 1.0}  # the loader refuses another one beside `augment`
 ONE_OF_BOTH = {"mix_probability": 1.0, "mix_switch_probability": 0.5}
 BFLOAT16 = {"amp": "bfloat16"}
 FLAT = {"channels_last": False}  # transformers gain nothing by it
@@ -38,7 +39,7 @@ class Case:
     @property
     def expected(self) -> dict[str, Any]:
         """All options that the recipe may set; `loader` is the union of what is said of it."""
-        loader = {**self.paper.get("loader", {}), **self.code.get("loader", {}), **self.ours.get("loader", {})}
+        loader = {**self.ours.get("loader", {}), **self.code.get("loader", {}), **self.paper.get("loader", {})}
         return self.ours | self.code | self.paper | ({"loader": loader} if loader else {})
 
     @property
@@ -90,7 +91,7 @@ def table_20() -> list[Case]:
         ours = BFLOAT16 | (FLAT if optimizer == "adamw" else {})
         plus = Case((f"{folder}/{file}.yaml",), models, paper, code, ours)
         full = augmentation == "full"
-        augment = {"loader": {"augment": FULL if full else PLAIN}}
+        augment = {"loader": {"augment": FULL if full else PLAIN} | NOT_STORED}
         plain = {"loss": "ce", **augment} | ({"mixup": 0.2, "cutmix": 1.0} if full else {})
         kd = {"loss": "kd", "temperature": 1.0, "label_smoothing": 0.0, "mixup": 1.0, "cutmix": 1.0, **augment}
         kd |= {"teacher": IMAGENET_PLUS_TEACHERS, "weight_decay": kd_decay}
@@ -187,7 +188,7 @@ def table_23() -> list[Case]:
             layer = f"{folder}/{'cifar100-' * cifar}plain{'-full' * full}.yaml"
             augment = {"crop": PADDED_CROP} if cifar else {}
             augment |= {"rand_augment": RAND_AUGMENT} if full else {}
-            said = {"loss": "ce", "loader": {"augment": augment or PLAIN}}
+            said = {"loss": "ce", "loader": {"augment": augment or PLAIN} | NOT_STORED}
             known = {"label_smoothing": 0.1} | ({"mixup": 0.2, "cutmix": 1.0} | ONE_OF_BOTH if full else {})
             tuned = f"{folder}/pretrained-{'adamw' if optimizer == 'adamw' else 'sgd'}.yaml"
             for case in (plus, plus.on_top(layer, paper=said, code=known)):

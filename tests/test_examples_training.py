@@ -166,16 +166,6 @@ def test_train_timm_options(train_timm: ModuleType, tmp_path: Path, capsys: pyte
         assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipes_are_valid(train_timm: ModuleType, recipe: Path) -> None:
-    import timm
-
-    options = train_timm.parse(["--data", "d", "--out", "o", "--recipe", str(recipe)])
-    assert timm.is_model(options.model)
-    with torch.device("meta"):
-        timm.create_model(options.model, num_classes=10, **options.model_options)
-
-
 def test_train_timm_schedule(train_timm: ModuleType) -> None:
     values = "--lr 0.4 --min-lr 0.1 --warmup-epochs 5 --warmup-lr 0.2 --epochs 25 --data d --out o"
     run = train_timm.Run.__new__(train_timm.Run)

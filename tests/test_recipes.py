@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -85,6 +86,17 @@ def test_values_are_those_of_the_papers(resolve: Callable[[Case], Any], case: Ca
 def test_every_file_is_in_the_table() -> None:
     files = {path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*") if path.suffix in (".yaml", ".yml")}
     assert files == {file for case in CASES for file in case.files}
+
+
+def test_usi_spec_has_the_papers_values() -> None:
+    """The spec of a set for usi/stored: what usi/usi says of views and mixing."""
+    (path,) = (path for path in RECIPES.rglob("*") if path.is_file() and path.suffix != ".yaml")
+    spec = dali_dr.AugmentationSpec.load(path)
+    assert path.name == "spec.json" and spec.mixing and spec.rand_augment
+    assert (spec.rand_augment.magnitude, spec.rand_augment.magnitude_std, spec.rand_augment.num_bins) == (7, 0.5, 11)
+    assert (spec.mixing.mixup_alpha, spec.mixing.cutmix_alpha, spec.mixing.lam) == (0.8, 1.0, (0.0, 1.0))
+    assert spec.interpolation == "bicubic" and spec.random_erasing is None
+    assert dataclasses.replace(spec, mixing=None) == dali_dr.AugmentationSpec.preset("usi")
 
 
 def test_every_file_says_its_source() -> None:
@@ -200,7 +212,8 @@ def run(train_timm: ModuleType, case: Case, o: Any, sets: SimpleNamespace, out: 
     data = sets.plain if fresh else sets.mixed if o.loss == "usi" else sets.plus
     words = ["--recipe", *(str(RECIPES / file) for file in case.files), "--data", data, "--val", data]
     words += ["--device", "cpu", "--log-every", "1", "--eval-every", "1", "--loader", "{num_threads: 1}"]
-    words += ["--batch-size", "6" if o.loader.get("repeats") else "8", "--eval-size", str(SIZE)]
+    together = o.views_per_image * (o.class_mates + 1)  # an epoch is three steps, or four where images repeat
+    words += ["--batch-size", str(6 if o.loader.get("repeats") else 8 * together), "--eval-size", str(SIZE)]
     words += ["--vbs", "[32, 96, 64]"] if o.vbs else ["--size", str(SIZE)]
     words += ["--teacher", sets.teacher] if o.teacher else []
     words += more

@@ -31,9 +31,9 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 import dali_dr
-from dali_dr import losses
 from dali_dr._plugin import build_facts
 from dali_dr._torchvision import load_torchvision
+from dali_dr.distributed import convert_sync_batchnorm
 
 load_torchvision()  # before timm imports it; matters only beside a CPU build of torch
 import timm  # noqa: E402
@@ -44,9 +44,12 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent)
 )  # the files beside this one, also where it is loaded by its path
 import train_timm_options  # noqa: E402
-from train_timm_options import DTYPES  # noqa: E402
+from train_timm_options import DTYPES, SOFT, group_of, kept  # noqa: E402
+from train_timm_schedules import batch_shapes, learning_rate  # noqa: E402
+from train_timm_targets import Objective, augmentation, curriculum  # noqa: E402
 
 INTERRUPTED = 75  # EX_TEMPFAIL
+WRONG = 2  # as argparse says of a wrong option
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -59,32 +62,21 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         o = self.options = options
         self.device = torch.device(o.device, int(os.environ.get("LOCAL_RANK", 0)) if o.device == "cuda" else None)
-        memory = torch.channels_last if o.channels_last else torch.contiguous_format
-
-        data: dict[str, Any] = {"batch_size": o.batch_size // o.ranks // o.views_per_image}
-        data["device"] = "gpu" if o.device == "cuda" and build_facts().get("cuda") else "cpu"
-        data["layout"] = "HWC" if o.channels_last else "CHW"  # HWC is channels-last without a copy
-        data |= {name: o.loader[name] for name in ("mean", "std", "num_threads", "hw_decoder_load") if name in o.loader}
-        own = {"size": o.size, "seed": o.seed, "views_per_image": o.views_per_image, "last_batch": "fill"}
-        own["class_mates"] = o.class_mates
-        self.loader = dali_dr.ReinforcedIterator(o.data, **data | own | o.loader)
-        spec = self.loader.dataset.manifest.spec
-        evaluation = dali_dr.Evaluation(o.eval_size or o.size or (spec.size if spec else 224), o.eval_resize)
-        self.val = dali_dr.ReinforcedIterator(o.val, **data, augment=evaluation) if o.val else None
-
-        torch.manual_seed(o.seed)
-        arguments = {"num_classes": self.loader.dataset.num_classes} | o.model_options
-        self.model = timm.create_model(o.model, **arguments)
-        if o.init:
-            start_from(self.model, o.init)
-        self.model.to(self.device, memory_format=memory)
+        self._load_data()
+        self._make_model()
+        self.objective = Objective(o, self.model.num_classes, self.loader.show.mean, self.loader.show.std, self.device)
         settings = {"lr": o.lr, "weight_decay": o.weight_decay, "momentum": o.momentum} | o.optimizer_options
-        self.optimizer = timm.optim.create_optimizer_v2(
-            self.model, opt=o.optimizer, filter_bias_and_bn=not o.decay_all, **settings
-        )
+        try:
+            self.optimizer = timm.optim.create_optimizer_v2(
+                self.model, opt=o.optimizer, filter_bias_and_bn=not o.decay_all, **settings
+            )
+        except (TypeError, AssertionError) as error:
+            raise ValueError(f"--optimizer {o.optimizer} {o.optimizer_options or ''}: {error}") from error
         self.scaler = torch.amp.GradScaler(o.device, enabled=o.amp == "float16")
         self.ema = timm.utils.ModelEmaV3(self.model, decay=o.ema) if o.ema else None
-        self.model.get_classifier().register_forward_pre_hook(self._keep_features)
+        self.features: torch.Tensor | None = None
+        if o.loss == "bake":
+            self.model.get_classifier().register_forward_pre_hook(self._keep_features)
         self.parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler, "loader": self.loader}
         self.parts |= {"ema": self.ema.module} if self.ema else {}
         self.evaluated, self.best = 0, -1.0
@@ -92,8 +84,75 @@ class Run:
         self.net = torch.compile(self.net) if o.compile else self.net
         self.interrupted = False
 
+    def _load_data(self) -> None:
+        o = self.options
+        batch = o.batch_size // o.ranks // o.views_per_image
+        both: dict[str, Any] = {"batch_size": batch}
+        both["device"] = "gpu" if o.device == "cuda" and build_facts().get("cuda") else "cpu"
+        both["layout"] = "HWC" if o.channels_last else "CHW"  # HWC is channels-last without a copy
+        both |= {name: o.loader[name] for name in ("mean", "std", "num_threads", "hw_decoder_load") if name in o.loader}
+        data = dali_dr.Dataset(o.data, lossy=o.loader.get("on_error") == "skip")
+        stored = data.manifest.spec.size if data.manifest.spec else None
+        size = o.vbs[2] if o.vbs else o.size
+        own = {"seed": o.seed, "views_per_image": o.views_per_image, "class_mates": o.class_mates, "last_batch": "fill"}
+        own["size"] = batch_shapes(o.vbs, batch, group_of(o)) if o.vbs else o.size
+        given = dict(o.loader)
+        if "augment" in given:
+            given["augment"] = augmentation(given["augment"], size or stored)
+        if "curriculum" in given:
+            given["curriculum"] = curriculum(given["curriculum"], math.ceil(o.epochs / o.views_per_image))
+        try:
+            self.loader = dali_dr.ReinforcedIterator(data, **both | own | given)
+        except TypeError as error:
+            raise ValueError(f"--loader: {error}") from error
+        drawn = getattr(given.get("augment"), "size", None) or stored or 224
+        self.size = size or drawn
+        edge = o.eval_size or self.size
+        resize = o.eval_resize or math.floor(edge / o.eval_crop)
+        self.evaluation = dali_dr.Evaluation(edge, resize, o.eval_interpolation)
+        self.val = dali_dr.ReinforcedIterator(o.val, **both, augment=self.evaluation) if o.val else None
+        self.step_epochs = o.batch_size / self.loader.state_dict()["length"]  # views of a step per image of an epoch
+
+    def _make_model(self) -> None:
+        """The student, with as many outputs as the targets have."""
+        o, data = self.options, self.loader.dataset
+        embedding = data.num_outputs != data.num_classes and o.loss in ("kl", "soft-ce") and not o.teacher
+        torch.manual_seed(o.seed)
+        arguments = {"num_classes": data.num_outputs if embedding else data.num_classes} | o.model_options
+        try:
+            self.model = timm.create_model(o.model, pretrained=o.pretrained, **arguments)
+        except Exception as error:  # timm, the hub and the models' own, of every kind
+            weights = " with timm's weights (without network, take a file: --init)" if o.pretrained else ""
+            raise ValueError(f"--model {o.model} {o.model_options or ''}: cannot be made{weights}: {error}") from error
+        dense = o.loss in SOFT and o.loader.get("targets", "sparse") not in ("sparse", "top1")
+        if dense and self.model.num_classes != data.num_outputs:
+            raise ValueError(
+                f"--loader: targets {o.loader['targets']} are of {data.num_outputs} classes, the model has "
+                f"{self.model.num_classes}: take sparse ones, or leave num_classes out of --model-options"
+            )
+        stored = 1 if self.loader.show.augment is not None else data.manifest.topk
+        if o.loss in SOFT and o.loader.get("targets") == "full" and stored != data.num_outputs:
+            raise ValueError(f"--loader: targets full want all {data.num_outputs} classes stored, here are {stored}")
+        if embedding and self.val is not None:
+            raise ValueError(
+                "--val: the data set's teacher predicts no classes, so that there is nothing to count; leave it out"
+            )
+        if o.init:
+            start_from(self.model, o.init)
+        if o.sync_bn and o.ranks > 1:
+            self.model = convert_sync_batchnorm(self.model, o.device)
+        self.model.to(self.device, memory_format=torch.channels_last if o.channels_last else torch.contiguous_format)
+
     def _keep_features(self, classifier: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self.features = inputs[0]  # for BAKE
+
+    def described(self) -> dict[str, Any]:
+        """What a checkpoint says of itself: enough to build the model and to evaluate it."""
+        shown = {"mean": list(self.loader.show.mean), "std": list(self.loader.show.std)}
+        sizes = {"size": self.size, "eval_size": self.evaluation.size, "eval_resize": self.evaluation.resize}
+        return (
+            kept(self.options) | sizes | {"num_classes": self.model.num_classes, "loader": self.options.loader | shown}
+        )
 
     def place(self) -> tuple[int, int, float]:
         """The loader's epoch, the samples consumed of it, and the epochs trained: views seen per image."""
@@ -102,13 +161,16 @@ class Run:
         return state["epoch"], state["consumed"], epochs * self.options.views_per_image
 
     def save(self) -> None:
-        """Writes last.pt so that a kill leaves the old one or the new one."""
+        """Writes last.pt."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"evaluated": self.evaluated, "best": self.best, "options": self.described()}
+        self._write("last.pt", state)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a file so that a kill leaves the old one or the new one."""
         if self.options.rank == 0:
-            kept = {k: v for k, v in vars(self.options).items() if not isinstance(v, (Path, list))}
-            state |= {"evaluated": self.evaluated, "best": self.best, "options": kept}
-            torch.save(state, self.options.out / "last.pt.tmp")
-            (self.options.out / "last.pt.tmp").replace(self.options.out / "last.pt")
+            torch.save(content, self.options.out / f"{name}.tmp")
+            (self.options.out / f"{name}.tmp").replace(self.options.out / name)
 
     def load(self) -> None:
         state = torch.load(self.options.out / "last.pt", map_location="cpu", weights_only=True)
@@ -123,29 +185,13 @@ class Run:
                 file.write(json.dumps(values) + "\n")
 
     def learning_rate(self, epochs: float) -> float:
-        o = self.options
-        if epochs < o.warmup_epochs:
-            return o.warmup_lr + (o.lr - o.warmup_lr) * epochs / o.warmup_epochs
-        part = (epochs - o.warmup_epochs) / max(o.epochs - o.warmup_epochs, 1e-9)
-        return o.min_lr + (o.lr - o.min_lr) * (1 + math.cos(math.pi * part)) / 2
+        return learning_rate(self.options, epochs, self.step_epochs)
 
-    def forward(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        images = batch["data"].permute(0, 3, 1, 2) if self.options.channels_last else batch["data"]
+    def forward(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) float32 of images (B, 3, H, W)."""
         with torch.autocast(self.device.type, DTYPES[self.options.amp], enabled=self.options.amp != "none"):
             logits: torch.Tensor = model(images)
         return logits.float()
-
-    def loss(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        o, labels, teacher = self.options, batch["label"], (batch["soft_ids"], batch["soft_probs"])
-        if o.loss == "kl":
-            return losses.kl_divergence(logits, *teacher, temperature=o.temperature)
-        if o.loss == "soft-ce":
-            return losses.soft_cross_entropy(logits, *teacher)
-        if o.loss == "usi":
-            return losses.usi_loss(logits, labels, *teacher, alpha=o.alpha, temperature=o.temperature)
-        if o.loss == "bake":
-            return losses.bake_loss(logits, self.features, labels)
-        return cross_entropy(logits, labels, label_smoothing=o.label_smoothing)
 
     def step(self, batch: dict[str, torch.Tensor], place: tuple[int, int, float]) -> torch.Tensor:
         """One step of the optimizer; `place` is where the run stood before the batch."""
@@ -154,7 +200,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(place[2])
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        loss = self.loss(self.forward(self.net, batch), batch)
+        images, targets = self.objective.prepare(batch, *place[:2])
+        loss = self.objective.loss(self.forward(self.net, images), self.features, targets)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         if o.clip_grad:
@@ -221,7 +268,8 @@ class Run:
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # images, loss, top-1, top-5
         for (batch,) in self.val:
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            logits, label = self.forward(model, batch), batch["label"]
+            images, label = batch["data"], batch["label"]
+            logits = self.forward(model, images.permute(0, 3, 1, 2) if self.options.channels_last else images)
             hits = logits.topk(min(5, logits.shape[1])).indices == label[:, None]
             counts = len(label), cross_entropy(logits, label, reduction="sum"), hits[:, 0].sum(), hits.sum()
             sums += torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.device) for n in counts])
@@ -229,8 +277,8 @@ class Run:
         images, loss, top1, top5 = self._sum(sums)
         figures = {"eval_loss": loss / images, "top1": top1 / images, "top5": top5 / images}
         self.log(epochs=round(epochs, 6), **figures, images=int(images))
-        if self.options.rank == 0 and figures["top1"] > self.best:
-            torch.save({"model": model.state_dict(), **figures}, self.options.out / "best.pt")
+        if figures["top1"] > self.best:
+            self._write("best.pt", {"model": model.state_dict(), **figures, "options": self.described()})
         self.evaluated, self.best = epoch, max(self.best, figures["top1"])
 
 
@@ -253,9 +301,22 @@ def main(argv: list[str] | None = None) -> int:
         torch.backends.cudnn.benchmark = True
     if options.ranks > 1:
         dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
-    options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options)
-    if (options.out / "last.pt").exists():
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        try:
+            run = Run(options)
+        except (dali_dr.DaliDrError, ValueError) as error:
+            print(f"train_timm.py: error: {error}", file=sys.stderr)
+            return WRONG
+        return train(run)
+    finally:
+        if options.ranks > 1:
+            dist.destroy_process_group()
+
+
+def train(run: Run) -> int:
+    """Trains from where the run was interrupted, if it was; Ctrl-C and SIGTERM interrupt it."""
+    if (run.options.out / "last.pt").exists():
         run.load()
 
     def interrupt(*_: object) -> None:
@@ -267,8 +328,6 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if options.ranks > 1:
-            dist.destroy_process_group()
 
 
 if __name__ == "__main__":

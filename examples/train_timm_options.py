@@ -219,9 +219,14 @@ def _check_loss(o: argparse.Namespace) -> None:
         )
 
 
-def _check_batches(o: argparse.Namespace) -> None:
+def group_of(o: argparse.Namespace) -> int:
+    """Images that stay together in a batch."""
     repeats = o.loader.get("repeats", 1)
-    group = (o.class_mates + 1) * (repeats if type(repeats) is int and repeats > 1 else 1)
+    return int((o.class_mates + 1) * (repeats if type(repeats) is int and repeats > 1 else 1))
+
+
+def _check_batches(o: argparse.Namespace) -> None:
+    group = group_of(o)
     if o.batch_size % (o.ranks * o.views_per_image * group):
         parts = [f"{o.ranks} processes", f"{o.views_per_image} views"]
         parts += [f"{group} images that stay together"] if group > 1 else []

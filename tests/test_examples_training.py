@@ -166,14 +166,6 @@ def test_train_timm_options(train_timm: ModuleType, tmp_path: Path, capsys: pyte
         assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_train_timm_schedule(train_timm: ModuleType) -> None:
-    values = "--lr 0.4 --min-lr 0.1 --warmup-epochs 5 --warmup-lr 0.2 --epochs 25 --data d --out o"
-    run = train_timm.Run.__new__(train_timm.Run)
-    run.options = train_timm.parse(values.split())
-    rates = [run.learning_rate(epochs) for epochs in (0, 2.5, 5, 15, 25)]
-    assert rates == pytest.approx([0.2, 0.3, 0.4, 0.25, 0.1])  # cosine: halfway at the middle of 5 … 25
-
-
 def test_train_timm_fine_tunes(train_timm: ModuleType, dataset: Path, tmp_path: Path) -> None:
     assert (
         train_timm.main(arguments(dataset, tmp_path / "a", "--epochs 1 --model-options {img_size:&64,num_classes:&9}"))

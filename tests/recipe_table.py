@@ -1,7 +1,7 @@
 """What the papers say of their training, typed from their tables and not read from the recipes, and which recipes have to say it.
 
-ImageNet+: arXiv 2303.08983; FKD: 2112.01528; BAKE: 2104.13298; USI: 2204.03475. `paper` is what a paper or its tables say; `code` what only
-its authors' code says; `ours` what neither does. Together they are all that a recipe may say.
+ImageNet+: arXiv 2303.08983; FKD: 2112.01528; BAKE: 2104.13298; USI: 2204.03475. `paper` is what a paper or its tables
+say; `code` what only its authors' code says; `ours` what neither does. Together they are all that a recipe may say.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Case:
         return replace(self, files=self.files + files, models=models or self.models, **merged)
 
 
-# ImageNet+, Table 20: file, models, optimizer, lr, warm-up, weight decay, that of online KD and its layer, augmentation on plain ImageNet.
+# ImageNet+, Table 20: file, models, optimizer, lr, warm-up, weight decay, that of online KD and its layer, augmentation on
+# plain ImageNet.
 MOBILE, VITS = "online-kd-mobilenet", ("vit_small_patch16_224", "vit_tiny_patch16_224", "vit_base_patch16_224")
 SWINS = "swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "swin_base_patch4_window7_224"
 BS = "efficientnet_b2", "efficientnet_b3", "efficientnet_b4"
@@ -104,7 +105,8 @@ def table_20() -> list[Case]:
     return cases
 
 
-# ImageNet+, Table 21: file, models, optimizer, batch, lr, warm-up, weight decay, resolution (or VBS: min, max, base), clip, augmentation.
+# ImageNet+, Table 21: file, models, optimizer, batch, lr, warm-up, weight decay, resolution (or VBS: min, max, base), clip,
+# augmentation on plain ImageNet.
 V3S, VIT = ("mobilenetv3_large_100", "mobilenetv3_small_100"), ("vit_base_patch16_224", "vit_small_patch16_224")
 RESNETS = "resnet50", "resnet18", "resnet34", "resnet101", "resnet152"
 MOBILEVITS = "mobilevit_s", "mobilevit_xs", "mobilevit_xxs"
@@ -161,7 +163,8 @@ def curricula() -> list[Case]:
     ]
 
 
-# ImageNet+, Table 23: file, model, optimizer, lr from scratch, lr pretrained, warm-up, weight decay, augmentation on the plain set.
+# ImageNet+, Table 23: file, model, optimizer, lr from scratch, lr pretrained, warm-up, weight decay, augmentation on the
+# plain set.
 TABLE_23 = [
     ("mobilenetv3", "mobilenetv3_large_100", "momentum", 0.2, 0.002, 0, 5e-4, "none"),
     ("resnet50", "resnet50d", "momentum", 0.2, 0.002, 0, 5e-4, "full"),
@@ -220,7 +223,8 @@ def fkd() -> list[Case]:
     return cases + [case.on_top("fkd/serrated.yaml", code={"schedule": "serrated"}, paper={}) for case in cases]
 
 
-# BAKE on ImageNet: layers, models, lr for a batch of 256; weight decay of ResNet-50 in the paper's configuration, of the others in theirs.
+# BAKE on ImageNet: layers, models, lr for a batch of 256; weight decay of ResNet-50 as said of its configuration, of the
+# others in theirs.
 BAKE_RESNETS = "resnet50", "resnet101", "resnet152", "resnest50d", "resnest101e", "resnext101_32x4d"
 BAKE = [
     ((), BAKE_RESNETS, 0.2, 5e-5),

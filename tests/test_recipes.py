@@ -153,7 +153,7 @@ def write(out: Path, preset: str | None) -> str:
                 _, height, width = image_info(data)
                 size: dict[str, Any] = {"image_height": height, "image_width": width}
                 if spec.mixing:
-                    size |= {"population": IMAGES, "partner_size": lambda _: (height, width)}
+                    size |= {"population": IMAGES, "partner_size": lambda _: (80, 96)}
                 drawn = draw(spec, seed=0, key=f"image{number:03d}", views=range(VIEWS), **size)
                 columns = {name: getattr(drawn, name) for name in ("crop", "flip", "ops", "magnitudes", "erase", "mix")}
                 ids = np.tile(np.array([label, (label + 1) % CLASSES], np.int32), (VIEWS, 1))

@@ -157,7 +157,7 @@ def curricula() -> list[Case]:
     return [
         resnet.on_top(
             f"curricula/{start}-to-{end}.yaml",
-            paper={"loader": {"curriculum": {"start": start, "end": end, "epochs": 300} | said}},
+            paper={"loader": {"curriculum": {"start": start, "end": end} | said}},
         )
         for start, end in kinds
     ]

@@ -64,7 +64,8 @@ class Run:
         self.device = torch.device(o.device, int(os.environ.get("LOCAL_RANK", 0)) if o.device == "cuda" else None)
         self._load_data()
         self._make_model()
-        self.objective = Objective(o, self.model.num_classes, self.loader.show.mean, self.loader.show.std, self.device)
+        stored = self._embeddings().get("temperature", 1.0)
+        self.objective = Objective(o, self.model.num_classes, self.loader.show, self.device, stored)
         settings = {"lr": o.lr, "weight_decay": o.weight_decay, "momentum": o.momentum} | o.optimizer_options
         try:
             self.optimizer = timm.optim.create_optimizer_v2(
@@ -113,12 +114,23 @@ class Run:
         self.val = dali_dr.ReinforcedIterator(o.val, **both, augment=self.evaluation) if o.val else None
         self.step_epochs = o.batch_size / self.loader.state_dict()["length"]  # views of a step per image of an epoch
 
+    def _embeddings(self) -> dict[str, Any]:
+        """What the manifest says of a teacher whose stored outputs are no classes (FKD, section 3.4); else nothing."""
+        teacher = self.loader.dataset.manifest.teacher or {}
+        embeds = teacher.get("target") == "embedding" and self.loader.show.augment is None
+        return dict(teacher) if embeds else {}
+
     def _make_model(self) -> None:
         """The student, with as many outputs as the targets have."""
         o, data = self.options, self.loader.dataset
-        embedding = data.num_outputs != data.num_classes and o.loss in ("kl", "soft-ce") and not o.teacher
+        embeds = bool(self._embeddings()) and not o.teacher
+        if embeds and (o.val or o.loss not in ("kl", "soft-ce")):
+            raise ValueError(f"{o.data}: holds embeddings, of no classes: want --loss kl or soft-ce, and no --val")
+        old = timm.models.get_deprecated_models()
+        if (name := o.model.split(".")[0]) in old:
+            raise ValueError(f"--model {o.model}: timm gives {old[name]} for this old name; say that, if it is meant")
         torch.manual_seed(o.seed)
-        arguments = {"num_classes": data.num_outputs if embedding else data.num_classes} | o.model_options
+        arguments = {"num_classes": data.num_outputs if embeds else data.num_classes} | o.model_options
         try:
             self.model = timm.create_model(o.model, pretrained=o.pretrained, **arguments)
         except Exception as error:  # timm, the hub and the models' own, of every kind
@@ -133,10 +145,6 @@ class Run:
         stored = 1 if self.loader.show.augment is not None else data.manifest.topk
         if o.loss in SOFT and o.loader.get("targets") == "full" and stored != data.num_outputs:
             raise ValueError(f"--loader: targets full want all {data.num_outputs} classes stored, here are {stored}")
-        if embedding and self.val is not None:
-            raise ValueError(
-                "--val: the data set's teacher predicts no classes, so that there is nothing to count; leave it out"
-            )
         if o.init:
             start_from(self.model, o.init)
         if o.sync_bn and o.ranks > 1:

@@ -12,9 +12,9 @@ from train_timm_options import SOFT
 
 import dali_dr
 from dali_dr import distributed, losses
+from dali_dr.loader.options import Show
 from dali_dr.record.labels import densify
 from dali_dr.reinforce.teachers import load_teacher
-from dali_dr.sampling.choice import Curriculum
 
 Tensors = dict[str, torch.Tensor]
 
@@ -38,23 +38,19 @@ class Objective:
     Args:
       o: the options.
       classes: the model's outputs.
-      mean, std: of the loader's normalisation.
+      show: how the loader shows views: its normalisation.
       device: of the batches.
+      stored_temperature: of stored embeddings, at which the student's outputs are compared with them (FKD, section 3.4).
 
     Raises:
       DaliDrError: the teacher cannot be had, or knows other classes.
     """
 
     def __init__(
-        self,
-        o: argparse.Namespace,
-        classes: int,
-        mean: typing.Sequence[float],
-        std: typing.Sequence[float],
-        device: torch.device,
+        self, o: argparse.Namespace, classes: int, show: Show, device: torch.device, stored_temperature: float = 1.0
     ) -> None:
-        self.options, self.classes = o, classes
-        self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
+        self.options, self.classes, self.stored_temperature = o, classes, stored_temperature
+        self.mean, self.std = (torch.tensor(values, device=device)[:, None, None] for values in (show.mean, show.std))
         self.teacher = None
         if o.teacher:
             self.teacher = load_teacher(o.teacher, device, amp=None if o.amp == "none" else o.amp)
@@ -113,6 +109,7 @@ class Objective:
             return distributed.bake_loss(logits, features, **labels, **settings)
         assert targets.soft is not None
         ids, probs = targets.soft
+        logits = logits / self.stored_temperature
         if o.loss == "soft-ce":
             return losses.soft_cross_entropy(logits / o.temperature, ids, probs)
         if o.loss == "usi":
@@ -176,11 +173,5 @@ def augmentation(value: Any, size: int | None) -> Any:
 
 
 def curriculum(value: Any, epochs: int) -> Any:
-    """`loader.curriculum` of a recipe: `{start: easy, end: hard}`, and part, by, epochs of the loader (default: `epochs`)."""
-    if not isinstance(value, dict):
-        return value
-    try:
-        return Curriculum(**{"epochs": epochs} | value)
-    except TypeError as error:
-        fields = ", ".join(field.name for field in dataclasses.fields(Curriculum))
-        raise ValueError(f"--loader: a curriculum has {fields}: {error}") from error
+    """`loader.curriculum` of a recipe: a text as it is; of a mapping, `{start: easy, end: hard}`, `epochs` is the default."""
+    return {"epochs": epochs} | value if isinstance(value, dict) else value

@@ -18,6 +18,7 @@ from test_examples_training import CLASSES, EXAMPLES, IMAGES, SIZE, arguments, e
 
 import dali_dr
 from dali_dr._torchvision import load_torchvision
+from dali_dr.loader.options import Show
 
 dataset, one_thread = training.dataset, training.one_thread  # fixtures
 FORMS = "sparse", "dense", "ml-dr", "top1", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"
@@ -150,7 +151,7 @@ def loader(dataset: Path, **given: Any) -> dali_dr.ReinforcedIterator:
 
 def objective(train_timm: ModuleType, learning: ModuleType, words: str) -> Any:
     o = options(train_timm, f"--device cpu --batch-size 8 {words}")
-    return learning.Objective(o, CLASSES, MEAN, STD, torch.device("cpu"))
+    return learning.Objective(o, CLASSES, Show(mean=MEAN, std=STD), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -377,10 +378,11 @@ def test_wrong_recipes_are_named(
         ("--loader {augment:&{colour:&1}}", "not colour"),
         ("--loader {augment:&{rand_augment:&{strength:&1}}}", "not strength"),
         ("--loader {augment:&{mixing:&{}}}", "BatchMixing"),
-        ("--loader {curriculum:&{start:&easy}}", "a curriculum has start, end"),
+        ("--loader {curriculum:&{start:&easy}}", "a curriculum wants end"),
         ("--loader {curriculum:&{start:&easy,end:&harder}}", "not 'harder'"),
         ("--model nosuchmodel", "--model nosuchmodel"),
         ("--model-options {depht:&3}", "cannot be made"),
+        ("--model ig_resnext101_32x48d", "timm gives resnext101_32x8d.fb_wsl_ig1b_ft_in1k for this old name"),
         ("--optimizer nosuch", "nosuch"),
         ("--data /nowhere", "/nowhere"),
         ("--loss kd --teacher nosuch", "nosuch"),

@@ -115,9 +115,25 @@ def _add_views(views: argparse._ArgumentGroup) -> None:
     views.add_argument("--pool", type=positive, default=None, metavar="P", help="draw P candidates, keep N")
     views.add_argument(
         "--select",
-        choices=("random", "min-confidence", "max-confidence", "min-entropy", "max-entropy", "kmeans"),
+        choices=(
+            "random",
+            "min-confidence",
+            "max-confidence",
+            "min-entropy",
+            "max-entropy",
+            "min-loss",
+            "max-loss",
+            "kmeans",
+        ),
         default="random",
-        help="which of the pool are kept (default %(default)s)",
+        help="which of the pool are kept; loss: -log of the label's probability (default %(default)s)",
+    )
+    views.add_argument(
+        "--row-order",
+        choices=("confidence", "entropy"),
+        default="confidence",
+        help="how the views of an image are ordered, for curricula: by the teacher's falling confidence or rising entropy "
+        "(default %(default)s)",
     )
 
 
@@ -254,6 +270,7 @@ def _blueprint(options: argparse.Namespace) -> Blueprint:
             "on_error": options.on_error,
             "pool": options.pool,
             "select": options.select,
+            "row_order": options.row_order,
             "sidecar": options.sidecar,
             **({"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}),
         },

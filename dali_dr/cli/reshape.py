@@ -28,7 +28,13 @@ def add(commands: Any) -> None:
         "--choice",
         choices=("random", "even"),
         default="random",
-        help="of the views: at random by key, or one of every stretch of confidence (default %(default)s)",
+        help="of the views: at random by key, or one of every stretch of their order (default %(default)s)",
+    )
+    subset.add_argument(
+        "--row-order",
+        choices=("confidence", "entropy"),
+        default=None,
+        help="order the views anew, for curricula: by the teacher's falling confidence or rising entropy (default: as it was)",
     )
     merge = command(commands, "merge", _merge, "join the views of two runs on the same images, with different seeds")
     add_set(merge)
@@ -60,6 +66,7 @@ def _subset(options: argparse.Namespace) -> None:
         topk=options.topk,
         images=options.images,
         choice=options.choice,
+        row_order=options.row_order,
         sidecar=options.sidecar,
         samples_per_shard=options.samples_per_shard,
         progress=not options.quiet,

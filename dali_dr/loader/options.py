@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import numbers
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypedDict, cast, get_args
 
 import numpy as np
@@ -19,13 +19,16 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.loader import checks
 from dali_dr.record.labels import FORMS
-from dali_dr.sampling.choice import Window
+from dali_dr.sampling.choice import Curriculum, Window
 from dali_dr.sampling.order import Order
 from dali_dr.sampling.sampler import LastBatch
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 """Channel means of ImageNet in 0 … 1, as torchvision and timm use them."""
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+PARTNER_CACHE_BYTES: Final = 1 << 30
+"""Of decoded partners of a library, per process: 1 GiB, about 2,000 photos of 500 x 375."""
 
 Device = Literal["cpu", "gpu"]
 RoiDecode = Literal["auto", "on", "off"]
@@ -40,6 +43,7 @@ Targets = Literal[
     "sparse", "dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"
 ]
 Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
+Curricula = Window | Mapping[str, Any] | str
 Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
 
 _TARGETS: Final = ("sparse", "dense", "top1", "ml-dr", *FORMS)
@@ -78,7 +82,7 @@ class Options(TypedDict, total=False):
     repeats: int
     class_mates: int
     views_per_image: int
-    curriculum: Window | None
+    curriculum: Curricula | None
     p_reinforced: float
     last_batch: LastBatch
     last_batch_policy: LastBatchPolicy | str
@@ -98,6 +102,7 @@ class Options(TypedDict, total=False):
     decoder: DecoderName
     hw_decoder_load: float
     prefetch: int
+    partner_cache_bytes: int
     prepare_first_batch: bool
     reader_name: str | None
     dynamic_shape: Any
@@ -165,10 +170,7 @@ class Schedule:
                 tuple(s if isinstance(s, str) else checks.whole("a sample in samples", s, 0) for s in samples),
             )
         _set(self, "seed", checks.whole("seed", self.seed, None))
-        if self.curriculum is not None and not callable(self.curriculum):
-            checks.refuse(
-                "curriculum", self.curriculum, "a function epoch -> (a, b), see dali_dr.sampling.choice.Curriculum"
-            )
+        _set(self, "curriculum", _curriculum(self.curriculum))
         _set(self, "p_reinforced", checks.number("p_reinforced", self.p_reinforced, 0.0, 1.0))
         checks.one_of("last_batch", self.last_batch, get_args(LastBatch))
         if self.auto_reset not in (True, False, None, "yes", "no"):
@@ -195,6 +197,7 @@ class Machine:
     decoder: DecoderName = "auto"
     hw_decoder_load: float = 0.65
     prefetch: int = 2
+    partner_cache_bytes: int = PARTNER_CACHE_BYTES
     prepare_first_batch: bool = False
 
     def __post_init__(self) -> None:
@@ -217,6 +220,8 @@ class Machine:
         checks.one_of("decoder", self.decoder, get_args(DecoderName))
         _set(self, "hw_decoder_load", checks.number("hw_decoder_load", self.hw_decoder_load, 0.0, 1.0))
         _set(self, "prefetch", checks.whole("prefetch", self.prefetch, 1))
+        most = checks.whole("partner_cache_bytes", self.partner_cache_bytes, 0, 2**63 - 1)
+        _set(self, "partner_cache_bytes", most)
         _set(self, "prepare_first_batch", checks.flag("prepare_first_batch", self.prepare_first_batch))
 
     @property
@@ -250,6 +255,23 @@ class Machine:
 
 
 GROUPS: Final = (Show, Schedule, Machine)
+
+
+def _curriculum(value: object) -> Window | None:
+    """A curriculum in any form as a function, or None."""
+    if isinstance(value, (str, Mapping)):
+        try:
+            return Curriculum.of(value)
+        except ValueError as error:
+            raise ValueError(f"curriculum: {error}") from None
+    if value is not None and not callable(value):
+        checks.refuse(
+            "curriculum",
+            value,
+            "a dali_dr.sampling.choice.Curriculum, its attributes by name, a text such as 'easy-all:100', or a function "
+            "epoch -> (a, b)",
+        )
+    return cast(Window | None, value)
 
 
 def _set(group: object, name: str, value: object) -> None:

@@ -18,6 +18,7 @@ from dali_dr.loader.checks import MAX_VIEW_SIZE, refuse
 from dali_dr.loader.decoding import OURS, route
 from dali_dr.loader.options import Machine, Schedule, Show, Sizes, default_threads
 from dali_dr.loader.state import Meaning, digest, name_of
+from dali_dr.record.labels import ROW_ORDERS
 from dali_dr.sampling.choice import Choice
 from dali_dr.sampling.order import ClassPaired, Global, Order, Repeated, Sequential, Subset, Windowed, check_order
 from dali_dr.sampling.sampler import Progressive, RandomShapes, Sampler, Shape, Shapes
@@ -74,6 +75,8 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
         _check_mixing(show, schedule, pairs)
     shapes, largest = _shapes(spec.size if show.size is None else show.size, batch_size, schedule.seed)
     fixed = isinstance(shapes, Fixed)
+    if augment is None:
+        _check_row_order(dataset, schedule.curriculum)
     for name, idle in (("curriculum", None), ("p_reinforced", 1.0)):
         if augment is not None and getattr(schedule, name) != idle:
             beside = "beside augment" if maps is None else "with label maps"
@@ -114,6 +117,20 @@ def _check_mixing(show: Show, schedule: Schedule, pairs: bool) -> None:
     if pairs and schedule.p_reinforced < 1:
         raise ValueError(
             f"p_reinforced is {schedule.p_reinforced}, but the views of a double-mix come in pairs: leave it at 1"
+        )
+
+
+def _check_row_order(dataset: Dataset, curriculum: object) -> None:
+    """Refuses a curriculum by what the views are not ordered by; a function of the user's own takes any order."""
+    stored = dataset.manifest.row_order
+    wanted = getattr(curriculum, "by", None)
+    if wanted in ROW_ORDERS and wanted != stored:
+        where = dataset.url or dataset.path
+        refuse(
+            "curriculum",
+            name_of(curriculum),
+            f"by={stored!r}, which the views of {where} are ordered by, or order them anew: dali-dr subset {where} --out "
+            f"OTHER --row-order {wanted}",
         )
 
 

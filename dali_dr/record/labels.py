@@ -25,6 +25,10 @@ _SPREADING: Final = ("spread", "ml-dr")
 Form = Literal["full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
 FORMS: Final[tuple[str, ...]] = ("full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm")
 
+# What the rows of a record are ordered by, see `order_rows`.
+RowOrder = Literal["confidence", "entropy"]
+ROW_ORDERS: Final[tuple[RowOrder, ...]] = ("confidence", "entropy")
+
 # A row may sum to a little more than 1: softmax in float32 adds about 1e-6, a float16 record up to 2**-11.
 SUM_TOLERANCE: Final = 1e-3
 
@@ -115,6 +119,62 @@ def order_by_confidence(reinforcements: Reinforcements) -> npt.NDArray[np.intp]:
         return np.argsort(-confidence, kind="stable")
     first = 2 * np.argsort(-confidence.reshape(-1, 2).sum(axis=1), kind="stable")
     return np.stack([first, first + 1], axis=1).ravel()
+
+
+def order_by_entropy(reinforcements: Reinforcements, num_outputs: int) -> npt.NDArray[np.intp]:
+    """Rows in order of rising entropy of the teacher's prediction: a permutation of 0..N-1, see `entropy`.
+
+    Ties keep the order given, and so do views without predictions (K = 0). Pairs of a double-mix stay together,
+    ordered by the sum of both entropies.
+    """
+    if not reinforcements.topk:
+        return np.arange(len(reinforcements))
+    doubt = entropy(reinforcements.soft_probs, num_outputs)
+    if reinforcements.mix is None or not reinforcements.mix.double:
+        return np.argsort(doubt, kind="stable")
+    first = 2 * np.argsort(doubt.reshape(-1, 2).sum(axis=1), kind="stable")
+    return np.stack([first, first + 1], axis=1).ravel()
+
+
+def order_rows(reinforcements: Reinforcements, order: RowOrder, num_outputs: int) -> npt.NDArray[np.intp]:
+    """Rows from what the teacher is surest of to what it is least sure of, so that a curriculum is a range of rows.
+
+    Args:
+      reinforcements: N views with predictions.
+      order: "confidence", falling (`order_by_confidence`), or "entropy", rising (`order_by_entropy`).
+      num_outputs: C, the teacher's classes.
+
+    Returns:
+      A permutation of 0..N-1.
+    """
+    return (
+        order_by_confidence(reinforcements) if order == "confidence" else order_by_entropy(reinforcements, num_outputs)
+    )
+
+
+def entropy(probs: npt.NDArray[Any], num_outputs: int) -> npt.NDArray[np.float64]:
+    """Entropy in nats of sparse predictions whose rest is spread evenly over the other classes (`densify`, "spread").
+
+    With few classes kept of many that is more than the teacher's own entropy, the more the less of its probability was
+    kept: an even rest is the least certain one.
+
+    Args:
+      probs: (N, K) probabilities of K distinct classes; rows that do not sum to 1 with their rest are normalised.
+      num_outputs: C >= K, the teacher's classes.
+
+    Returns:
+      (N,), 0 … log C; 0 for a row of zeros with K = C.
+    """
+    kept = probs.astype(np.float64)
+    others = num_outputs - kept.shape[1]
+    rest = (1 - kept.sum(axis=1)).clip(min=0) if others > 0 else np.zeros(len(kept))
+    total = kept.sum(axis=1) + rest
+    terms = -np.log(kept, out=np.zeros_like(kept), where=kept > 0) * kept
+    spread = np.zeros(len(kept))
+    np.log(rest / max(others, 1), out=spread, where=rest > 0)
+    total = np.where(total > 0, total, 1)
+    entropies: npt.NDArray[np.float64] = (terms.sum(axis=1) - rest * spread) / total + np.log(total)
+    return entropies
 
 
 def repeats(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -14,14 +14,13 @@ from dali_dr.errors import ShardError
 from dali_dr.images.judge import BATCH, Refusal
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.networks import Predictor
-from dali_dr.reinforce.select import Select, select
+from dali_dr.reinforce.select import WIDE, Select, select
 from dali_dr.shards.one_shard import OnError
 from dali_dr.shards.report import Refused
 from dali_dr.shards.sample import Place, Sample
 from dali_dr.sources.source import Images, readers_of
 
 _READERS = 8  # threads that wait for files; of a store more
-_WIDE = ("min-entropy", "max-entropy", "kmeans")  # selections that look at all classes of a prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Pieces:
         drawn = dataclasses.replace(self._drawn, teacher=teacher)
         for number, sample in zip(numbers, drawn.samples(self.images, numbers.start, numbers.stop), strict=True):
             if sample.reinforcements is not None and self.pool is not None:
-                sample = self._selected(sample, self.select in _WIDE)
+                sample = self._selected(sample, self.select in WIDE)
             yield self._placed(number, sample)
 
     def entering(self, numbers: range) -> Iterator[Sample]:
@@ -85,7 +84,7 @@ class Pieces:
     def _drawn(self) -> Generation:
         """What is drawn of each image, of which a part may be kept."""
         g = self.generation
-        wide = self.pool is not None and self.select in _WIDE
+        wide = self.pool is not None and self.select in WIDE
         return dataclasses.replace(
             g,
             num_views=self.pool or g.num_views,
@@ -129,10 +128,10 @@ class Pieces:
         views, g = sample.reinforcements, self.generation
         assert views is not None
         probs = views.soft_probs
-        if wide:  # the clusters are of predictions, which are comparable by class, not by rank
+        if wide:  # what is looked at is comparable by class, not by rank
             probs = np.zeros_like(probs)
             np.put_along_axis(probs, views.soft_ids.astype(np.int64), views.soft_probs, axis=1)
-        kept = views.take(select(probs, g.num_views, self.select, key=sample.key, seed=g.seed))
+        kept = views.take(select(probs, g.num_views, self.select, key=sample.key, seed=g.seed, label=sample.label))
         return dataclasses.replace(sample, reinforcements=kept.likeliest(g.topk))
 
 

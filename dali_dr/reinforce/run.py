@@ -25,10 +25,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import tqdm
 
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
+from dali_dr.record.labels import ROW_ORDERS, RowOrder
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.reinforce.generate import Generation
@@ -40,7 +42,7 @@ from dali_dr.reinforce.measure import Meter
 from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.pieces import Pieces
 from dali_dr.reinforce.report import read_summary, write_report
-from dali_dr.reinforce.select import Select
+from dali_dr.reinforce.select import BY_LABEL, SELECTS, Select
 from dali_dr.shards import files, outbox
 from dali_dr.shards import folder as shards_folder
 from dali_dr.shards.compare import described, fingerprint
@@ -114,6 +116,7 @@ class Run:
         "raise" stops at the first.
       pool: candidate views per image, of which num_views are kept; None: none are drawn in vain.
       select: how they are chosen, see `dali_dr.reinforce.select`.
+      row_order: of the stored views, see `dali_dr.shards.write.write_shards`.
       sidecar: store records alone, beside the tars of a `TarSource`, which stay as they are.
       part: of the shards, that `work` makes.
       progress: show a progress bar (of the first part only).
@@ -129,6 +132,7 @@ class Run:
     on_error: OnError = "raise"
     pool: int | None = None
     select: Select = "random"
+    row_order: RowOrder = "confidence"
     sidecar: bool = False
     part: Part = dataclasses.field(default_factory=Part)
     progress: bool = True
@@ -289,9 +293,35 @@ class Run:
         if self.pool is not None and self.pool < kept:
             raise ShardError(f"a pool of {self.pool} candidates holds no {kept} views")
         mixing = self.generation.spec.mixing
+        if self.select not in SELECTS or self.row_order not in ROW_ORDERS:
+            raise ShardError(
+                f"select is {self.select!r:.80} and row_order {self.row_order!r:.80}, want one of {', '.join(SELECTS)}, "
+                f"and {' or '.join(ROW_ORDERS)}"
+            )
+        if self.pool is None and self.select != "random":
+            raise ShardError(
+                f"select is {self.select!r}, but there is no pool to select from: pass pool (--pool P), too"
+            )
+        if self.select in BY_LABEL:
+            self._check_labels()
         if self.pool is not None and mixing is not None and mixing.double:
             raise ShardError(
                 "the views of a double-mix come in pairs, of which a pool cannot keep one: leave the pool out"
+            )
+
+    def _check_labels(self) -> None:
+        """ShardError unless every view has one label that is a class of the teacher, whose loss can be told."""
+        teacher, labels = self.generation.teacher, np.asarray(self.source.labels)
+        others = "choose another selection, such as min-confidence"
+        if getattr(teacher, "target", "class") != "class":
+            raise ShardError(f"select is {self.select!r}, but the teacher gives embeddings, not classes: {others}")
+        if self.generation.spec.mixing is not None:
+            raise ShardError(f"select is {self.select!r}, but mixed views have two labels: {others}")
+        if len(labels) and (beyond := (labels < 0) | (labels >= teacher.num_outputs)).any():
+            number = int(np.argmax(beyond))
+            raise ShardError(
+                f"{self.source.where(number)}: its label is {labels[number]}, which is no class of the teacher "
+                f"(0 to {teacher.num_outputs - 1}), so it has no loss to select by: {others}, or a teacher of these classes"
             )
 
     def _check_source(self) -> None:
@@ -346,6 +376,7 @@ class Run:
             image_tars=() if self._tars is None else self._tars.image_tars(self.out),
             tiles=None if g.keep_bytes or self._tars is not None else TileCounts(),
             decoder=g.decoder,
+            row_order=self.row_order,
         )
 
     def _path(self, number: int) -> Path:

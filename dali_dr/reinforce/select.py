@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from dali_dr.keyed import philox_key
 
-Select = Literal["random", "min-confidence", "max-confidence", "min-entropy", "max-entropy", "kmeans"]
-SELECTS: Final[tuple[Select, ...]] = (
+Select = Literal[
     "random",
     "min-confidence",
     "max-confidence",
     "min-entropy",
     "max-entropy",
+    "min-loss",
+    "max-loss",
     "kmeans",
-)
+]
+SELECTS: Final[tuple[Select, ...]] = get_args(Select)
+WIDE: Final[tuple[Select, ...]] = ("min-entropy", "max-entropy", "min-loss", "max-loss", "kmeans")
+"""Those that look at all classes of a prediction."""
+BY_LABEL: Final[tuple[Select, ...]] = ("min-loss", "max-loss")
 _PERSON: Final = b"dali_dr select 1"  # version of the derivation of the random numbers
 _ITERATIONS: Final = 30  # of Lloyd's algorithm at most; it mostly converges in ten
 
@@ -29,23 +34,38 @@ def random_order(count: int, key: str, seed: int) -> npt.NDArray[np.intp]:
     return np.argsort(_philox(key, seed).random_raw(count), kind="stable")
 
 
-def select(probs: npt.NDArray[Any], keep: int, how: Select, *, key: str, seed: int) -> npt.NDArray[np.intp]:
+def select(
+    probs: npt.NDArray[Any], keep: int, how: Select, *, key: str, seed: int, label: int | None = None
+) -> npt.NDArray[np.intp]:
     """Rows of the views to keep, in rising order.
 
-    "random" is a keyed permutation's first rows. Confidence is the highest probability, entropy that of the whole row.
+    "random" is a keyed permutation's first rows. Confidence is the highest probability, entropy that of the whole row,
+    loss -log of the label's probability: "min-loss" keeps what the teacher recognises, "max-loss" what it does not.
     "kmeans" keeps the view nearest to each of ``keep`` centres of the predictions: views that differ in what the
     teacher sees. Ties go to the lower row.
 
     Args:
-      probs: (P, C), the teacher's probabilities of the candidates; C may be a part of the classes, most likely first.
+      probs: (P, C), the teacher's probabilities of the candidates, by class; where only the highest one is looked at (see
+        WIDE), C may be a part of the classes, most likely first.
       keep: 1..P.
       how: see above.
       key: of the sample.
       seed: of the data set.
+      label: of the sample, 0..C-1; for the loss.
 
     Returns:
       (keep,) distinct integers.
+
+    Raises:
+      ValueError: there is no such selection, keep is out of range, or the label is none of the classes.
     """
+    if how not in SELECTS:
+        raise ValueError(f"select is {how!r:.80}, want one of {', '.join(SELECTS)}")
+    if how in BY_LABEL and (label is None or not 0 <= label < probs.shape[1]):
+        raise ValueError(
+            f"select: {how} wants the probability of the label, which is {label}; the teacher has classes 0 to "
+            f"{probs.shape[1] - 1}"
+        )
     if not 1 <= keep <= len(probs):
         raise ValueError(f"select: cannot keep {keep} of {len(probs)} views")
     values = probs.astype(np.float64)
@@ -55,10 +75,23 @@ def select(probs: npt.NDArray[Any], keep: int, how: Select, *, key: str, seed: i
         rows = _kmeans(values, keep, _philox(key, seed))
     else:
         side, _, what = how.partition("-")
-        logs = np.log(np.where(values > 0, values, 1))
-        score = values.max(axis=1) if what == "confidence" else -(values * logs).sum(axis=1)
+        score = _score(values, what, label)
         rows = np.argsort(score if side == "min" else -score, kind="stable")[:keep]
     return np.sort(rows)
+
+
+def _score(values: _Floats, what: str, label: int | None) -> _Floats:
+    """(P,) confidence, entropy or loss (infinite for a label of probability 0)."""
+    if what == "confidence":
+        highest: _Floats = values.max(axis=1)
+        return highest
+    if what == "entropy":
+        entropy: _Floats = -(values * np.log(np.where(values > 0, values, 1))).sum(axis=1)
+        return entropy
+    loss = np.full(len(values), np.inf)
+    of_label = values[:, label]
+    np.log(of_label, out=loss, where=of_label > 0)
+    return np.where(of_label > 0, -loss, loss)
 
 
 def _philox(key: str, seed: int) -> np.random.Philox:

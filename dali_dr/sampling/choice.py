@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Final
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from dali_dr.keyed import Int64, mix
 from dali_dr.sampling.permutation import keyed_permutation
 
 Window = Callable[[int], tuple[float, float]]
-"""Epoch -> (a, b), 0 <= a < b <= 1: the part of the views, in order of falling confidence, that it may replay."""
+"""Epoch -> (a, b), 0 <= a < b <= 1: the part of the views, in the data set's row order (by falling confidence of the
+teacher, or rising entropy), that it may replay."""
+By = Literal["confidence", "entropy"]
 
 # Streams of hashes, apart from each other and from those of the orders.
 _VIEW, _FRESH = 0x56494557, 0x46524553
@@ -135,25 +138,59 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """A window that moves from one part of the confidence order to another by half a cosine (arXiv 2303.08983, C.4).
+    """A window that moves from one part of the views to another by half a cosine (arXiv 2303.08983, appendix C.4).
 
     Attributes:
-      start, end: "easy" (the most confident part), "hard" (the least confident) or "all".
+      start, end: "easy" (the views that the teacher is surest of), "hard" (those that it is least sure of) or "all".
       epochs: length of the change; afterwards the window stays.
-      part: size of "easy" and "hard" as a part of all views.
+      part: size of "easy" and "hard" as a part of all views; 0.1 in the paper.
+      by: what says how sure the teacher is: "confidence" (the probability of its most likely class) or "entropy". Views
+        are stored in one of both orders, which must be this one (`row_order` of `dali_dr.shards.write.write_shards`).
     """
 
     start: str
     end: str
     epochs: int
-    part: float = 0.5
+    part: float = 0.1
+    by: By = "confidence"
 
     def __post_init__(self) -> None:
         for name in (self.start, self.end):
             if name not in _WINDOWS:
-                raise ValueError(f"a curriculum goes between {', '.join(_WINDOWS)}, not {name!r}")
-        if self.epochs < 1 or not 0 < self.part <= 1:
-            raise ValueError(f"a curriculum needs epochs >= 1 ({self.epochs}) and 0 < part <= 1 ({self.part})")
+                raise ValueError(f"a curriculum goes between {', '.join(_WINDOWS)}, not {name!r:.80}")
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, (int, np.integer)) or self.epochs < 1:
+            raise ValueError(f"epochs of a curriculum is {self.epochs!r:.80}, want a whole number from 1")
+        if isinstance(self.part, bool) or not isinstance(self.part, (int, float)) or not 0 < self.part <= 1:
+            raise ValueError(f"part of a curriculum is {self.part!r:.80}, want a number above 0, at most 1")
+        if self.by not in get_args(By):
+            raise ValueError(f"by of a curriculum is {self.by!r:.80}, want {' or '.join(map(repr, get_args(By)))}")
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any] | str) -> Curriculum:
+        """A curriculum as recipes say it.
+
+        Args:
+          value: the attributes by name, of which `part` and `by` may be absent; or these in one word, START-END:EPOCHS,
+            and behind it :PART and :BY, as in "easy-all:100" or "easy-hard:300:0.1:entropy".
+
+        Raises:
+          ValueError: saying what is missing, not known, or out of range.
+        """
+        given = _words(value) if isinstance(value, str) else dict(value)
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        if unknown := [name for name in given if name not in fields]:
+            raise ValueError(f"a curriculum has {', '.join(fields)}, not {unknown[0]!r:.80}")
+        if missing := [
+            name for name, default in fields.items() if default is dataclasses.MISSING and name not in given
+        ]:
+            raise ValueError(f"a curriculum wants {' and '.join(missing)}, too: {dict(given)!r:.200}")
+        return cls(**given)
+
+    @property
+    def name(self) -> str:
+        """What the loader's state remembers of it; `by` where it is not what it ever was."""
+        further = "" if self.by == "confidence" else f", by={self.by!r}"
+        return f"Curriculum(start={self.start!r}, end={self.end!r}, epochs={self.epochs}, part={self.part}{further})"
 
     def __call__(self, epoch: int) -> tuple[float, float]:
         progress = (1 - math.cos(math.pi * min(epoch / max(self.epochs - 1, 1), 1.0))) / 2
@@ -162,6 +199,22 @@ class Curriculum:
         return a, b
 
 
+def _words(text: str) -> dict[str, Any]:
+    """START-END:EPOCHS[:PART][:BY] as attributes of `Curriculum`."""
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"a curriculum is START-END:EPOCHS, and behind it :PART and :BY, such as easy-all:100 or "
+            f"easy-hard:300:0.1:entropy, not {text!r:.80}"
+        )
+    given: dict[str, Any] = {name: found for name, found in match.groupdict().items() if found is not None}
+    given["epochs"] = int(given["epochs"])
+    return given if "part" not in given else {**given, "part": float(given["part"])}
+
+
+_TEXT: Final = re.compile(
+    r"(?P<start>[a-z]+)-(?P<end>[a-z]+):(?P<epochs>[0-9]{1,9})(:(?P<part>[0-9]*\.?[0-9]+))?(:(?P<by>[a-z]+))?"
+)
 _WINDOWS: Final[dict[str, Callable[[float], tuple[float, float]]]] = {
     "easy": lambda part: (0.0, part),
     "hard": lambda part: (1.0 - part, 1.0),

@@ -18,6 +18,7 @@ import jsonschema
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import RecordError, ShardError, SpecError
 from dali_dr.record.label_map import LabelMaps
+from dali_dr.record.labels import RowOrder
 from dali_dr.record.layout import Probabilities
 from dali_dr.shards import tar
 from dali_dr.shards.index_layout import INDEX_NAME, MAX_LABEL
@@ -33,7 +34,14 @@ _CHECKSUM_SINCE: Final = 2  # format version
 _TILES_SINCE: Final = 3
 _MAPS_SINCE: Final = 4
 _DRAWN_SINCE: Final = 5  # what `AugmentationSpec.later` names in the spec
-_NEW: Final = {"tiles": _TILES_SINCE, "decoder": _TILES_SINCE, "label_maps": _MAPS_SINCE}  # members since then
+_ORDERS_SINCE: Final = 5
+# Members since then.
+_NEW: Final = {
+    "tiles": _TILES_SINCE,
+    "decoder": _TILES_SINCE,
+    "label_maps": _MAPS_SINCE,
+    "row_order": _ORDERS_SINCE,
+}
 _SCHEMA: Final = "dataset.schema.json"
 # What the run found out, as against what it was asked to write.
 _FOUND: Final = ("images", "views", "topk", "record_bytes", "shards", "versions", "checksum", "tiles")
@@ -114,6 +122,8 @@ class Manifest:
         pixels differ a little; None where that is not known, or there are no views.
       label_maps: what the samples' records are, where they are label maps, of which training draws its views and targets;
         else None. There are no stored views then, and no ``spec``.
+      row_order: of the views of every image: by falling confidence of the teacher, or rising entropy; see
+        `dali_dr.record.labels.order_rows`.
       shards: in order of the samples.
       views_min, views_max: views per image; 0 without reinforcements.
       topk: stored teacher classes per view; with label maps, the most classes that a map has.
@@ -121,7 +131,8 @@ class Manifest:
       versions: of the libraries that drew and replayed.
       format_version: that was read, or is written; version 1 has neither a checksum nor `ShardInfo.index_crc32c`,
         versions 1 and 2 have neither ``tiles`` nor ``decoder``. Version 4 is that of data sets with ``label_maps``,
-        version 5 that of data sets whose ``spec`` says what readers of version 3 do not know.
+        version 5 that of data sets whose ``spec`` says what readers of version 3 do not know, or with ``row_order``
+        other than by confidence.
     """
 
     num_classes: int
@@ -138,6 +149,7 @@ class Manifest:
     tiles: TileCounts | None = None
     decoder: Decoder | None = None
     label_maps: LabelMaps | None = None
+    row_order: RowOrder = "confidence"
     shards: tuple[ShardInfo, ...] = ()
     views_min: int = 0
     views_max: int = 0
@@ -152,7 +164,7 @@ class Manifest:
 
     def _needed(self) -> int:
         """The format version that the data set must be written in, so that no reader takes it for what it is not."""
-        if self.spec is not None and self.spec.later():
+        if self.row_order != "confidence" or (self.spec is not None and self.spec.later()):
             return _DRAWN_SINCE
         return FORMAT_VERSION if self.label_maps is None else _MAPS_SINCE
 
@@ -192,6 +204,7 @@ class Manifest:
             **({"image_tars": [vars(image_tar) for image_tar in self.image_tars]} if self.image_tars else {}),
             **(self._of_version_3() if self.format_version >= _TILES_SINCE else {}),
             **({"label_maps": self.label_maps.to_json()} if self.label_maps is not None else {}),
+            **({"row_order": self.row_order} if self.row_order != "confidence" else {}),
             "shards": [
                 {name: value for name, value in vars(shard).items() if value is not None} for shard in self.shards
             ],
@@ -275,6 +288,7 @@ class Manifest:
             tiles=None if data.get("tiles") is None else TileCounts(**data["tiles"]),
             decoder=data.get("decoder"),
             label_maps=maps,
+            row_order=data.get("row_order", "confidence"),
             shards=tuple(ShardInfo(**shard) for shard in data["shards"]),
             views_min=data["views"]["min"],
             views_max=data["views"]["max"],
@@ -305,6 +319,7 @@ class Manifest:
             ),
             (self.views_min > self.views_max, "views.min is above views.max"),
             (self.views_max > 0 and self.spec is None, "it has views but no spec"),
+            (self.row_order != "confidence" and self.spec is None, "it has a row_order but no spec, hence no views"),
             (
                 len(later) > 0 and self.format_version < _DRAWN_SINCE,
                 f"spec: {' and '.join(later)}: of format version {_DRAWN_SINCE}, but format_version is "

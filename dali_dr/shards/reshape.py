@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dali_dr.errors import ShardError
 from dali_dr.images.tiles import tiled
 from dali_dr.keyed import philox_key
-from dali_dr.record.labels import Reinforcements
+from dali_dr.record.labels import ROW_ORDERS, Reinforcements, RowOrder
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
 from dali_dr.shards.dataset import Dataset
@@ -35,10 +35,10 @@ _PERSON: Final = b"dali_dr subset 1"  # version of the derivation of the random 
 def choose_rows(count: int, keep: int, choice: Choice, key: str, seed: int = 0) -> npt.NDArray[np.intp]:
     """Which ``keep`` of a record's ``count`` rows stay, in rising order.
 
-    Rows are stored by falling confidence, so the first ones would be the easy ones. "random": the first of a
+    Rows are stored by what the teacher is sure of, so the first ones would be the easy ones. "random": the first of a
     permutation that depends on (key, count, seed) alone; as every view was drawn independently, the result is
     distributed as if fewer had been drawn, and a smaller subset lies within a larger one. "even": row floor((i + 0.5) *
-    count / keep), that is one of every stretch of confidence, which keeps the mean confidence of each image closest.
+    count / keep), that is one of every stretch of the row order, which keeps the mean confidence of each image closest.
     """
     if choice == "even":
         return ((np.arange(keep) + 0.5) * count / keep).astype(np.intp)
@@ -93,11 +93,14 @@ def subset(
     topk: int | None = None,
     images: str | int | Sequence[str] | None = None,
     choice: Choice = "random",
+    row_order: RowOrder | None = None,
     sidecar: bool = False,
     samples_per_shard: int | None = None,
     progress: bool = True,
 ) -> Manifest:
     """Write a smaller data set with some views, teacher classes or images of another; of label maps, with some images.
+
+    With ``row_order`` alone, the same data set with its views in another order.
 
     ImageNet+ "Small" is 100 views of 400 and the 5 likeliest classes of 10. Probabilities stay what they are (the rest
     of the mass grows); with "log8" or "root8" and fewer classes, codes may be rounded anew.
@@ -109,6 +112,7 @@ def subset(
       topk: likeliest classes kept of each view; None: all.
       images: kept, see `choose_images`; None: all.
       choice: of the views.
+      row_order: of the views, by what is kept of the predictions, see `write_shards`; None: as ``source`` has it.
       sidecar: write the records alone, beside the tars that hold the images of ``source``.
       samples_per_shard: None: as ``source`` has it.
       progress: show a progress bar.
@@ -118,14 +122,18 @@ def subset(
     """
     data = _reinforced(source)
     manifest = data.manifest
-    if manifest.label_maps is not None and (views, topk) != (None, None):
-        raise ShardError(f"{data.path}: holds label maps, from which images alone can be chosen, not views or classes")
+    if manifest.label_maps is not None and (views, topk, row_order) != (None, None, None):
+        raise ShardError(
+            f"{data.path}: holds label maps, from which images alone can be chosen, not views, their order or classes"
+        )
     if views is not None and not 1 <= views <= manifest.views_min:
         raise ShardError(f"{data.path}: cannot keep {views} views of {manifest.views_min} per image")
     if topk is not None and not 0 <= topk <= manifest.topk:
         raise ShardError(f"{data.path}: cannot keep {topk} classes of the {manifest.topk} stored per view")
     if choice not in CHOICES:
         raise ShardError(f"choice is {choice!r}, want one of {', '.join(CHOICES)}")
+    if row_order is not None and row_order not in ROW_ORDERS:
+        raise ShardError(f"row_order is {row_order!r:.80}, want one of {', '.join(ROW_ORDERS)}")
     numbers = np.arange(len(data)) if images is None else choose_images(data, images)
     if len(numbers) < len(data) and manifest.spec is not None and manifest.spec.mixing is not None:
         raise ShardError(f"{data.path}: its views are mixed with others of its images, so all images must stay")
@@ -139,10 +147,26 @@ def subset(
             stored = stored.take((rows[:, None] * pair + np.arange(pair)).ravel())
         return stored.likeliest(topk)
 
-    shape = {"views": views, "topk": topk, "images": len(numbers), "choice": choice if views else None}
+    shape = {
+        "views": views,
+        "topk": topk,
+        "images": len(numbers),
+        "choice": choice if views else None,
+        "row_order": row_order,
+    }
     history = {"subset": {name: value for name, value in shape.items() if value is not None}}
-    decoder = manifest.decoder
-    return _write(data, numbers, change, as_place(out), history, sidecar, samples_per_shard, progress, decoder)
+    return _write(
+        data,
+        numbers,
+        change,
+        as_place(out),
+        history,
+        sidecar,
+        samples_per_shard,
+        progress,
+        manifest.decoder,
+        row_order or manifest.row_order,
+    )
 
 
 def merge(
@@ -155,6 +179,8 @@ def merge(
     progress: bool = True,
 ) -> Manifest:
     """Write a data set with the views of two runs on the same images, such as two of 200 views with different seeds.
+
+    The views are ordered as those of ``first``.
 
     Args:
       first, second: reinforced data sets of the same images, spec, teacher, K and encoding.
@@ -207,8 +233,8 @@ def merge(
 
     history = {"merge": {"seeds": [a.seed, b.seed], "views": [a.views_min, b.views_min]}}
     decoder = a.decoder if a.decoder == b.decoder else None
-    numbers = np.arange(len(data))
-    return _write(data, numbers, change, as_place(out), history, sidecar, samples_per_shard, progress, decoder)
+    numbers, place = np.arange(len(data)), as_place(out)
+    return _write(data, numbers, change, place, history, sidecar, samples_per_shard, progress, decoder, a.row_order)
 
 
 def _write(
@@ -221,6 +247,7 @@ def _write(
     samples_per_shard: int | None,
     progress: bool,
     decoder: Decoder | None,
+    row_order: RowOrder,
 ) -> Manifest:
     """The samples ``numbers`` of ``data``, their reinforcements changed by ``change(number)``."""
     manifest = data.manifest
@@ -271,6 +298,7 @@ def _write(
         keep_bytes=not tiled,
         decoder=decoder,
         label_maps=manifest.label_maps,
+        row_order=row_order,
         total=len(numbers),
         progress=progress,
     )

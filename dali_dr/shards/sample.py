@@ -19,7 +19,7 @@ from dali_dr.images.tiling import Tiling
 from dali_dr.record.copied import check_copied
 from dali_dr.record.encode import encode
 from dali_dr.record.label_map import check_label_map
-from dali_dr.record.labels import Reinforcements, order_by_confidence
+from dali_dr.record.labels import Reinforcements, order_rows
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import tar
 from dali_dr.shards.manifest import Manifest
@@ -266,7 +266,7 @@ def _image_of(sample: Sample) -> bytes:
 
 
 def record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height: int, width: int) -> bytes:
-    """The record of an image of (height, width) pixels, its views by falling confidence."""
+    """The record of an image of (height, width) pixels, its views in the row order of the data set."""
     if not isinstance(reinforcements, Reinforcements):
         refuse(key, f"reinforcements is a {type(reinforcements).__name__}, want a dali_dr.Reinforcements")
     if draft.spec is None or draft.probabilities is None:
@@ -277,13 +277,15 @@ def record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height:
     mixing, mix = draft.spec.mixing, reinforcements.mix
     if (mix is None) != (mixing is None) or (mix is not None and mixing is not None and mix.double != mixing.double):
         refuse(key, "has mixed views and the spec no mixing, or the other way round, or one of them a double-mix")
+    if mix is not None and mixing is not None and mix.own_mixes and not mixing.own_mixes:
+        refuse(key, "has pairs of a double-mix with lam and CutMix box of each view's own, which the spec does not say")
     if (beyond := reinforcements.soft_ids >= draft.num_outputs).any():
         row = int(np.argmax(beyond.any(axis=1)))
         ids = reinforcements.soft_ids[row].tolist()
         refuse(key, f"view {row}: class id outside 0..{draft.num_outputs - 1} in {ids}")
     try:
         return encode(
-            reinforcements.take(order_by_confidence(reinforcements)),
+            reinforcements.take(order_rows(reinforcements, draft.row_order, draft.num_outputs)),
             image_height=height,
             image_width=width,
             view_size=(draft.spec.size, draft.spec.size),

@@ -21,6 +21,7 @@ from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
 from dali_dr.images.judge import Judge
 from dali_dr.record.label_map import LabelMaps
+from dali_dr.record.labels import ROW_ORDERS, RowOrder
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.shards import outbox
@@ -66,6 +67,7 @@ def write_shards(
     keep_bytes: bool = False,
     decoder: Decoder | None = None,
     label_maps: LabelMaps | None = None,
+    row_order: RowOrder = "confidence",
     max_pixels: int = MAX_PIXELS,
     total: int | None = None,
     progress: bool = True,
@@ -77,7 +79,7 @@ def write_shards(
 
     A run that was killed is continued by the same call, to the byte-for-byte result of an uninterrupted run. What is
     there, finished or not, is kept once key, label and CRC-32C of each image were found to be those of ``samples`` (views
-    are not compared); else nothing is changed, and the error says what differs. Views are stored by falling confidence.
+    are not compared); else nothing is changed, and the error says what differs. Views are stored in ``row_order``.
     Equal samples and settings give equal files with the same library versions. What was left out or changed is listed
     in ``out``/report.
 
@@ -104,6 +106,8 @@ def write_shards(
       keep_bytes: store every image as it is given. So does a sidecar data set, which does not store images.
       decoder: by which the JPEGs were decoded that the teacher saw; None: not known.
       label_maps: what the samples' records are, where they are label maps; spec is None then.
+      row_order: of the views of every image, which curricula go by: "confidence", falling, or "entropy", rising
+        (`dali_dr.record.labels.order_rows`). Samples that bring a ready record must have it in that order.
       max_pixels: that an image may have. The loader has a limit of its own.
       total: number of samples, where ``samples`` has no length.
       progress: show a progress bar.
@@ -129,6 +133,7 @@ def write_shards(
         tiles=None if keep_bytes or image_tars else TileCounts(),
         decoder=decoder,
         label_maps=label_maps,
+        row_order=row_order,
     )
     with outbox.writing_to(as_place(out), progress=progress) as folder:
         return write_draft(
@@ -200,6 +205,14 @@ def _check(draft: Manifest, samples: Samples, on_error: OnError) -> None:
         (classes in range(1, MAX_LABEL + 1), f"num_classes is {classes}, want 1..{MAX_LABEL}"),
         (names is None or len(names) == classes, f"{len(names or ())} class_names for {classes} classes"),
         (draft.label_maps is None or draft.spec is None, "label_maps and spec: a data set has one of them"),
+        (
+            draft.row_order in ROW_ORDERS,
+            f"row_order is {draft.row_order!r:.80}, want one of {', '.join(map(repr, ROW_ORDERS))}",
+        ),
+        (
+            draft.row_order == "confidence" or draft.spec is not None,
+            "row_order, but no spec: it orders views, of which there are none; leave it out",
+        ),
         (draft.samples_per_shard >= 1, f"samples_per_shard is {draft.samples_per_shard}, want 1 or more"),
         (on_error in ("raise", "skip"), f"on_error is {on_error!r}, want 'raise' or 'skip'"),
         (

@@ -220,7 +220,14 @@ def fkd() -> list[Case]:
         Case(("fkd/resnet.yaml",), ("resnet50", "resnet101"), table_12, {"decay_all": True}, BFLOAT16),
         Case(("fkd/vit-tiny.yaml",), students, table_13, code_13, BFLOAT16 | FLAT),
     ]
-    return cases + [case.on_top("fkd/serrated.yaml", code={"schedule": "serrated"}, paper={}) for case in cases]
+    stepped = [case.on_top("fkd/serrated.yaml", code={"schedule": "serrated"}) for case in cases]
+    rest = table_12 | {"decay_all": True} | BFLOAT16
+    kept = {name: value for name, value in rest.items() if name not in ("loss", "epochs")}
+    without_labels = [  # outputs and temperature are the data set's
+        Case((f"fkd/{method}.yaml",), ("resnet50",), {"loss": "soft-ce", "epochs": epochs}, {}, kept)
+        for method, epochs in (("moco-v2", 200), ("swav", 100))
+    ]
+    return cases + stepped + without_labels
 
 
 # BAKE on ImageNet: layers, models, lr for a batch of 256; weight decay of ResNet-50 as said of its configuration, of the

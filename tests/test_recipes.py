@@ -99,6 +99,13 @@ def test_usi_spec_has_the_papers_values() -> None:
     assert dataclasses.replace(spec, mixing=None) == dali_dr.AugmentationSpec.preset("usi")
 
 
+@pytest.mark.parametrize(("method", "outputs"), [("moco-v2", 128), ("swav", 3000)])
+def test_sets_without_labels_are_those_of_the_paper(method: str, outputs: int) -> None:
+    """FKD's section 3.4: what the recipe's comment says of its set, since that is where outputs and temperature are."""
+    text = (RECIPES / "fkd" / f"{method}.yaml").read_text()
+    assert f"{outputs} outputs" in text and "--temperature 0.2" in text and f"--spec {method}" in text
+
+
 def test_every_file_says_its_source() -> None:
     for path in RECIPES.rglob("*.yaml"):
         head = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
@@ -142,7 +149,11 @@ def photo(number: int) -> bytes:
     return encode_jpeg((picture(80, 96, number) // 3 + colour * 2 // 3).astype(np.uint8))
 
 
-def write(out: Path, preset: str | None) -> str:
+# Of FKD's self-supervised teachers: 9 outputs that are no classes, at the paper's temperature.
+EMBEDDING: dict[str, Any] = {"names": ["made up"], "target": "embedding", "temperature": 0.2, "outputs": 9}
+
+
+def write(out: Path, preset: str | None, teacher: dict[str, Any] | None = None) -> str:
     """24 images of six classes: plain ones, or reinforced by a made-up teacher that is right with probability 0.9."""
     spec = dali_dr.AugmentationSpec.preset(preset, size=SIZE) if preset else None
 
@@ -161,13 +172,14 @@ def write(out: Path, preset: str | None) -> str:
                 stored = dali_dr.Reinforcements(**columns, soft_ids=ids, soft_probs=probs)
             yield dali_dr.Sample(f"image{number:03d}", data, label, stored)
 
-    dali_dr.write_shards(samples(), out, spec=spec, num_classes=CLASSES, samples_per_shard=10, progress=False)
+    options: dict[str, Any] = {"num_classes": CLASSES, "samples_per_shard": 10, "progress": False}
+    dali_dr.write_shards(samples(), out, spec=spec, teacher=teacher, **options)
     return str(out)
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Three data sets, and a teacher's weights."""
+    """Four data sets, and a teacher's weights."""
     import timm
 
     root = tmp_path_factory.mktemp("recipes")
@@ -177,6 +189,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         plain=write(root / "plain", None),
         plus=write(root / "plus", "rrc"),
         mixed=write(root / "mixed", "rrc+mixing"),
+        embedded=write(root / "embedded", "moco-v2", EMBEDDING),
         teacher=f"test_resnet@{root / 'teacher.pth'}",
     )
 
@@ -195,14 +208,15 @@ def stand_in(model: str) -> tuple[str, str]:
     return next(value for start, value in STAND_INS.items() if model.startswith(start))
 
 
-def kind(o: Any) -> str:
-    """What of a recipe decides which code runs: not its numbers, but which of them are 0, and all names."""
+def kind(case: Case, o: Any) -> str:
+    """What of a recipe decides which code runs: its data, not its numbers, but which of them are 0, and all names."""
     numbers = "mixup", "cutmix", "clip_grad", "ema", "label_smoothing", "warmup_epochs", "warmup_lr", "min_lr"
     words = "loss", "optimizer", "schedule", "decay_all", "channels_last", "amp", "vbs", "loader", "views_per_image"
     words += "class_mates", "sync_bn", "bake_omega", "mix_mode", "eval_interpolation"
     facts = {name: getattr(o, name) for name in words} | {name: getattr(o, name) > 0 for name in numbers}
     facts |= {"teacher": bool(o.teacher), "vbs": bool(o.vbs), "model": stand_in(o.model)}
     facts["loader"] = {k: v if k in ("augment", "repeats") else bool(v) for k, v in o.loader.items()}
+    facts["without labels"] = any(name in case.name for name in ("moco", "swav"))
     return json.dumps(facts | {"model_options": o.model_options}, sort_keys=True)
 
 
@@ -210,7 +224,9 @@ def run(train_timm: ModuleType, case: Case, o: Any, sets: SimpleNamespace, out: 
     """Trains for STEPS steps, in one go and interrupted after CUT; the checkpoints must be the same bit for bit."""
     fresh = o.loader.get("augment") is not None or o.loss == "bake" or o.teacher
     data = sets.plain if fresh else sets.mixed if o.loss == "usi" else sets.plus
-    words = ["--recipe", *(str(RECIPES / file) for file in case.files), "--data", data, "--val", data]
+    labels = case.files[0] not in ("fkd/moco-v2.yaml", "fkd/swav.yaml")
+    words = ["--recipe", *(str(RECIPES / file) for file in case.files)]
+    words += ["--data", data, "--val", data] if labels else ["--data", sets.embedded]
     words += ["--device", "cpu", "--log-every", "1", "--eval-every", "1", "--loader", "{num_threads: 1}"]
     together = o.views_per_image * (o.class_mates + 1)  # an epoch is three steps, or four where images repeat
     words += ["--batch-size", str(6 if o.loader.get("repeats") else 8 * together), "--eval-size", str(SIZE)]
@@ -229,8 +245,10 @@ def run(train_timm: ModuleType, case: Case, o: Any, sets: SimpleNamespace, out: 
         lines = [json.loads(line) for line in (out / folder / "log.jsonl").read_text().splitlines()]
         assert all(math.isfinite(line["loss"]) for line in lines if "loss" in line)
         evaluated = [line for line in lines if "top1" in line]
-        assert evaluated and all(line["images"] == IMAGES for line in evaluated)
+        assert bool(evaluated) == labels and all(line["images"] == IMAGES for line in evaluated)
         assert all(0 <= line["top1"] <= line["top5"] <= 1 and line["eval_loss"] > 0 for line in evaluated)
+    if not labels:
+        return
     before, after = (torch.load(out / "cut" / name, weights_only=True)["model"] for name in ("best.pt", "last.pt"))
     assert before.keys() == after.keys()
 
@@ -255,7 +273,8 @@ def by_kind() -> dict[str, list[Case]]:
     kinds: dict[str, list[Case]] = {}
     for case in CASES:
         layers = [str(RECIPES / file) for file in case.files]
-        kinds.setdefault(kind(module.parse(["--data", "d", "--out", "o", "--recipe", *layers])), []).append(case)
+        options = module.parse(["--data", "d", "--out", "o", "--device", "cpu", "--recipe", *layers])
+        kinds.setdefault(kind(case, options), []).append(case)
     return kinds
 
 

@@ -1,6 +1,6 @@
 """Trains any timm model on a reinforced data set: on a CPU, a GPU, or any number of GPUs under torchrun.
 
-    python examples/train_timm.py --recipe examples/recipes/imagenet-plus-resnet50.yaml \\
+    python examples/train_timm.py --recipe examples/recipes/imagenet-plus/cvnets/resnet.yaml \\
         --data imagenet-plus --val imagenet-val --out runs/resnet50
     torchrun --nproc-per-node 8 examples/train_timm.py --recipe …   # the batch size is that of all processes together
 

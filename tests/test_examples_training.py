@@ -166,16 +166,6 @@ def test_train_timm_options(train_timm: ModuleType, tmp_path: Path, capsys: pyte
         assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipes_are_valid(train_timm: ModuleType, recipe: Path) -> None:
-    import timm
-
-    options = train_timm.parse(["--data", "d", "--out", "o", "--recipe", str(recipe)])
-    assert timm.is_model(options.model)
-    with torch.device("meta"):
-        timm.create_model(options.model, num_classes=10, **options.model_options)
-
-
 def test_train_timm_fine_tunes(train_timm: ModuleType, dataset: Path, tmp_path: Path) -> None:
     assert (
         train_timm.main(arguments(dataset, tmp_path / "a", "--epochs 1 --model-options {img_size:&64,num_classes:&9}"))

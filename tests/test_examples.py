@@ -24,6 +24,7 @@ from PIL import Image
 import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.preview import replay_views
+from dali_dr.reinforce.check import check_teacher, load_stored_teacher
 from dali_dr.reinforce.teacher_names import split
 
 EXAMPLES = REPOSITORY / "examples"
@@ -241,6 +242,28 @@ def test_own_teacher_example(
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "images"), str(tmp_path / "out")])
     module("reinforce_from_python").main()
     assert "6 images" in capsys.readouterr().out and dali_dr.Dataset(tmp_path / "out").num_views == 16
+
+
+def test_a_self_supervised_teacher_from_python_is_the_one_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example's module is torchvision's; by name it is timm's, with a head that is built from the file."""
+    from dali_dr._torchvision import load_torchvision
+
+    torch.manual_seed(0)
+    encoder = load_torchvision().models.resnet18(num_classes=128)
+    encoder.fc = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.ReLU(), encoder.fc)
+    state = {f"module.encoder_q.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    torch.save({"epoch": 200, "arch": "resnet18", "state_dict": state}, tmp_path / "moco.pth.tar")
+    write_files(tmp_path / "images", {f"c{n % 2}/{n}.jpg": encode_jpeg(picture(70, 90, n)) for n in range(4)})
+    arguments = ["x", str(tmp_path / "images"), str(tmp_path / "out"), "--checkpoint", str(tmp_path / "moco.pth.tar")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--arch", "resnet18", "--views", "3", "--spec", "rrc"])
+    module("reinforce_self_supervised").main()
+    assert "4 images of 2 classes, 3 views each of 128 outputs" in capsys.readouterr().out
+    dataset = dali_dr.Dataset(tmp_path / "out")
+    named = f"resnet18@{tmp_path / 'moco.pth.tar'}{{prefix: encoder_q, head: fc}}"
+    check = check_teacher(dataset, load_stored_teacher(dataset, named, "cpu"), samples=12, num_threads=1)
+    assert check.kl_mean < 1e-3 and dataset.manifest.topk == 128  # the names of the weights differ, and so the digest
 
 
 def test_the_ensembles_members_are_the_published_ones() -> None:

@@ -25,7 +25,7 @@ SPLITS = {True: "trnid", False: "tstid"}  # names in setid.mat
 
 
 def split(root: Path, train: bool) -> FileList:
-    """Images in the order of setid.mat; class n is the label n + 1 of imagelabels.mat, and called so."""
+    """Images in the order of setid.mat; class n is the label n + 1 of imagelabels.mat, whose flowers have no names there."""
     try:
         from scipy.io import loadmat
     except ModuleNotFoundError:
@@ -38,7 +38,9 @@ def split(root: Path, train: bool) -> FileList:
         files=[folder / "jpg" / f"image_{number:05d}.jpg" for number in numbers],
         keys=[f"{label:03d}/image_{number:05d}" for number, label in zip(numbers, labels, strict=True)],
         labels=[label - 1 for label in labels],
-        class_names=[str(label) for label in range(1, max(of_all) + 1)],
+        class_names=[
+            f"flower {label}" for label in range(1, max(of_all) + 1)
+        ],  # not bare numbers, which may mean a place
     )
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from cifar10 import Cifar10
+from comparison import pooled, table
 from engine import ARMS, Progress, Task, choose_lr, run_student
 from flowers import Flowers
-from tables import pooled, table
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent

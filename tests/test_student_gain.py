@@ -18,7 +18,7 @@ import scipy.stats
 import torch
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "student_gain"
-MODULES = ("cifar10", "comparison", "engine", "flowers", "network", "student_gain")
+MODULES = ("cifar10", "comparison", "engine", "flowers", "network", "picture", "student_gain")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +151,27 @@ def test_pooled_passes_are_those_of_scipy_and_of_the_readme(
         line = f"{mean:+.2f} | {interval.low:+.2f} … {interval.high:+.2f} | {len(pairs)} |"
         assert f"| {engine.ARMS['reinforced']} − {engine.ARMS[arm]} | {line}" in printed
         assert f"{mean:+.2f} ({interval.low:+.2f} … {interval.high:+.2f}), {len(pairs)} pairs" in text
+
+
+def test_the_picture_shows_the_paired_differences(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    results = json.loads((FOLDER / "results.json").read_text())
+    scores = {(run["arm"], run["seed"]): run["accuracy"] for run in results["runs"]}
+    differences = modules["picture"].differences
+    for arm in ("hard", "smoothing", "mild"):
+        want = [scores["reinforced", seed] - scores[arm, seed] for seed in range(5)]
+        assert differences(results, arm) == want
+        fewer = {**results, "runs": [run for run in results["runs"] if (run["arm"], run["seed"]) != (arm, 2)]}
+        assert differences(fewer, arm) == want[:2] + want[3:]
+    shown: list[Any] = []
+    original = figure.Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure.Figure, "savefig", lambda self, path: (shown.append(self), original(self, path)))
+        modules["picture"].draw({"a": results, "b": {**results, "runs": []}}, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    panel = shown[0].axes[0]
+    drawn = [line.get_xdata().tolist() for line in panel.lines if len(line.get_xdata()) == 5]
+    assert drawn == [differences(results, arm) for arm in ("mild", "smoothing", "hard")]
 
 
 def small(task: str, modules: dict[str, ModuleType], **changes: Any) -> Any:

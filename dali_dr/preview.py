@@ -25,7 +25,7 @@ _LINES = 3  # classes named under a view
 
 
 def contact_sheet(dataset: Dataset, samples: Sequence[int], views: int = 5) -> Image.Image:
-    """Draws one row per sample: the original, then views spread over the teacher's confidence, most confident first.
+    """Draws one row per sample: the original, then views spread over their order, what the teacher is surest of first.
 
     Args:
       dataset: a reinforced data set.

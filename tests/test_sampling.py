@@ -167,7 +167,7 @@ def test_curriculum_follows_the_cosine() -> None:
     for epoch in range(11):
         shift = 0.75 * 0.5 * (1 - np.cos(np.pi * epoch / 10))
         np.testing.assert_allclose(curriculum(epoch), (shift, 0.25 + shift))
-    choice = Choice(40, window=Curriculum("easy", "all", epochs=3))
+    choice = Choice(40, window=Curriculum("easy", "all", epochs=3, part=0.5))
     for epoch, end in ((0, 20), (1, 30), (2, 40)):
         views = np.unique(np.concatenate([choice.views(np.arange(50), visit, epoch) for visit in range(5)]))
         assert views.min() >= 0 and views.max() < end and len(views) == end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -239,11 +240,15 @@ def test_selection_from_a_pool(how: Any, folder: ImageFolder, tmp_path: Path) ->
         full, kept = pool.reinforcements(number), chosen.reinforcements(number)
         confidence = full.soft_probs[:, 0]
         entropy = -(full.soft_probs * np.log(full.soft_probs)).sum(1)
+        of_label = full.soft_probs[full.soft_ids == pool.label(number)].astype(np.float64)
+        loss = -np.log(of_label)
         score = {
             "min-confidence": confidence,
             "max-confidence": -confidence,
             "min-entropy": entropy,
             "max-entropy": -entropy,
+            "min-loss": loss,
+            "max-loss": -loss,
         }
         if how in score:
             rows = np.sort(np.argsort(score[how], kind="stable")[:4])
@@ -254,6 +259,45 @@ def test_selection_from_a_pool(how: Any, folder: ImageFolder, tmp_path: Path) ->
     height, width = pool.image_size(0)
     drawn = draw(spec, seed=3, key=pool.keys[0], views=range(15), image_height=height, image_width=width)
     assert {tuple(c) for c in pool.reinforcements(0).crop} == {tuple(c) for c in drawn.crop}
+
+
+@pytest.mark.parametrize(("how", "sign"), [("min-loss", 1), ("max-loss", -1)])
+def test_selection_by_loss_is_that_of_float64(how: Any, sign: int) -> None:
+    rng = np.random.default_rng(7)
+    probs = rng.dirichlet(np.full(9, 0.3), 50)
+    probs[3, 4] = 0  # an infinite loss
+    for label in range(9):
+        losses = [math.inf if p == 0 else -math.log(p) for p in probs[:, label].tolist()]
+        want = sorted(sorted(range(50), key=lambda row: sign * losses[row])[:12])
+        assert select(probs, 12, how, key="a", seed=0, label=label).tolist() == want
+    for label in (None, -1, 9):
+        with pytest.raises(ValueError, match=f"{how} wants the probability of the label, which is {label}.* 0 to 8"):
+            select(probs, 12, how, key="a", seed=0, label=label)
+    with pytest.raises(ValueError, match=r"select is 'min-regret', want one of random, .*max-loss"):
+        select(probs, 12, "min-regret", key="a", seed=0)  # type: ignore[arg-type]
+
+
+def test_selection_by_loss_wants_labels_that_the_teacher_knows(folder: ImageFolder, tmp_path: Path) -> None:
+    spec = dali_dr.AugmentationSpec.preset("rrc", 64)
+    tiny = Member("tiny", Tiny(), 64, HALF, HALF)
+    few = Member("few", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 1)), 64, HALF, HALF)
+    mixed = dali_dr.AugmentationSpec.preset("rrc+mixing", 64)
+    for teacher, drawn, options, message in (
+        (
+            Teacher([few], CPU),
+            spec,
+            {"pool": 4},
+            r"c1/p1.*: its label is 1, which is no class of the teacher \(0 to 0\)",
+        ),
+        (Teacher([tiny], CPU, target="embedding"), spec, {"pool": 4}, "gives embeddings, not classes"),
+        (Teacher([tiny], CPU), mixed, {"pool": 4}, "mixed views have two labels"),
+        (Teacher([tiny], CPU), spec, {}, "no pool to select from"),
+        (Teacher([tiny], CPU), spec, {"pool": 4, "select": "max-doubt"}, "select is 'max-doubt'"),
+    ):
+        given: dict[str, Any] = {"select": "min-loss", "num_classes": 6, "progress": False, **options}
+        with pytest.raises(dali_dr.ShardError, match=message):
+            reinforce(folder, tmp_path / "out", Generation(drawn, teacher, 2, 2, num_threads=1), **given)
+        assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 def test_kmeans_takes_one_of_each_kind() -> None:

@@ -99,9 +99,8 @@ is missing, of another size or not to be read, is tried again before, see ``retr
     .NumInput(1, 2)
     .InputDox(0, "samples", "TensorList of int64, scalar", "Sample numbers, from 0.")
     .InputDox(1, "views", "TensorList of int32, scalar or [m]",
-              "View numbers: rows of the sample's record, from 0, in order of falling confidence; v < 0 is "
-              "the fresh "
-              "view number -v - 1.")
+              "View numbers: rows of the sample's record, from 0, in the data set's row order; v < 0 is the "
+              "fresh view number -v - 1.")
     .OutputFn([](const dali::OpSpec& spec) {
       const bool views = spec.NumRegularInput() == 2, mixing = views && spec.GetArgument<bool>("mixing");
       const int images = mixing ? 2 : 1;

@@ -270,6 +270,7 @@ def print_manifest(m: Manifest, as_json: bool, summary: dict[str, Any] | None = 
         "versions": dict(m.versions),
     }
     facts |= {"image_tars": len(m.image_tars)} if m.image_tars else {}
+    facts |= {"row_order": m.row_order} if m.row_order != "confidence" else {}
     facts |= {"label_maps": m.label_maps.to_json()} if m.label_maps else {}
     more = (
         "taken",

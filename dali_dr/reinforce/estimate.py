@@ -86,8 +86,9 @@ def estimate(
       price_per_hour: of a worker.
 
     Raises:
-      DaliDrError: teacher or device do not work.
+      DaliDrError: teacher or device do not work, or the settings do not go together.
     """
+    run.check()
     total = len(run.source)
     count = min(images, total)
     spread = dict.fromkeys(int(n * _GOLDEN % 1 * total) for n in range(count))

@@ -163,7 +163,7 @@ class Run:
           ShardError: they do not, or with mixed views and on_error="raise" an image cannot be decoded.
         """
         outbox.refresh(self.out)
-        self._check()
+        self.check()
         self._check_source()
         return shards_folder.begin(self.out, self._draft, alone=False)
 
@@ -284,7 +284,8 @@ class Run:
                     time.sleep(0.1)
             yield
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """ShardError for settings that do not go together, or not with the source."""
         keys, kept = self.source.keys, self.generation.num_views
         if len(set(keys)) < len(keys):
             seen: set[str] = set()

@@ -156,7 +156,7 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         for name in (self.start, self.end):
-            if name not in _WINDOWS:
+            if not isinstance(name, str) or name not in _WINDOWS:
                 raise ValueError(f"a curriculum goes between {', '.join(_WINDOWS)}, not {name!r:.80}")
         if isinstance(self.epochs, bool) or not isinstance(self.epochs, (int, np.integer)) or self.epochs < 1:
             raise ValueError(f"epochs of a curriculum is {self.epochs!r:.80}, want a whole number from 1")

@@ -263,7 +263,7 @@ class Dataset:
         return self._read(number, "record")
 
     def reinforcements(self, number: int) -> Reinforcements:
-        """The stored views and predictions of sample ``number``, in order of falling confidence."""
+        """The stored views and predictions of sample ``number``, in the row order."""
         return self.record(number).reinforcements
 
     def image_size(self, number: int) -> tuple[int, int]:

@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 from cifar10 import Cifar10
+from comparison import pooled, table
 from engine import ARMS, Progress, Task, choose_lr, run_student
 from flowers import Flowers
-from tables import pooled, table
+from picture import draw
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -35,9 +36,13 @@ def main(arguments: Sequence[str] | None = None, task: Task | None = None) -> in
     )
     parser.add_argument("--work", type=Path, default=Path("build/student_gain"), help="teacher and data sets")
     parser.add_argument("--pool", type=Path, nargs="+", metavar="FILE", help="only print these results' pairs together")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="only draw the gains of both tasks, by matplotlib")
     options = parser.parse_args(arguments)
     if options.pool:
         print(pooled([json.loads(path.read_text()) for path in options.pool]))
+        return 0
+    if options.picture:
+        draw({name: json.loads((HERE / file).read_text()) for name, (_, file) in TASKS.items()}, options.picture)
         return 0
     kind, file = TASKS[options.task]
     task = task or kind()

@@ -55,17 +55,10 @@ def correct_bits(runs: Sequence[dict[str, Any]], images: int) -> npt.NDArray[np.
     return np.stack([np.unpackbits(np.frombuffer(base64.b64decode(r["correct"]), np.uint8))[:images] for r in runs])
 
 
-def interval_over_images(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], images: int, folds: bool) -> float:
-    """Half the width of the 95 % interval of the mean difference over other test images, these runs being given.
-
-    Args:
-      a, b: runs of two arms, in pairs.
-      images: test images of a run.
-      folds: whether the runs of a pair have test images of their own; else all runs have the same ones.
-    """
-    difference = correct_bits(a, images).astype(float) - correct_bits(b, images)
-    values = difference.ravel() if folds else difference.mean(0)
-    return float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values)) * 100)
+def interval_over_images(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], images: int) -> float:
+    """Half the width of the 95 % interval of the mean difference over other test images, these runs being given."""
+    difference = correct_bits(a, images).mean(0) - correct_bits(b, images).mean(0)
+    return float(1.96 * np.std(difference, ddof=1) / math.sqrt(images) * 100)
 
 
 def mcnemar(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], images: int) -> tuple[int, int, float]:
@@ -143,7 +136,7 @@ def _differences(by_arm: dict[str, list[dict[str, Any]]], images: int, folds: bo
             only_a, only_b, p = mcnemar(*pair, images)
             over_images = f"{low:+.2f} … {high:+.2f} | {only_a}, {only_b}, {p:.3g}"
         else:
-            over_images = f"{interval_over_images(*pair, images, folds):.2f}"
+            over_images = f"{interval_over_images(*pair, images):.2f}"
         lines.append(
             f"| {ARMS[a]} − {ARMS[b]} | {mean:+.2f} | {mean - half:+.2f} … {mean + half:+.2f} | {over_images} |"
         )

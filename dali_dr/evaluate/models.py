@@ -1,0 +1,372 @@
+"""Models to evaluate: timm's by name, and those in checkpoints, with the view that each was trained to be shown.
+
+Nothing in a file is executed: checkpoints are read with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+import yaml
+
+from dali_dr._torchvision import load_torchvision
+from dali_dr.augment.fresh import Evaluation
+from dali_dr.errors import DaliDrError, SpecError, brief
+from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.reinforce.teachers import PYPI_TEACHERS, load_teacher
+
+_SPELLING: Final = re.compile(r"(?P<name>[^@{}]+?)?(?P<first>\{.*\})?(?:@(?P<file>[^{}]+?)(?P<second>\{.*\})?)?", re.S)
+_STATES: Final = (
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "state_dict",
+    "model",
+    "module",
+)  # averaged weights first, as timm
+_PREFIXES: Final = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, Lightning
+_TRAINER_CROP: Final = 0.875  # of examples/train_timm.py where its checkpoint does not say
+_FEW: Final = 4  # names that a message lists
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What a model is shown of an image: the resized image's centre, normalised.
+
+    Attributes:
+      size: edge of the view in pixels.
+      resize: to which the image's shorter side is resized.
+      interpolation: "bilinear" or "bicubic".
+      mean, std: per channel, of values in 0 … 1.
+      crop_mode: of timm's configuration; others than "center" are shown as that.
+    """
+
+    size: int
+    resize: int
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    crop_mode: str = "center"
+
+    @property
+    def crop_pct(self) -> float:
+        """The part of the resized image's shorter side that is shown."""
+        return self.size / self.resize
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """As the loader takes it. DaliDrError for what it cannot show."""
+        try:
+            return Evaluation(self.size, self.resize, self.interpolation)  # type: ignore[arg-type]
+        except SpecError as error:
+            raise DaliDrError(f"{error}; say otherwise by --size, --resize or --crop-pct, --interpolation") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Override:
+    """What a user says of views instead of the models' own; None: nothing. See `View`; crop_pct excludes resize."""
+
+    size: int | None = None
+    resize: int | None = None
+    crop_pct: float | None = None
+    interpolation: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def of(self, view: View, whole: bool = False) -> View:
+        """``view`` with what the user says; ``whole``: without a margin, unless the user says which."""
+        if self.resize is not None and self.crop_pct is not None:
+            raise ValueError("resize and crop_pct say the same: give one of them")
+        size = view.size if self.size is None else self.size
+        part = self.crop_pct if self.crop_pct is not None else 1.0 if whole else None
+        if self.resize is not None:
+            resize = self.resize
+        elif part is not None:
+            if not part > 0:
+                raise ValueError(f"crop_pct is {part}, want a number above 0, such as 0.875")
+            resize = math.floor(size / part)  # as timm does
+        else:
+            resize = view.resize if size == view.size else math.floor(size / view.crop_pct)
+        said = {
+            name: getattr(self, name) for name in ("interpolation", "mean", "std") if getattr(self, name) is not None
+        }
+        return dataclasses.replace(view, size=size, resize=resize, **said)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model and the view that it is shown.
+
+    Attributes:
+      name: in tables.
+      module: maps (B, 3, size, size) float32, normalised, to (B, classes) logits.
+      view: what it is shown.
+      weights: which of a checkpoint's weights these are ("ema", "model", …), or where they are from.
+    """
+
+    name: str
+    module: torch.nn.Module
+    view: View
+    weights: str = "as given"
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained, or were."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def digest(self) -> str:
+        """SHA-256 over names and bytes of all weights."""
+        sha = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            flat = tensor.detach().cpu().contiguous().view(-1)
+            sha.update(name.encode())
+            sha.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+        return f"sha256:{sha.hexdigest()}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checkpoint:
+    """What a file holds.
+
+    Attributes:
+      state: tensors by name.
+      weights: under which name they were.
+      model: timm's name of the model, where the file says it.
+      options: of timm.create_model, as far as the file says.
+      view: what the trainer showed in evaluation; None where timm's configuration decides.
+      config: for timm.data.resolve_data_config, as timm's trainer evaluates; None: as timm evaluates pretrained models.
+    """
+
+    state: dict[str, torch.Tensor]
+    weights: str
+    model: str | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    view: View | None = None
+    config: dict[str, Any] | None = None
+
+
+def load_model(text: str) -> Model:
+    """Loads a model as the command line names it.
+
+    Args:
+      text: FILE, a checkpoint that says which model it is of (of examples/train_timm.py or timm's train.py); NAME, a
+        pretrained model of timm or an alias of `dali_dr.reinforce.teachers.PYPI_TEACHERS`; NAME@FILE, timm's model with the
+        weights in a file: a checkpoint or a state dict (.pth, .pt, .safetensors). Each with {OPTIONS} of timm.create_model
+        behind, as YAML: "resnet50@last.pt{num_classes: 10}".
+
+    Raises:
+      DaliDrError: no such model or file, weights that cannot be had or do not fit.
+    """
+    load_torchvision()
+    name, file, options = _parse(text)
+    if file is None:
+        assert name is not None
+        return _pretrained(text, name, options)
+    checkpoint = _read(file)
+    name = name or checkpoint.model
+    if name is None:
+        raise DaliDrError(
+            f"{file}: does not say which model its weights are of: write NAME@{file} with timm's name, NAME@{file}"
+            "{num_classes: 10} where it was made with other options"
+        )
+    module = _build(name, checkpoint, {**(checkpoint.options if name == checkpoint.model else {}), **options}, file)
+    view = checkpoint.view or _timm_view(module, checkpoint.config)
+    return Model(text if "@" in text else f"{name}@{text}", module, view, checkpoint.weights)
+
+
+def _parse(text: str) -> tuple[str | None, Path | None, dict[str, Any]]:
+    """The name, the file and the options that ``text`` says."""
+    if Path(text).is_file():
+        return None, Path(text), {}
+    match = _SPELLING.fullmatch(text)
+    if match is None or (match["first"] and match["second"]):
+        raise DaliDrError(f"{brief(text)}: want a model as NAME, FILE or NAME@FILE, and {{options}} once, at the end")
+    name, file = match["name"], match["file"]
+    braces = match["first"] or match["second"] or "{}"
+    try:
+        options = yaml.safe_load(braces)
+    except yaml.YAMLError as error:
+        raise DaliDrError(
+            f"{brief(text)}: the options are no YAML mapping such as {{num_classes: 10}}: {error}"
+        ) from error
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise DaliDrError(f"{brief(text)}: the options are no YAML mapping such as {{num_classes: 10}}")
+    if file is None and name is not None and Path(name).is_file():
+        return None, Path(name), options
+    if name is None or (file is not None and not Path(file).is_file()):
+        raise DaliDrError(f"{brief(text)}: there is no file {file or text}")
+    return name, None if file is None else Path(file), options
+
+
+def _pretrained(text: str, name: str, options: dict[str, Any]) -> Model:
+    import timm
+
+    if name in PYPI_TEACHERS and not options:
+        module = load_teacher(name).members[0].model
+        return Model(text, module, _timm_view(module), "PyPI")
+    if Path(name).suffix in (".pt", ".pth", ".tar", ".safetensors", ".th"):
+        raise DaliDrError(f"{name}: there is no such file")
+    _check_name(name)
+    try:
+        module = timm.create_model(name, pretrained=True, **options)
+    except Exception as error:
+        raise DaliDrError(
+            f"the weights of {name} could not be had ({type(error).__name__}: {error}). timm fetches them from the Hugging "
+            f"Face hub; give a checkpoint: {name}@FILE, or one of {', '.join(PYPI_TEACHERS)}"
+        ) from error
+    return Model(text, module, _timm_view(module), "timm")
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name.partition(".")[0]):
+        return
+    close = timm.list_models(f"*{name}*")[:5]
+    raise DaliDrError(
+        f"no model is called {brief(name)}, and no file" + (f"; timm has {', '.join(close)}" if close else "")
+    )
+
+
+def _timm_view(module: torch.nn.Module, config: Mapping[str, Any] | None = None) -> View:
+    """The view of timm's configuration of a model, as its validate.py shows it."""
+    import timm
+
+    found = timm.data.resolve_data_config(dict(config or {}), model=module, use_test_size=config is None)
+    channels, height, width = found["input_size"]
+    if channels != 3 or height != width:
+        raise DaliDrError(
+            f"the model takes images of {found['input_size']}, and square ones of 3 channels are shown here"
+        )
+    resize = math.floor(height / found["crop_pct"])
+    crop_mode = str(found.get("crop_mode") or "center")
+    return View(height, resize, found["interpolation"], tuple(found["mean"]), tuple(found["std"]), crop_mode)
+
+
+def _read(path: Path) -> _Checkpoint:
+    """What the file at ``path`` holds."""
+    content = _content(path)
+    if not isinstance(content, Mapping):
+        raise DaliDrError(f"{path}: holds a {type(content).__name__}, want a checkpoint or a state dict")
+    options, args = content.get("options"), content.get("args")
+    weights = next((name for name in _STATES if _is_state(content.get(name))), None)
+    state: Any = content if weights is None else content[weights]
+    if not _is_state(state):
+        raise DaliDrError(f"{path}: holds no state dict, plain or under {', '.join(_STATES)}")
+    tensors, weights = {str(key): value for key, value in state.items()}, weights or "state dict"
+    if isinstance(options, Mapping) and isinstance(options.get("model"), str):
+        return _of_trainer(tensors, weights, options)
+    if isinstance(args, argparse.Namespace) or isinstance(content.get("arch"), str):
+        return _of_timm(tensors, weights, content.get("arch"), vars(args) if args is not None else {})
+    return _Checkpoint(tensors, weights)
+
+
+def _content(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        # What timm's train.py writes beside the weights: a class that does nothing but to hold values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DaliDrError(
+            f"{path}: not a file of tensors alone, and nothing else is loaded, because it could run any code: save "
+            f"model.state_dict() anew ({str(error).splitlines()[0]})"
+        ) from error
+    except Exception as error:  # of a damaged file: zip's, pickle's, safetensors' own
+        raise DaliDrError(f"{path}: not a checkpoint that can be read: {error}") from error
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
+
+
+def _of_trainer(state: dict[str, torch.Tensor], weights: str, options: Mapping[str, Any]) -> _Checkpoint:
+    """A checkpoint of examples/train_timm.py; its options say how it evaluates."""
+    size = int(options.get("eval_size") or options.get("size") or 224)
+    resize = int(options.get("eval_resize") or 0) or math.floor(size / (options.get("eval_crop") or _TRAINER_CROP))
+    loader = options.get("loader") or {}
+    view = View(
+        size,
+        resize,
+        str(options.get("eval_interpolation") or "bilinear"),
+        tuple(loader.get("mean", IMAGENET_MEAN)),
+        tuple(loader.get("std", IMAGENET_STD)),
+    )
+    made = dict(options.get("model_options") or {})
+    if options.get("num_classes"):
+        made.setdefault("num_classes", int(options["num_classes"]))
+    return _Checkpoint(state, weights, str(options["model"]), made, view)
+
+
+def _of_timm(state: dict[str, torch.Tensor], weights: str, arch: Any, args: Mapping[str, Any]) -> _Checkpoint:
+    """A checkpoint of timm's train.py."""
+    made = dict(args.get("model_kwargs") or {})
+    if args.get("num_classes"):
+        made["num_classes"] = args["num_classes"]
+    names = ("img_size", "input_size", "crop_pct", "interpolation", "mean", "std", "crop_mode")
+    config = {name: args[name] for name in names if args.get(name)}
+    model = arch if isinstance(arch, str) else args.get("model")
+    return _Checkpoint(state, weights, model if isinstance(model, str) else None, made, None, config)
+
+
+def _build(name: str, checkpoint: _Checkpoint, options: dict[str, Any], file: Path) -> torch.nn.Module:
+    """timm's model ``name`` with the weights of a checkpoint; all of them, and no others."""
+    _check_name(name)
+    module: Any = _create(name, options)
+    state = _unprefixed(checkpoint.state, module.state_dict().keys())
+    heads = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
+    for head in (heads,) if isinstance(heads, str) else heads:
+        weight = state.get(f"{head}.weight")
+        if weight is not None and "num_classes" not in options and weight.shape[0] != module.num_classes:
+            module = _create(name, {**options, "num_classes": weight.shape[0]})
+    own = module.state_dict()
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "not in the model": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in sorted(own.keys() & state.keys())
+            if state[key].shape != own[key].shape
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(
+            f"{len(keys)} {what}: {', '.join(keys[:_FEW])}{', …' * (len(keys) > _FEW)}"
+            for what, keys in problems.items()
+            if keys
+        )
+        raise DaliDrError(f"{file} does not hold the weights of {name} with the options {options}: {told}")
+    module.load_state_dict(state)
+    return cast("torch.nn.Module", module)
+
+
+def _create(name: str, options: Mapping[str, Any]) -> Any:
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=False, **options)
+    except Exception as error:  # timm passes options on to any class
+        raise DaliDrError(f"timm cannot make {name} with the options {dict(options)}: {error}") from error
+
+
+def _unprefixed(state: dict[str, torch.Tensor], own: Any) -> dict[str, torch.Tensor]:
+    """``state`` without what wrappers put before every name, in any order, as far as the model's own names have it not."""
+    state = {key: value for key, value in state.items() if key != "n_averaged"}  # of torch's AveragedModel
+    while not own & state.keys():
+        prefix = next((p for p in _PREFIXES if state and all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state

@@ -129,7 +129,7 @@ class Tally:
         top = log_p.topk(min(_TOP, log_p.shape[1]), dim=1)
         right = (top.indices[:, :, None] == accepted[:, None, :]).any(2)
         first = right[:, 0].double()
-        confidence = top.values[:, 0].exp()
+        confidence = logits.softmax(1).amax(1)  # not exp(log_p), which is off by a bit: 1/3 of equal logits is an edge
         # The first upper edge that is not below: bins are (low, high], as in arXiv 1706.04599.
         number = torch.bucketize(confidence, self._uppers).clamp(max=self.bins - 1)
         ones = torch.ones_like(confidence)

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from dali_dr._torchvision import load_torchvision
-from dali_dr.augment.fresh import Evaluation
+from dali_dr.augment.fresh import DEFAULT_SIZE, Evaluation
 from dali_dr.errors import DaliDrError, SpecError, brief
 from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.reinforce.teachers import PYPI_TEACHERS, load_teacher
@@ -294,7 +294,8 @@ def _is_state(value: Any) -> bool:
 
 def _of_trainer(state: dict[str, torch.Tensor], weights: str, options: Mapping[str, Any]) -> _Checkpoint:
     """A checkpoint of examples/train_timm.py; its options say how it evaluates."""
-    size = int(options.get("eval_size") or options.get("size") or 224)
+    made = dict(options.get("model_options") or {})
+    size = int(options.get("eval_size") or options.get("size") or made.get("img_size") or DEFAULT_SIZE)
     resize = int(options.get("eval_resize") or 0) or math.floor(size / (options.get("eval_crop") or _TRAINER_CROP))
     loader = options.get("loader") or {}
     view = View(
@@ -304,7 +305,6 @@ def _of_trainer(state: dict[str, torch.Tensor], weights: str, options: Mapping[s
         tuple(loader.get("mean", IMAGENET_MEAN)),
         tuple(loader.get("std", IMAGENET_STD)),
     )
-    made = dict(options.get("model_options") or {})
     if options.get("num_classes"):
         made.setdefault("num_classes", int(options["num_classes"]))
     return _Checkpoint(state, weights, str(options["model"]), made, view)

@@ -154,5 +154,6 @@ setup(
         "pillow>=13",  # the reference arithmetic: 13 changed the order of the passes of a resize (docs/design.md)
         "tqdm>=4.66",
         "jsonschema>=4.20",
+        "pyyaml>=6",  # options of teachers
     ],
 )

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dali_dr.record.labels import Reinforcements as Reinforcements
     from dali_dr.reinforce.engine import reinforce as reinforce
     from dali_dr.reinforce.generate import Generation as Generation
-    from dali_dr.reinforce.teachers import Member as Member
-    from dali_dr.reinforce.teachers import Teacher as Teacher
+    from dali_dr.reinforce.networks import Member as Member
+    from dali_dr.reinforce.networks import Teacher as Teacher
     from dali_dr.shards.dataset import Dataset as Dataset
     from dali_dr.shards.reshape import merge as merge
     from dali_dr.shards.reshape import subset as subset
@@ -47,8 +47,8 @@ _HOME = {
     "Reinforcements": "dali_dr.record.labels",
     "Generation": "dali_dr.reinforce.generate",
     "LabelMaps": "dali_dr.record.label_map",
-    "Member": "dali_dr.reinforce.teachers",
-    "Teacher": "dali_dr.reinforce.teachers",
+    "Member": "dali_dr.reinforce.networks",
+    "Teacher": "dali_dr.reinforce.networks",
     "Dataset": "dali_dr.shards.dataset",
     "copy": "dali_dr.copying.publish",
     "merge": "dali_dr.shards.reshape",

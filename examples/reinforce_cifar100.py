@@ -1,35 +1,37 @@
-"""CIFAR-100+ (arXiv 2303.08983): from the pickles of cifar-100-python to a reinforced data set.
+"""CIFAR-100+ (arXiv 2303.08983) from torchvision's CIFAR100: 50,000 images for training, 800 views each.
 
-    python examples/reinforce_cifar100.py cifar-100-python/train OUT --teacher MODEL@FILE --views 100
+    python examples/reinforce_cifar100.py --root DATA --out OUT --init RESNET152-OF-IMAGENET-PLUS
 
-The paper pads images with zeros and crops at random. A stored view is a crop of the stored image, so what is stored is the
-padded image: 40 x 40 pixels, 4 zeros on each side, as PNG. A random resized crop of exactly 0.64 of its area and ratio 1 is
-the random crop of 32 x 32 out of 40 x 40, each of the 9 x 9 places equally likely. Flip, RandAugment and random erasing follow
-as everywhere. (The paper's own run enlarges to 224 first and pads by 16, 2.3 pixels of the small image: --size 224 enlarges
-the crop, for teachers that want that.) CIFAR-10's pickles will do as well.
+As the paper has it, an image is enlarged to 224 pixels (bilinear), padded with 16 zeros on each side, and cropped to 224 at
+random. A stored view is a crop of the stored image, so what is stored is the padded image of 256 pixels, as PNG. A random
+resized crop of exactly (224 / 256)^2 of its area and ratio 1 is the random crop, each of the 33 x 33 places equally likely. Flip,
+RandAugment and random erasing follow as everywhere. Images for the evaluation are enlarged and not padded. The steps are in
+small_sets.py; --dry-run prints them.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import pickle
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
+from PIL import Image, ImageOps
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent)
+)  # the files beside this one, also where it is loaded by its path
+import small_sets
 
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
-from dali_dr.reinforce.generate import Generation
-from dali_dr.reinforce.kept import settle_batch
-from dali_dr.reinforce.part import Part
-from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.teachers import fit_batch, load_teacher
+from dali_dr.errors import DaliDrError
 
-SIDE, PADDING = 32, 4
+FOLDER = "cifar-100-python"
+SIDE, SIZE, PADDING = 32, 224, 16  # of an image, enlarged, and around that: ml-dr, configs/cifar100/reinforce.yaml
+SHARE = (SIZE / (SIZE + 2 * PADDING)) ** 2
 
 
 class Unpickler(pickle.Unpickler):
@@ -44,92 +46,67 @@ class Unpickler(pickle.Unpickler):
 
 
 class Cifar:
-    """A source (`dali_dr.sources.Source`): padded images as PNG, made when asked for.
+    """A source (`dali_dr.sources.Source`): images as PNG, made when asked for.
 
     Attributes:
       keys: "CLASS/NUMBER", the number being the position in the pickle.
       labels: fine labels.
-      class_names: from the file `meta` beside the pickle, else numbers.
+      class_names: from the file `meta` beside the pickle.
       notes: nothing to tell.
     """
 
     notes = ()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        content = self._load(path)
-        self.labels: Sequence[int] = content.get(b"fine_labels") or content[b"labels"]
+    def __init__(self, path: Path, padding: int) -> None:
+        self._path, self._padding = path, padding
+        content, meta = _load(path), _load(path.parent / "meta")
+        self.labels: Sequence[int] = content[b"fine_labels"]
         self._pixels = np.asarray(content[b"data"]).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-        meta = path.parent / "meta"
-        names = self._load(meta).get(b"fine_label_names") if meta.exists() else None
-        self.class_names: Sequence[str] = (
-            [name.decode() for name in names] if names else [str(n) for n in range(max(self.labels) + 1)]
-        )
+        self.class_names: Sequence[str] = [name.decode() for name in meta[b"fine_label_names"]]
         self.keys = [f"{self.class_names[label]}/{number:05d}" for number, label in enumerate(self.labels)]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, number: int) -> bytes:
-        padded = np.pad(self._pixels[number], ((PADDING, PADDING), (PADDING, PADDING), (0, 0)))
+        image = Image.fromarray(self._pixels[number]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
-        Image.fromarray(padded).save(buffer, "PNG")
+        ImageOps.expand(image, self._padding).save(buffer, "PNG")
         return buffer.getvalue()
 
     def where(self, number: int) -> str:
         return f"image {number} of {self._path}"
 
-    @staticmethod
-    def _load(path: Path) -> dict[bytes, Any]:
+
+def _load(path: Path) -> dict[bytes, Any]:
+    try:
         with path.open("rb") as file:
             content: dict[bytes, Any] = Unpickler(file, encoding="bytes").load()
-        return content
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise DaliDrError(f"{path}: not a file of CIFAR-100's: {error}") from error
+    return content
 
 
-def cifar_spec(size: int = SIDE) -> AugmentationSpec:
-    """Pad and crop, flip, RandAugment, random erasing."""
-    share = (SIDE / (SIDE + 2 * PADDING)) ** 2
-    return AugmentationSpec(
-        size=size,
-        crop=RandomResizedCrop(scale=(share, share), ratio=(1.0, 1.0)),
+def split(root: Path, train: bool) -> Cifar:
+    """Those for training padded, those for the evaluation not."""
+    return Cifar(root / FOLDER / ("train" if train else "test"), PADDING if train else 0)
+
+
+CIFAR = small_sets.SmallSet(
+    script=Path(__file__).name,
+    download="CIFAR100",
+    files=[f"{FOLDER}/{name}" for name in ("train", "test", "meta")],
+    split=split,
+    spec=AugmentationSpec(
+        size=SIZE,
+        crop=RandomResizedCrop(scale=(SHARE, SHARE), ratio=(1.0, 1.0)),
         flip=0.5,
         rand_augment=RandAugment(),
         random_erasing=RandomErasing(probability=0.25),
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pickle", type=Path, help="cifar-100-python/train")
-    parser.add_argument("out", type=Path)
-    parser.add_argument(
-        "--teacher", required=True, help="MODEL@FILE of networks trained on CIFAR-100; several, with commas"
-    )
-    parser.add_argument("--views", type=int, default=100)
-    parser.add_argument("--size", type=int, default=SIDE, help="of a view (default %(default)s)")
-    options = parser.parse_args()
-
-    source, gpu = Cifar(options.pickle), torch.cuda.is_available()
-    teacher = load_teacher(options.teacher, "cuda" if gpu else "cpu")
-    spec = cifar_spec(options.size)
-    generation = Generation(
-        spec=spec,
-        teacher=teacher,
-        num_views=options.views,
-        topk=min(10, teacher.num_classes),
-        batch_views=settle_batch(options.out, lambda: fit_batch(teacher, spec.size)),
-        device="gpu" if gpu else "cpu",
-    )
-    run = Run(
-        source,
-        options.out,
-        generation,
-        num_classes=teacher.num_classes,
-        class_names=list(source.class_names) if len(source.class_names) == teacher.num_classes else None,
-        part=Part.of_environment(),
-    )
-    print(run.work().summary)
-
+    ),
+    views=800,
+    recipes=("teacher.yaml", "cifar100.yaml", "cifar100-teacher.yaml"),
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(small_sets.main(CIFAR, __doc__))

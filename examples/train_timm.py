@@ -124,8 +124,14 @@ class Run:
         evaluation = dali_dr.Evaluation(o.eval_size or o.size or (spec.size if spec else 224), o.eval_resize)
         self.val = dali_dr.ReinforcedIterator(o.val, **data, augment=evaluation) if o.val else None
 
+        teacher = self.loader.dataset.manifest.teacher or {}
+        embeds = teacher.get("target") == "embedding"  # of a self-supervised teacher: FKD, section 3.4
+        self.stored_temperature = teacher.get("temperature", 1.0) if embeds else 1.0
+        if embeds and (o.val or o.loss not in ("kl", "soft-ce")):
+            raise SystemExit(f"{o.data}: holds embeddings, of no classes: want --loss kl or soft-ce, and no --val")
+
         torch.manual_seed(o.seed)
-        arguments = {"num_classes": self.loader.dataset.num_classes} | o.model_options
+        arguments = {"num_classes": self.loader.dataset.num_outputs} | o.model_options
         self.model = timm.create_model(o.model, **arguments)
         if o.init:
             start_from(self.model, o.init)
@@ -189,6 +195,7 @@ class Run:
 
     def loss(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         o, labels, teacher = self.options, batch["label"], (batch["soft_ids"], batch["soft_probs"])
+        logits = logits / self.stored_temperature  # embeddings are compared at the temperature that they are stored at
         if o.loss == "kl":
             return losses.kl_divergence(logits, *teacher, temperature=o.temperature)
         if o.loss == "soft-ce":

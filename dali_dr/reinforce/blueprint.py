@@ -12,9 +12,10 @@ import torch
 from dali_dr.errors import DaliDrError
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.kept import settle_batch
+from dali_dr.reinforce.networks import Amp, Predictor, Target, Teacher, fit_batch
 from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.teachers import Amp, Predictor, Target, Teacher, fit_batch, load_teacher
+from dali_dr.reinforce.teachers import load_teacher
 from dali_dr.shards import outbox
 from dali_dr.sources.opening import open_source
 from dali_dr.sources.source import READING, Reading, Source

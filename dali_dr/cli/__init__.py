@@ -12,11 +12,22 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from dali_dr.cli import convert, copy, export, look, pack, reinforce, repair, reshape, tune
+from dali_dr.cli import convert, copy, evaluate, export, look, pack, reinforce, repair, reshape, tune
 from dali_dr.cli.common import Parser, say
 from dali_dr.errors import DaliDrError, ShownFormatter
 
-_GROUPS: Final = (reinforce, pack, convert, look, tune, reshape, repair, copy, export)  # in the order of --help
+_GROUPS: Final = (
+    reinforce,
+    pack,
+    convert,
+    evaluate,
+    look,
+    tune,
+    reshape,
+    repair,
+    copy,
+    export,
+)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

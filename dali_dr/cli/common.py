@@ -93,6 +93,11 @@ def add_set(parser: argparse._ActionsContainer, name: str = "dataset", cache: bo
     parser.add_argument(name, type=place, metavar="SET", help="folder of the data set, or its URL (s3://…, hf://…)")
     if not cache:
         return
+    add_cache(parser)
+
+
+def add_cache(parser: argparse._ActionsContainer) -> None:
+    """Adds --cache and --cache-bytes."""
     parser.add_argument(
         "--cache",
         type=Path,
@@ -137,6 +142,16 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
         help="instead: a folder; tars as webdataset names them ('t-*.tar', 't-{000..146}.tar'); a .csv, .jsonl or .parquet "
         "list; .parquet files of images; URLs of any of these; hf:NAME_OR_FOLDER:SPLIT",
     )
+    add_labelling(parser)
+    parser.add_argument(
+        "--convert",
+        action="store_true",
+        help="take all images that Pillow reads (.bmp, .gif, .tif, …), and store as PNG what shards do not hold",
+    )
+
+
+def add_labelling(parser: argparse._ActionsContainer) -> None:
+    """Adds how classes are numbered and where labels are: --labels, --classes, --label-field."""
     parser.add_argument(
         "--labels",
         type=_numbering,
@@ -158,11 +173,6 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
         default=None,
         metavar="FIELD",
         help="where labels are: the column of a list or table, the member of a tar's samples (cls, json:label)",
-    )
-    parser.add_argument(
-        "--convert",
-        action="store_true",
-        help="take all images that Pillow reads (.bmp, .gif, .tif, …), and store as PNG what shards do not hold",
     )
 
 

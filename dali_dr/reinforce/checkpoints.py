@@ -27,10 +27,14 @@ class Checkpoint:
     Attributes:
       state: tensors by name.
       training: the options of the training run that wrote the file, as examples/train_timm.py keeps them; empty if unknown.
+      timm: those of timm's train.py, with its model's name as "model"; empty if it was not that.
+      entry: under which name the state dict was; None: it is the file itself.
     """
 
     state: Mapping[str, torch.Tensor]
     training: Mapping[str, Any]
+    timm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    entry: str | None = None
 
 
 def read_checkpoint(path: Path, entry: str | None = None, prefix: str | None = None) -> Checkpoint:
@@ -45,7 +49,7 @@ def read_checkpoint(path: Path, entry: str | None = None, prefix: str | None = N
       DaliDrError: the file cannot be read, would have to run code, or holds no such thing.
     """
     content = _load(path)
-    found = _entry(path, content, entry)
+    entry, found = _entry(path, content, entry)
     # A wrapper's prefix may be there twice, in either order.
     state = {_unwrapped(str(key)): value for key, value in found.items()}
     if prefix is not None:
@@ -55,7 +59,7 @@ def read_checkpoint(path: Path, entry: str | None = None, prefix: str | None = N
         state = {key: value for key, value in state.items() if key.startswith(start)}
         state = {_unwrapped(key.removeprefix(start)): value for key, value in state.items()}
     training = content.get("options") if isinstance(content, Mapping) else None
-    return Checkpoint(state, training if isinstance(training, Mapping) else {})
+    return Checkpoint(state, training if isinstance(training, Mapping) else {}, _of_timm(content), entry)
 
 
 def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
@@ -106,21 +110,29 @@ def _load(path: Path) -> Any:
         raise DaliDrError(f"{path}: not a checkpoint that can be read: {error or type(error).__name__}") from error
 
 
-def _entry(path: Path, content: Any, entry: str | None) -> Mapping[Any, torch.Tensor]:
-    """The state dict in the file's content."""
+def _of_timm(content: Any) -> dict[str, Any]:
+    """What timm's train.py says of its run beside the weights."""
+    args = content.get("args") if isinstance(content, Mapping) else None
+    if not isinstance(args, argparse.Namespace) or not isinstance(content.get("arch"), str):
+        return {}
+    return vars(args) | {"model": content["arch"]}
+
+
+def _entry(path: Path, content: Any, entry: str | None) -> tuple[str | None, Mapping[Any, torch.Tensor]]:
+    """The state dict in the file's content, and its name."""
     members = content if isinstance(content, Mapping) else {}
     dicts = [str(name) for name, value in members.items() if _is_state_dict(value)]
     if entry is not None:
         if entry not in dicts:
             raise DaliDrError(f"{path}: entry {entry!r} is no state dict in it; it has {', '.join(dicts) or 'none'}")
         found: Mapping[Any, torch.Tensor] = members[entry]
-        return found
+        return entry, found
     for name in _USUAL:
         if name in dicts:
             usual: Mapping[Any, torch.Tensor] = members[name]
-            return usual
+            return name, usual
     if _is_state_dict(content):
-        return members
+        return None, members
     among = f"; say which of {', '.join(dicts)}, as in NAME@FILE{{entry: {dicts[0]}}}" if dicts else ""
     raise DaliDrError(f"{path}: holds no state dict, plain or under state_dict or model{among}")
 

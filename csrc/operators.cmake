@@ -2,8 +2,9 @@
 # the only file that nvcc sees (DALI's headers would take it half a minute per chip).
 # A plugin is bound to the exact DALI version it was built against; dali_dr/_plugin.py checks that at import.
 set(plugin_sources jpeg/export.cc operators/decode.cc operators/draw_arguments.cc
-                   operators/encoded_image.cc operators/monitor.cc operators/read.cc operators/replay.cc
-                   operators/replay_cpu.cc published/export.cc record/export.cc shards/export.cc)
+                   operators/encoded_image.cc operators/monitor.cc operators/read.cc operators/read_options.cc
+                   operators/replay.cc operators/replay_cpu.cc published/export.cc record/export.cc
+                   samples/export.cc shards/export.cc)
 if(NOT DALI_DR_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)

@@ -124,7 +124,7 @@ def test_pool_library_and_self() -> None:
 
 
 def test_rows_depend_on_their_number_alone() -> None:
-    for mixing in (Mixing(), Mixing(double=True)):
+    for mixing in (Mixing(), Mixing(double=True), Mixing(double=True, own_mixes=True)):
         whole, _ = drawn(mixing, range(50))
         rows = [49, 3, 17, 16, 3]
         assert drawn(mixing, rows)[0] == whole.take(rows)
@@ -149,6 +149,42 @@ def test_double_mix_draws_pairs() -> None:
     assert first.mix is not None and second.mix is not None
     plain = dataclasses.replace(second.mix, swapped=first.mix.swapped)
     assert dataclasses.replace(second, mix=plain) == first
+
+
+def test_own_mixes_share_all_but_lam_and_box() -> None:
+    shared, own = drawn(Mixing(double=True), range(DRAWS)), drawn(Mixing(double=True, own_mixes=True), range(DRAWS))
+    first, second = own[0].take(slice(0, None, 2)), own[0].take(slice(1, None, 2))
+    assert first == shared[0].take(slice(0, None, 2))  # the first of a pair is that of a double-mix
+    assert first.mix is not None and second.mix is not None and own[1].own_mixes and not shared[1].own_mixes
+    like_first = {name: getattr(first.mix, name) for name in ("lam", "cut", "swapped")}
+    assert dataclasses.replace(second, mix=dataclasses.replace(second.mix, **like_first)) == first
+    assert own[1].swapped.tolist() == [False, True] * (DRAWS // 2)
+    # The second's are of the same distributions, and independent of the first's.
+    for one, other in zip(_odds(first.mix), _odds(second.mix), strict=True):
+        assert abs(one.mean() - other.mean()) < 0.02
+        assert stats.chi2_contingency(np.histogram2d(one, other, 2)[0]).pvalue > LEAST_P
+    weights = [mix.lam[(first.mix.lam < 1) & (second.mix.lam < 1)] for mix in (first.mix, second.mix)]
+    assert stats.ks_2samp(*weights).pvalue > LEAST_P and abs(np.corrcoef(*weights)[0, 1]) < 0.05
+    areas = [
+        (mix.cut[:, 2] * mix.cut[:, 3])[_odds(first.mix)[1] & _odds(second.mix)[1]] for mix in (first.mix, second.mix)
+    ]
+    assert stats.ks_2samp(*areas).pvalue > LEAST_P and abs(np.corrcoef(*areas)[0, 1]) < 0.05
+
+
+def _odds(mix: Mix) -> tuple[np.ndarray, np.ndarray]:
+    """Where MixUp fired, and where CutMix did."""
+    return mix.lam < 1, mix.cut.any(axis=1)
+
+
+def test_own_mixes_as_json() -> None:
+    spec = dataclasses.replace(AugmentationSpec.preset("rrc+mixing"), mixing=Mixing(double=True))
+    assert "own_mixes" not in spec.to_json()["mixing"] and not spec.later()
+    own = dataclasses.replace(spec, mixing=Mixing(double=True, own_mixes=True))
+    assert own.to_json()["mixing"]["own_mixes"] is True and own.later() == ["mixing.own_mixes"]
+    assert AugmentationSpec.from_json(own.to_json()) == own and AugmentationSpec.from_json(spec.to_json()) == spec
+    for change in ({"own_mixes": True}, {"double": True, "own_mixes": 1}):
+        with pytest.raises(SpecError, match=r"mixing.own_mixes.*double"):
+            Mixing(**change)
 
 
 def test_draw_and_spec_say_what_is_wrong() -> None:
@@ -181,6 +217,8 @@ VARIANTS: dict[str, tuple[str, Mixing | None]] = {
     "library": ("rrc+mixing", Mixing(partners=3)),
     "double-mix": ("rrc+mixing+ra+re", Mixing(double=True)),
     "double self-mix": ("rrc+mixing", Mixing(double=True, partners="self")),
+    "own mixes": ("rrc+mixing+ra+re", Mixing(double=True, own_mixes=True)),
+    "own mixes of a library": ("rrc+mixing", Mixing(double=True, own_mixes=True, partners=3)),
 }
 VIEWS = 8
 

@@ -35,6 +35,7 @@ def random_reinforcements(
     sharpness: float = 3.0,
     partners: int | None = None,
     double: bool = False,
+    own_mixes: bool = False,
     grid: bool = True,
 ) -> Reinforcements:
     """Valid reinforcements with all kinds of boxes; float32 probabilities of a softmax over ``num_classes``."""
@@ -88,6 +89,8 @@ def random_reinforcements(
     pairs = Views.take(replace(own, mix=mix), np.arange(views) // 2)  # an even number of views
     assert pairs.mix is not None
     pairs.mix.swapped[1::2] = True
+    if own_mixes:  # of rows that were drawn, and not taken
+        pairs.mix.lam[1::2], pairs.mix.cut[1::2] = mix.lam[views // 2 :], mix.cut[views // 2 :]
     return Reinforcements.from_views(pairs, own.soft_ids, own.soft_probs)
 
 
@@ -119,6 +122,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mixed, any weight": {"views": 20, "partners": 2, "grid": False, "num_ops": 0},
     "mixed with itself": {"views": 17, "partners": 0, "erased": 1.0},
     "double-mix": {"views": 18, "partners": 3, "double": True},
+    "own mixes": {"views": 18, "partners": 3, "double": True, "own_mixes": True},
+    "own mixes, wide weights": {"views": 4, "partners": 0, "double": True, "own_mixes": True, "grid": False},
+    "own mixes, groups": {"views": 18, "partners": 3, "double": True, "own_mixes": True, "group_rows": 8},
     "double-mix with itself": {"views": 2, "partners": 0, "double": True, "topk": 0},
     "mixed, large view": {"views": 9, "partners": 3, "view_size": (300, 256), "erased": 0.7},
     "two groups": {"views": 20, "group_rows": 16},

@@ -116,6 +116,7 @@ def cases(draw: st.DrawFn) -> tuple[Reinforcements, dict[str, Any]]:
         sharpness=draw(st.sampled_from([0.0, 0.5, 3.0, 20.0])),
         partners=partners,
         double=double and partners is not None,
+        own_mixes=draw(st.booleans()),
         grid=draw(st.booleans()),
     )
     if draw(st.booleans()):  # many classes in all, as views of many partners have

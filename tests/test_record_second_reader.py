@@ -45,7 +45,7 @@ def read(member: bytes) -> list[dict[str, Any]]:
     assert (magic, header_bytes, record_bytes) == (b"drrc", 52, total)
     assert version == 1 or (version == 2 and all(checksums))
     class_bits = flags >> 24
-    assert class_bits < 32 and not flags & 0xFFFF00 and (version == 2 or flags < 128)
+    assert class_bits < 32 and not flags & 0xFFFE00 and (version == 2 or flags < 128)
     assert (class_bits > 0) == bool(flags & 128) and not (flags & 128 and (flags & 64 or topk == 0))
     assert pair_rank <= (max(topk - 1, 0) if encoding == 3 else 0)
     assert 1 <= views <= 65536 and 1 <= height <= 65535 and 1 <= width <= 65535
@@ -55,6 +55,8 @@ def read(member: bytes) -> list[dict[str, Any]]:
         flags & 1 << bit for bit in range(7)
     )
     assert mixing or not (wide_weights or double or partner_classes or partner_entries)
+    own_mixes = flags & 256
+    assert not (own_mixes and not double)
     assert not (partner_classes and topk == 0) and not (double and views % 2)
     assert 1 <= group_rows <= views and not (double and group_rows % 2)
     groups = -(-views // group_rows)
@@ -119,7 +121,8 @@ def read(member: bytes) -> list[dict[str, Any]]:
         if mixing:
             partnered = bits(drawn)
             mixed = partnered.bit_count()
-            mixups, cuts, partner_flips, partner_erased = (bits(mixed) for _ in range(4))
+            mixups, cuts = (bits(views if own_mixes else mixed) for _ in range(2))
+            partner_flips, partner_erased = (bits(mixed) for _ in range(2))
             weights = numbers("f" if wide_weights else "H", mixups.bit_count())
             low = numbers("B", 4 * mixed)
             partner_places = numbers("H" if partner_entries > 256 else "B", mixed if partner_entries else 0)
@@ -134,19 +137,20 @@ def read(member: bytes) -> list[dict[str, Any]]:
             """Set bits of a bit column before ``row``."""
             return (column & (1 << row) - 1).bit_count()
 
-        def mix_of(row: int) -> dict[str, Any]:
+        def mix_of(row: int, line: int) -> dict[str, Any]:
             nobody = {"crop": (0, 0, 1, 1), "flip": False, "ops": [(0, 0.0)] * num_ops, "erase": None}
             mix: dict[str, Any] = {"partner": None, "lam": 1.0, "cut": None, "partner_view": nobody}
             if not partnered >> row & 1:
                 return mix
             entry = rank(partnered, row)
             mix["partner"] = partner_table[partner_places[entry]] if partner_entries else "self"
-            if mixups >> entry & 1:
-                weight = weights[rank(mixups, entry)]
+            own = line if own_mixes else entry
+            if mixups >> own & 1:
+                weight = weights[rank(mixups, own)]
                 mix["lam"] = weight if wide_weights else weight / 65536
                 assert 0 <= mix["lam"] < 1
-            if cuts >> entry & 1:
-                mix["cut"] = cut_boxes[rank(cuts, entry) :: cuts.bit_count()]
+            if cuts >> own & 1:
+                mix["cut"] = cut_boxes[rank(cuts, own) :: cuts.bit_count()]
             crop = tuple(low[edge * mixed + entry] | high[edge * mixed + entry] << 8 for edge in range(4))
             at = 4 * rank(partner_erased, entry)
             places = [partner_ops[slot * mixed + entry] for slot in range(num_ops)]
@@ -217,7 +221,7 @@ def read(member: bytes) -> list[dict[str, Any]]:
                 "probs": probabilities(line),
             }
             if mixing:
-                view |= mix_of(row) | {"swapped": bool(double and line % 2)}
+                view |= mix_of(row, line) | {"swapped": bool(double and line % 2)}
             assert all(op <= 17 and math.isfinite(magnitude) for op, magnitude in view["ops"])
             assert len(set(view["ids"])) == topk
             assert all(a >= b for a, b in zip([1.0, *view["probs"]], [*view["probs"], 0.0], strict=True))

@@ -16,6 +16,7 @@ testing::RecordShape TakeShape(Input* input) {
   s.pairs = flags & 1;
   s.partners = flags & 2 ? input->Range(0, 40) : -1;
   s.pairs = s.pairs && s.partners >= 0;
+  s.own_mixes = flags & 2048 && s.pairs;
   s.wide_weights = flags & 4 && s.partners >= 0;
   s.flip = flags & 8;
   s.erase = flags & 16;

@@ -20,6 +20,7 @@ testing::RecordShape TakeShape(Input* input) {
   s.wide_weights = flags & 4 && s.partners >= 0;
   s.partner_classes = flags & 8 && s.partners > 0;
   s.version = flags & 2048 ? 1 : 2;
+  s.own_mixes = flags & 8192 && s.pairs && s.version > 1;
   s.flip = flags & 16;
   s.erase = flags & 32;
   s.wide_classes = flags & 64;

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "image/header.h"
+#include "image/raw.h"
 #include "jpeg/kind.h"
 #include "operators/report.h"
 
@@ -16,6 +17,13 @@ std::span<const uint8_t> Bytes(const dali::Workspace& ws, int i) {
   return {encoded.tensor<uint8_t>(i), static_cast<size_t>(encoded.tensor_shape_span(i)[0])};
 }
 
+void CopyRegion(const image::Image& from, const jpeg::Region& region, uint8_t* to) {
+  const size_t row = 3 * static_cast<size_t>(from.size.width), part = 3 * static_cast<size_t>(region.width);
+  const uint8_t* source =
+      from.data + static_cast<size_t>(region.top) * row + 3 * static_cast<size_t>(region.left);
+  for (int32_t y = 0; y < region.height; ++y, source += row, to += part) std::memcpy(to, source, part);
+}
+
 }  // namespace
 
 DALI_SCHEMA(dr__Decode)
@@ -25,7 +33,8 @@ Pixels are those of Pillow's ``convert("RGB")``: libjpeg-turbo's defaults, EXIF 
 (one whose restart markers divide its rows of MCUs) only the tiles that the region touches are decoded. The output is
 uint8, HWC. An image that cannot be decoded raises RuntimeError.)")
     .NumInput(1, 4)
-    .InputDox(0, "encoded", "TensorList of uint8, [bytes]", "JPEG files.")
+    .InputDox(0, "encoded", "TensorList of uint8, [bytes]",
+              "JPEG files, or pixels that ``fn.dr.read`` kept, which are copied.")
     .InputDox(1, "start", "TensorList of int32, [2]", "(y, x) of the region in pixels of the image.")
     .InputDox(2, "shape", "TensorList of int32, [2]", "(height, width) of the region.")
     .InputDox(
@@ -68,8 +77,11 @@ void Decode::CheckInputs(const dali::Workspace& ws) const {
 
 std::string Decode::Find(const dali::Workspace& ws, int i, jpeg::Region* region) const {
   image::Size size{};
-  std::string problem = image::ReadSize(Bytes(ws, i), &size);
-  if (!problem.empty()) return problem;
+  if (const auto raw = image::RawPixels(Bytes(ws, i))) {
+    size = raw->size;
+  } else if (std::string problem = image::ReadSize(Bytes(ws, i), &size); !problem.empty()) {
+    return problem;
+  }
   *region = {0, 0, size.height, size.width};
   if (!with_region_) return {};
   const auto* start = ws.Input<dali::CPUBackend>(1).tensor<int32_t>(i);
@@ -92,7 +104,7 @@ bool Decode::SetupImpl(std::vector<dali::OutputDesc>& output_desc, const dali::W
     for (int i = 0; i < count; ++i) {
       jpeg::Region& region = regions_[static_cast<size_t>(i)];
       region = {};
-      if (pixels_ >= 0 && !jpeg::IsDecodable(Bytes(ws, i))) {
+      if (pixels_ >= 0 && !jpeg::IsDecodable(Bytes(ws, i)) && !image::RawPixels(Bytes(ws, i))) {
         output_desc[0].shape.set_tensor_shape(i, ws.Input<dali::CPUBackend>(pixels_).tensor_shape(i));
         continue;
       }
@@ -120,6 +132,10 @@ void Decode::RunImpl(dali::Workspace& ws) {
     if (region.height == 0) {  // what is no JPEG
       const auto& pixels = ws.Input<dali::CPUBackend>(pixels_);
       std::memcpy(out, pixels.tensor<uint8_t>(i), static_cast<size_t>(volume(pixels.tensor_shape_span(i))));
+      continue;
+    }
+    if (const auto raw = image::RawPixels(encoded)) {
+      CopyRegion(*raw, region, out);
       continue;
     }
     pool.AddWork(

@@ -6,8 +6,10 @@
 #include <cstring>
 #include <utility>
 
+#include "image/raw.h"
 #include "jpeg/kind.h"
 #include "operators/draw_arguments.h"
+#include "operators/read_options.h"
 #include "operators/report.h"
 
 namespace dali_dr {
@@ -25,6 +27,8 @@ enum Output {
   kPartner = kNumOutputs,  // from here on with mixing only
   kPartnerRoiStart,
   kPartnerRoiShape,
+  kMixLabel,
+  kMixWeight,
   kNumMixingOutputs
 };
 constexpr int kPlainOutputs = kLabel + 1;  // without views
@@ -47,56 +51,6 @@ void CopyTo(dali::TensorList<dali::CPUBackend>& output, int sample, const T* fro
   if (count > 0) std::memcpy(output.mutable_tensor<T>(sample), from, count * sizeof(T));
 }
 
-std::optional<labels::Order> LabelMaps(const dali::OpSpec& spec) {
-  const auto order = spec.GetArgument<std::string>("label_maps");
-  if (order.empty()) return std::nullopt;
-  DALI_ENFORCE(order == "code" || order == "transposed",
-               dali::make_string("`label_maps` is \"", order, "\": pass \"code\", \"transposed\" or \"\"."));
-  return order == "code" ? labels::Order::kCode : labels::Order::kTransposed;
-}
-
-samples::Options ReadOptions(const dali::OpSpec& spec) {
-  const int topk = spec.GetArgument<int>("topk");
-  DALI_ENFORCE(topk >= 0, dali::make_string("`topk` is ", topk, ": pass a number of classes, or 0."));
-  const int max_pixels = spec.GetArgument<int>("max_pixels");
-  DALI_ENFORCE(max_pixels >= 0,
-               dali::make_string("`max_pixels` is ", max_pixels, ": pass a number of pixels, or 0."));
-  return {.views = spec.NumRegularInput() == 2,
-          .mixing = spec.GetArgument<bool>("mixing"),
-          .draw = DrawSpec(spec),
-          .topk = static_cast<size_t>(topk),
-          .max_pixels = static_cast<uint64_t>(max_pixels),
-          .check_images = spec.GetArgument<bool>("check_images"),
-          .label_maps = LabelMaps(spec)};
-}
-
-double RetrySeconds(const dali::OpSpec& spec) {
-  const float seconds = spec.GetArgument<float>("retry_s");
-  DALI_ENFORCE(seconds >= 0 && seconds <= 86400,
-               dali::make_string("`retry_s` is ", seconds, ": pass seconds, 0 to 86400."));
-  return seconds;
-}
-
-// The data set as the operator wants it. What is wrong with it is told to the monitor: a pipeline may be
-// built anew in mid-epoch, after its files were moved.
-samples::Source OpenSource(const dali::OpSpec& spec) {
-  const auto path = spec.GetArgument<std::string>("index");
-  const auto given = spec.GetArgument<int64_t>("index_checksum");
-  const auto checksum = given < 0 ? std::nullopt : std::optional(static_cast<uint32_t>(given));
-  const samples::Patience patience(RetrySeconds(spec));
-  std::optional<samples::Source> source;
-  Reporting(Monitor::Get(spec.GetArgument<int>("monitor")), [&] {
-    for (samples::Patience::Series series(patience); !source;) {
-      try {
-        source.emplace(shards::ShardSet::Open(path, checksum), ReadOptions(spec));
-      } catch (const FaultError& error) {
-        if (!patience.Has(error.fault()) || !series.Wait()) throw BatchError({.fault = error.fault()});
-      }
-    }
-  });
-  return *std::move(source);
-}
-
 }  // namespace
 
 DALI_SCHEMA(dr__Read)
@@ -115,12 +69,16 @@ With ``views``, the outputs are
 5. soft_ids: int32 ``[K]`` or ``[m, K]``, the teacher's classes, most likely first;
 6. soft_probs: float32 ``[K]`` or ``[m, K]``, their probabilities.
 
-With ``mixing``, params are ``2 * (10 + 2n) + 7`` words per view, also where a record has no mixed views, and three
+With ``mixing``, params are ``2 * (10 + 2n) + 7`` words per view, also where a record has no mixed views, and five
 outputs follow:
 
 7. the bytes of the partner's image file; of an image of one pixel where there is no partner or it is the sample itself;
 8. roi_start of the partner's crop box, and 9. roi_shape, (0, 0) and (1, 1) where there is none. With several views all
-   must have one partner. Where it is the sample itself, roi_start and roi_shape of the sample hold its crops too.
+   must have one partner. Where it is the sample itself, roi_start and roi_shape of the sample hold its crops too;
+10. mix_label: int64 scalar or ``[m]``, the label of the image that the view is mixed with;
+11. mix_weight: float32 scalar or ``[m]``, the weight of the sample's own label, ``lam * (1 - box / view)`` by the areas of
+    CutMix box and view at the stored size, or 1 less that where image and partner change places. The other label has
+    the rest. Where nothing is mixed in they are the label and 1.
 
 Without ``views``, only the first two; then samples need no records.
 
@@ -193,6 +151,16 @@ is missing, of another size or not to be read, is tried again before, see ``retr
         "monitor",
         "Number of the monitor that times this pipeline's stages and keeps its first fault; -1: none.", -1)
     .AddOptionalArg(
+        "partner_cache",
+        "Number of the cache that keeps partners decoded, which outlives pipelines and serves one data set; "
+        "-1: "
+        "none. The partner's bytes are then, where it is kept, its pixels as ``fn.dr.decode`` and "
+        "``fn.dr.replay`` take "
+        "them in place of a file. Needs ``mixing`` and ``foreign``.",
+        -1)
+    .AddOptionalArg<int64_t>("partner_cache_bytes",
+                             "Bytes of pixels that it may hold, as whoever asks for it first says.", 0)
+    .AddOptionalArg(
         "label_maps",
         "Of a data set with label maps: which sides of a crop box lie along the columns and rows of a map, "
         "\"code\" (top and left, as ReLabel's code has them) or \"transposed\" (left and top); as "
@@ -232,6 +200,7 @@ void Read::RunImpl(dali::Workspace& ws) {
   if (mixing_) {
     PutImages(ws, kPartner, &Slot::partner);
     PutRegions(ws, kPartnerRoiStart, kPartnerRoiShape, &Slot::partner);
+    PutMixLabels(ws);
   }
   PutMore(ws, !with_views_ ? kPlainOutputs : mixing_ ? int{kNumMixingOutputs} : int{kNumOutputs});
   if (monitor_) monitor_->ReadEnds();
@@ -298,7 +267,9 @@ void Read::TryToFill(const dali::Workspace& ws) {
     source_.Fill(Views(ws, i), &readers_[static_cast<size_t>(thread)], filled);
   });
   if (mixing_)  // again one pass later, so that cold reads of partners overlap too
-    pass([&](int, int, samples::Filled* filled) { source_.LoadPartner(filled); });
+    pass([&](int, int thread, samples::Filled* filled) {
+      source_.LoadPartner(&readers_[static_cast<size_t>(thread)], filled);
+    });
 }
 
 bool Read::Reconsider(samples::Patience::Series* series) {
@@ -364,8 +335,7 @@ void Read::TakePictures(dali::Workspace& ws) {
     slot.image =
         Taken(filled.sample.image.bytes, std::move(filled.sample.image.buffer), filled.region, slicer);
     if (mixing_)
-      slot.partner = Taken(filled.PartnerImage(), std::move(filled.partner.image.buffer),
-                           filled.PartnerRegion(), slicer);
+      slot.partner = Taken(filled.PartnerImage(), filled.TakePartnerBuffer(), filled.PartnerRegion(), slicer);
   };
   const int count = ws.GetInputBatchSize(0);
   if (slices_) return ForEachSample(pool, count, take);
@@ -427,8 +397,10 @@ void Read::PutMore(dali::Workspace& ws, int output) const {
     if (!foreign_) break;
     auto& foreign = ws.Output<dali::CPUBackend>(output++);
     foreign.Resize(dali::TensorListShape<>(count, 0), DALI_BOOL, dali::BatchContiguity::Contiguous);
-    for (int i = 0; i < count; ++i)
-      *foreign.mutable_tensor<bool>(i) = !jpeg::IsDecodable((slots_[static_cast<size_t>(i)].*picture).bytes);
+    for (int i = 0; i < count; ++i) {
+      const auto bytes = (slots_[static_cast<size_t>(i)].*picture).bytes;
+      *foreign.mutable_tensor<bool>(i) = !jpeg::IsDecodable(bytes) && !image::RawPixels(bytes);
+    }
   }
 }
 
@@ -457,6 +429,19 @@ void Read::PutViews(dali::Workspace& ws) const {
     CopyTo(words, i, filled.params.data(), filled.params.size());
     CopyTo(ids, i, filled.ids.data(), filled.ids.size());
     CopyTo(probs, i, filled.probs.data(), filled.probs.size());
+  }
+}
+
+void Read::PutMixLabels(dali::Workspace& ws) const {
+  const auto& views = ws.Input<dali::CPUBackend>(1);
+  auto& labels = ws.Output<dali::CPUBackend>(kMixLabel);
+  auto& weights = ws.Output<dali::CPUBackend>(kMixWeight);
+  labels.Resize(views.shape(), DALI_INT64, dali::BatchContiguity::Contiguous);
+  weights.Resize(views.shape(), DALI_FLOAT, dali::BatchContiguity::Contiguous);
+  for (int i = 0; i < views.num_samples(); ++i) {
+    const samples::Filled& filled = slots_[static_cast<size_t>(i)].filled;
+    CopyTo(labels, i, filled.mix_labels.data(), filled.mix_labels.size());
+    CopyTo(weights, i, filled.mix_weights.data(), filled.mix_weights.size());
   }
 }
 

@@ -69,6 +69,7 @@ class Read : public dali::StatelessOperator<dali::CPUBackend> {
   void PutRegions(dali::Workspace& ws, int start, int shape, Picture Slot::* picture) const;
   void PutMore(dali::Workspace& ws, int output) const;
   void PutViews(dali::Workspace& ws) const;
+  void PutMixLabels(dali::Workspace& ws) const;
 
   samples::Source source_;
   samples::Patience patience_;

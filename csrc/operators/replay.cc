@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "image/header.h"
+#include "image/raw.h"
 #include "jpeg/kind.h"
 #include "operators/report.h"
 
@@ -261,6 +262,7 @@ typename ReplayBase<Backend>::Given ReplayBase<Backend>::Find(const dali::Worksp
         given.source.pixels.size = given.placed.size;
         return given;
       }
+      if (const auto raw = image::RawPixels(Bytes(images, i))) return {{.pixels = *raw}, {raw->size, 0, 0}};
       if (!pixels_) FailImage(i, partner, "it is no JPEG: pass it decoded, in `pixels`");
       input = PixelsInput(partner);
     }

@@ -17,15 +17,16 @@ void FindMix(const Header& h, const Tables& t, Columns* columns, Group* group) {
   if (h.pairs && q != g.drawn)
     Fail("a double-mix has ", q, " partners for ", g.drawn, " pairs: each must have one");
   const uint64_t box_bytes = 4 * uint64_t{h.erase_bytes};
-  g.mixups = columns->TakeBits("mixups", q);
-  g.cuts = columns->TakeBits("cutmixes", q);
+  const uint32_t mixed = h.own_mixes ? g.rows : q;
+  g.mixups = columns->TakeBits("mixups", mixed);
+  g.cuts = columns->TakeBits("cutmixes", mixed);
   g.partner_flips = columns->TakeBits("partner flips", q);
   g.partner_erased = columns->TakeBits("partner erased", q);
-  g.weights = columns->Take("mixup weights", uint64_t{h.wide_weights ? 4u : 2u} * CountBits(g.mixups, q));
+  g.weights = columns->Take("mixup weights", uint64_t{h.wide_weights ? 4u : 2u} * CountBits(g.mixups, mixed));
   g.partner_crops_low = columns->Take("partner crops, low bytes", 4 * uint64_t{q});
   g.partner_indices = columns->Take("partners", uint64_t{q} * t.partner_index_bytes);
   g.partner_crops_high = columns->Take("partner crops, high bytes", 4 * uint64_t{q});
-  g.cut_count = CountBits(g.cuts, q);
+  g.cut_count = CountBits(g.cuts, mixed);
   g.cut_boxes = columns->Take("cutmix boxes", box_bytes * g.cut_count);
   g.partner_erase_boxes = columns->Take("partner erase boxes", box_bytes * CountBits(g.partner_erased, q));
   g.partner_ops = columns->Take("partner ops", uint64_t{q} * h.num_ops * h.op_index_bytes);

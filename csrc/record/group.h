@@ -23,7 +23,8 @@ struct Group {
   const uint8_t* ops = nullptr;
   const uint8_t* class_indices = nullptr;
   const uint8_t* probabilities = nullptr;
-  // Of mixed views; entries are those of the views that have a partner.
+  // Of mixed views; entries are those of the views that have a partner, and with OWN_MIXES those of mixups
+  // and cuts of all rows of predictions.
   const uint8_t* partnered = nullptr;
   const uint8_t* mixups = nullptr;
   const uint8_t* cuts = nullptr;

@@ -14,9 +14,9 @@ namespace {
 
 // Bits of the field `flags`.
 constexpr uint32_t kFlip = 1, kErase = 2, kWideClasses = 4, kMixing = 8, kWideWeights = 16, kDouble = 32,
-                   kPartnerClasses = 64, kPackedClasses = 128, kFirstFlags = 127;
+                   kPartnerClasses = 64, kPackedClasses = 128, kOwnMixes = 256, kFirstFlags = 127;
 constexpr uint32_t kClassBitsAt = 24, kClassBits = 31;  // bits 24 to 28
-constexpr uint32_t kAllFlags = 255 | kClassBits << kClassBitsAt;
+constexpr uint32_t kAllFlags = 511 | kClassBits << kClassBitsAt;
 
 constexpr float kMinRootStep = 1.0f / 256;  // code 255 must span 0 to 1
 
@@ -45,6 +45,7 @@ uint32_t CheckMagic(std::span<const uint8_t> bytes) {
   if (flags & ~(version > 1 ? kAllFlags : kFirstFlags)) Fail("flags are ", flags, ": unknown bits are set");
   if (flags & (kWideWeights | kDouble | kPartnerClasses) && !(flags & kMixing))
     Fail("flags are ", flags, ": bits 4 to 6 need MIXING");
+  if (flags & kOwnMixes && !(flags & kDouble)) Fail("flags are ", flags, ": OWN_MIXES needs DOUBLE");
   return flags;
 }
 
@@ -105,6 +106,7 @@ Header ParseHeader(std::span<const uint8_t> bytes) {
   h.mixing = flags & kMixing;
   h.wide_weights = flags & kWideWeights;
   h.pairs = flags & kDouble;
+  h.own_mixes = flags & kOwnMixes;
   h.partner_classes = flags & kPartnerClasses;
   CheckFields(h, flags);
 

@@ -31,7 +31,7 @@ struct Header {
   uint32_t pair_rank = 0;   ///< from which on two falls of the root code share a byte; 0: none
   uint32_t class_bits = 0;  ///< of a packed class id; 0: they are not packed
   float log_step = 0;       ///< of the root code: its step
-  bool flip = false, erase = false, mixing = false, wide_weights = false, pairs = false,
+  bool flip = false, erase = false, mixing = false, wide_weights = false, pairs = false, own_mixes = false,
        partner_classes = false;
 
   uint32_t crop_bits_height = 0, crop_bits_width = 0;

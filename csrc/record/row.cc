@@ -118,16 +118,18 @@ void ReadPartnerCrop(const Source& from, uint32_t row, uint32_t entry, int32_t* 
          box[3], ") is empty or outside ", height, "x", width);
 }
 
-/// Everything behind the view itself: how it is mixed, and its partner's view.
-void ReadMix(const Source& from, uint32_t at, std::span<int32_t> words) {
+/// Everything behind the view itself: how it is mixed, and its partner's view. `line` is the row of
+/// predictions.
+void ReadMix(const Source& from, uint32_t at, uint32_t line, std::span<int32_t> words) {
   const Group& g = from.group;
   const uint32_t row = g.first_drawn + at;
   FillNoPartner(words);
   if (!Bit(g.partnered, at)) return;
   const uint32_t entry = CountBits(g.partnered, at);
   words[0] = ReadPartner(from, at, entry);
-  if (Bit(g.mixups, entry)) words[2] = std::bit_cast<int32_t>(ReadWeight(from, row, entry));
-  if (Bit(g.cuts, entry)) ReadCut(from, row, entry, &words[3]);
+  const uint32_t mix = from.header.own_mixes ? line : entry;
+  if (Bit(g.mixups, mix)) words[2] = std::bit_cast<int32_t>(ReadWeight(from, row, mix));
+  if (Bit(g.cuts, mix)) ReadCut(from, row, mix, &words[3]);
   int32_t* view = words.data() + kMixWords;
   ReadPartnerCrop(from, row, entry, view);
   view[4] = Bit(g.partner_flips, entry);
@@ -223,7 +225,7 @@ void ReadRow(const Source& from, uint32_t row, std::span<int32_t> view, std::spa
   ReadOps(from, g.first_drawn + at, g.ops, g.drawn, at, &view[kViewHeaderWords]);
   if (h.mixing) {
     const auto words = view.subspan(ViewWords(static_cast<int>(h.num_ops)));
-    ReadMix(from, at, words);
+    ReadMix(from, at, line, words);
     words[1] = h.pairs && row % 2;
   }
   if (h.topk > 0) {

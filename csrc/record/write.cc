@@ -149,6 +149,7 @@ Header MakeHeader(const Reinforcements& r, const WriteSettings& s, bool double_m
                      return lam * 65536.0f != std::floor(lam * 65536.0f);
                    });
   h.pairs = double_mix;
+  h.own_mixes = double_mix && HasOwnMixes(r);
   h.partner_classes = scratch.classes.by_partner;
   if (h.class_entries > 0 && !h.partner_classes) {
     const auto& ids = scratch.classes.entries;
@@ -171,7 +172,7 @@ void Put(T value, Part* part) {
 void PutHeader(const Header& h, Part* part) {
   const uint32_t flags = (h.flip ? 1u : 0) | (h.erase ? 2u : 0) | (h.class_bytes == 4 ? 4u : 0) |
                          (h.mixing ? 8u : 0) | (h.wide_weights ? 16u : 0) | (h.pairs ? 32u : 0) |
-                         (h.partner_classes ? 64u : 0) |
+                         (h.partner_classes ? 64u : 0) | (h.own_mixes ? 256u : 0) |
                          (h.class_bits ? 128u | h.class_bits << kClassBitsAt : 0);
   std::memcpy(part->Add(4), "drrc", 4);
   Put(static_cast<uint16_t>(kVersion), part);

@@ -123,9 +123,11 @@ void CheckPairs(const Reinforcements& r) {
   bool paired = r.size() % 2 == 0;
   for (size_t row = 0; paired && row < r.size(); row += 2)
     paired = !r.swapped[row] && r.swapped[row + 1] && SameViews(r.views, r.num_ops, row, row + 1) &&
-             SameViews(r.partner_views, r.num_ops, row, row + 1) && SameElements(r.partner, row, row + 1) &&
-             SameElements(r.lam, row, row + 1) && SameElements(r.cut, row, row + 1);
-  if (!paired) Fail("a double-mix is not in pairs; want rows 2i and 2i + 1 alike, the second swapped");
+             SameViews(r.partner_views, r.num_ops, row, row + 1) && SameElements(r.partner, row, row + 1);
+  if (!paired)
+    Fail(
+        "a double-mix is not in pairs; want rows 2i and 2i + 1 alike but for lam and CutMix box, the second "
+        "swapped");
 }
 
 }  // namespace
@@ -155,6 +157,13 @@ void CheckColumns(const Reinforcements& r, const WriteSettings& s) {
 bool IsDouble(const Reinforcements& r) {
   return r.mixing &&
          std::any_of(r.swapped.begin(), r.swapped.end(), [](uint8_t swapped) { return swapped != 0; });
+}
+
+bool HasOwnMixes(const Reinforcements& r) {
+  if (!IsDouble(r)) return false;
+  for (size_t row = 0; row < r.size(); row += 2)
+    if (!SameElements(r.lam, row, row + 1) || !SameElements(r.cut, row, row + 1)) return true;
+  return false;
 }
 
 }  // namespace dali_dr::record

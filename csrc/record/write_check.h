@@ -16,6 +16,9 @@ void CheckColumns(const Reinforcements& reinforcements, const WriteSettings& set
 /// Whether rows 2i and 2i + 1 are pairs of a double-mix, as CheckColumns has checked then.
 bool IsDouble(const Reinforcements& reinforcements);
 
+/// Whether the two of some pair differ in lam or CutMix box.
+bool HasOwnMixes(const Reinforcements& reinforcements);
+
 }  // namespace dali_dr::record
 
 #endif  // DALI_DR_CSRC_RECORD_WRITE_CHECK_H_

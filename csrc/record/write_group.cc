@@ -158,7 +158,8 @@ void PutCuts(const Written& from, Rows rows, Part* part) {
   part->cuts.push_back(start + length / 2);
 }
 
-void PutMix(const Written& from, Rows views, Part* part) {
+/// `views` are the group's rows of parameters, `all` its rows of predictions.
+void PutMix(const Written& from, Rows views, Rows all, Part* part) {
   const Reinforcements& r = from.columns;
   const Header& h = from.header;
   PutBits(views, part, [&](uint32_t row) { return r.partner[row] != kNoPartner; });
@@ -167,18 +168,19 @@ void PutMix(const Written& from, Rows views, Part* part) {
   for (const uint32_t row : views)
     if (r.partner[row] != kNoPartner) partnered.push_back(row);
   const Rows rows = partnered;
-  PutBits(rows, part, [&](uint32_t row) { return r.lam[row] < 1; });
-  PutBits(rows, part, [&](uint32_t row) { return IsThere(r.cut[row]); });
+  const Rows mixes = h.own_mixes ? all : rows;
+  PutBits(mixes, part, [&](uint32_t row) { return r.lam[row] < 1; });
+  PutBits(mixes, part, [&](uint32_t row) { return IsThere(r.cut[row]); });
   PutBits(rows, part, [&](uint32_t row) { return r.partner_views.flip[row] != 0; });
   PutBits(rows, part, [&](uint32_t row) { return IsThere(r.partner_views.erase[row]); });
-  PutWeights(from, rows, part);
+  PutWeights(from, mixes, part);
   PutCropBytes(from, 0, rows, part);
   part->Cut();
   if (h.partner_entries > 0) PutPlaces(from.partners.places, 1, h.partner_entries > 256 ? 2 : 1, rows, part);
   part->Cut();
   PutCropBytes(from, 8, rows, part);
   part->Cut();
-  PutCuts(from, rows, part);
+  PutCuts(from, mixes, part);
   part->Cut();
   PutBoxes(r.partner_views.erase, h.erase_bytes, rows, part);
   part->Cut();
@@ -212,7 +214,7 @@ void PutGroup(const Written& from, uint32_t first, uint32_t count, Part* part) {
   PutProbabilities(from, rows, part);
   if (!h.mixing) return;
   part->Cut();
-  PutMix(from, views, part);
+  PutMix(from, views, rows, part);
 }
 
 }  // namespace dali_dr::record

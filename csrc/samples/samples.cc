@@ -2,6 +2,7 @@
 #include "samples/samples.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <utility>
 
@@ -66,6 +67,7 @@ class Filling {
   void ReadStored(int32_t number, std::span<int32_t> view, std::span<int32_t> ids,
                   std::span<float> probs) const;
   void AddPartner(bool first, std::span<const int32_t> words) const;
+  void WeighLabels(size_t place, std::span<const int32_t> words) const;
 
   const shards::ShardSet& shards_;
   const Options& options_;
@@ -151,6 +153,8 @@ void Filling::MakeRoom(size_t views) {
   filled_.params.assign(views * filled_.words, 0);
   filled_.ids.resize(views * filled_.topk);
   filled_.probs.resize(views * filled_.topk);
+  filled_.mix_labels.assign(options_.mixing ? views : 0, filled_.sample.label);
+  filled_.mix_weights.assign(options_.mixing ? views : 0, 1.0f);
 }
 
 void Filling::MakeView(size_t place, int32_t number) {
@@ -173,6 +177,7 @@ void Filling::MakeView(size_t place, int32_t number) {
   if (!options_.mixing) return;
   if (!mixed) FillNoPartner(view.subspan(plain_));
   InRecord([&] { AddPartner(place == 0, view.subspan(plain_)); });
+  if (mixed) WeighLabels(place, view.subspan(plain_));
 }
 
 void Filling::TakeTarget(std::span<const int32_t> view, std::span<int32_t> ids,
@@ -210,13 +215,28 @@ void Filling::AddPartner(bool first, std::span<const int32_t> words) const {
           "views that are asked for together have different partners; ask for one view, or for "
           "the two of a double-mix pair");
     partner = shards_.Find(number, false);
-    shards_.Prefetch(partner);
+    if (options_.partners) filled_.kept_partner = options_.partners->Find(number);
+    if (!filled_.kept_partner) shards_.Prefetch(partner);
   } else if (partner.number != number) {
     throw record::RecordError("views that are asked for together have different partners (" +
                               std::to_string(number) + ", " + std::to_string(partner.number) +
                               "); ask for one view, or for the two of a double-mix pair");
   }
   filled_.partner_region.Add(crop);
+}
+
+// How much of one view is its own image: lam outside the CutMix box, nothing inside; the rest is the
+// partner's, and where they change places it is the other way round. `words` are those after its own.
+void Filling::WeighLabels(size_t place, std::span<const int32_t> words) const {
+  const int32_t number = words[0];
+  if (number == kNoPartner) return;
+  const double view = static_cast<double>(record_->view_height()) * record_->view_width();
+  const double first =
+      double{std::bit_cast<float>(words[2])} * (1 - static_cast<double>(words[5]) * words[6] / view);
+  const double own = words[1] ? 1 - first : first;
+  if (own == 1) return;
+  filled_.mix_weights[place] = static_cast<float>(own);
+  if (number != kSelfPartner) filled_.mix_labels[place] = filled_.partner.label;
 }
 
 }  // namespace
@@ -230,7 +250,12 @@ void Region::Add(std::span<const int32_t> box) {
 }
 
 std::span<const uint8_t> Filled::PartnerImage() const {
-  return partner.image.size == 0 ? std::span<const uint8_t>(kOnePixel) : partner.image.bytes;
+  if (partner.image.size == 0) return kOnePixel;
+  return kept_partner ? kept_partner->bytes : partner.image.bytes;
+}
+
+shards::Buffer Filled::TakePartnerBuffer() {
+  return std::move(kept_partner ? kept_partner->buffer : partner.image.buffer);
 }
 
 Region Filled::PartnerRegion() const {
@@ -280,6 +305,7 @@ void Source::Find(int64_t number, std::span<const int32_t> views, Filled* filled
 
 void Source::Fill(std::span<const int32_t> views, Readers* readers, Filled* filled) const {
   filled->partner = shards::Sample{};
+  filled->kept_partner.reset();
   Load(&filled->sample);
   if (!options_.views) return;
   Filling filling(*shards_, options_, readers, filled);
@@ -289,13 +315,17 @@ void Source::Fill(std::span<const int32_t> views, Readers* readers, Filled* fill
   for (size_t i = 0; i < views.size(); ++i) filling.MakeView(i, views[i]);
 }
 
-void Source::LoadPartner(Filled* filled) const {
-  if (filled->partner.image.size == 0) return;
+void Source::LoadPartner(Readers* readers, Filled* filled) const {
+  if (filled->partner.image.size == 0 || filled->kept_partner) return;
   try {
     Load(&filled->partner);
   } catch (const FaultError& error) {
     throw FaultError(OfPartner(*shards_, filled->sample, error.fault()));
   }
+  if (!options_.partners) return;
+  if (!readers->decoder) readers->decoder = std::make_unique<jpeg::Decoder>();
+  const shards::Sample& partner = filled->partner;
+  filled->kept_partner = options_.partners->Keep(partner.number, partner.image.bytes, readers->decoder.get());
 }
 
 void Source::Load(shards::Sample* sample) const {

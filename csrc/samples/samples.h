@@ -18,6 +18,7 @@
 #include "labels/label_map.h"
 #include "labels/pooling.h"
 #include "record/reader.h"
+#include "samples/partner_cache.h"
 #include "shards/shards.h"
 #include "view/layout.h"
 
@@ -41,6 +42,7 @@ struct Options {
   /// Samples have label maps in place of records, from which fresh views take their targets; there are no
   /// stored views. `topk` must be given.
   std::optional<labels::Order> label_maps{};
+  std::shared_ptr<PartnerCache> partners{};  ///< keeps partners decoded; null: none are kept
 };
 
 /// What samples are read with. One per thread.
@@ -48,6 +50,7 @@ struct Readers {
   record::Reader records;
   labels::Reader maps;
   labels::Pooler pooler;
+  std::unique_ptr<jpeg::Decoder> decoder;  ///< of partners that are kept; made when needed
 };
 
 /// One sample. Reuse it from batch to batch, for its buffers.
@@ -60,10 +63,16 @@ struct Filled {
   std::vector<int32_t> params;  // one packed view after the other (view/layout.h)
   std::vector<int32_t> ids;     // topk class ids per view, most likely first
   std::vector<float> probs;     // and their probabilities
+  // With mixing, per view: the label of what it is mixed with, and the weight of the sample's own label (the
+  // other has the rest); the sample's label and 1 where nothing is mixed into it.
+  std::vector<int64_t> mix_labels;
+  std::vector<float> mix_weights;
+  std::optional<KeptImage> kept_partner;  // decoded, in place of the bytes of `partner`
 
-  /// The partner's image file and what to decode of it; where there is none, an image of one pixel, which no
-  /// buffer holds.
+  /// The partner's image file and what to decode of it, or all of its pixels (image/raw.h); where there is
+  /// none, an image of one pixel, which no buffer holds.
   std::span<const uint8_t> PartnerImage() const;
+  shards::Buffer TakePartnerBuffer();
   Region PartnerRegion() const;
 };
 
@@ -82,9 +91,9 @@ class Source {
   /// Views of one call share the image, so they must have one partner.
   void Fill(std::span<const int32_t> views, Readers* readers, Filled* filled) const;
 
-  /// Reads the partner's bytes and checks its image, if there is a partner. Throws FaultError, whose fault is
-  /// that of the partner.
-  void LoadPartner(Filled* filled) const;
+  /// Reads the partner's bytes and checks its image, if there is a partner that is not kept decoded. Throws
+  /// FaultError, whose fault is that of the partner.
+  void LoadPartner(Readers* readers, Filled* filled) const;
 
  private:
   bool NeedsRecord(int64_t number, std::span<const int32_t> views) const;

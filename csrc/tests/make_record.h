@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -36,7 +37,7 @@ struct RecordShape {
   float log_step = 0.15f, root_step = 0.0235f;
   // Mixing: entries of the partner table (0: the image itself), or -1 for none. Then also:
   int partners = -1;
-  bool wide_weights = false, pairs = false, partner_classes = false;
+  bool wide_weights = false, partner_classes = false, pairs = false, own_mixes = false;
   uint32_t version = 2;
   uint32_t group_rows = 0;                  // 0: one group
   std::vector<uint32_t> partner_numbers{};  // of the partner table; empty: drawn
@@ -103,7 +104,11 @@ class RecordMaker {
     for (uint32_t row = 0; row < s_.views; ++row) {
       auto& words = made_.views[row].words;
       words = drawn_[s_.pairs ? row / 2 : row].words;
-      if (s_.pairs && s_.partners >= 0) words[10 + 2 * s_.num_ops + 1] = row % 2;
+      if (!s_.pairs || s_.partners < 0) continue;
+      const size_t mix = 10 + 2 * s_.num_ops;
+      words[mix + 1] = row % 2;
+      if (s_.own_mixes && row % 2)
+        std::copy_n(second_[row / 2].begin(), 5, words.begin() + ptrdiff_t(mix) + 2);
     }
     PutHeader(group_rows);
     made_.bytes.insert(made_.bytes.end(), columns_.begin(), columns_.end());
@@ -347,6 +352,7 @@ class RecordMaker {
   void PutMix(uint32_t begin, uint32_t end) {
     std::vector<ExpectedView*> mixed;
     std::vector<int> of;
+    std::vector<int32_t*> mixes;  // lam and CutMix box of each entry of mixups and cutmixes
     for (uint32_t row = begin; row < end; ++row) {
       auto& words = drawn_[row].words;
       words.insert(words.end(), {-1, 0, std::bit_cast<int32_t>(1.0f), 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0,
@@ -356,22 +362,26 @@ class RecordMaker {
       if (partner_[row] < 0) continue;
       mixed.push_back(&drawn_[row]);
       of.push_back(partner_[row]);
+      mixes.push_back(&words[10 + 2 * s_.num_ops + 2]);
+      if (s_.own_mixes) mixes.push_back(second_[row].data());
     }
     FlushBits();
     const size_t mix = 10 + 2 * s_.num_ops, other = mix + 7;
     std::vector<bool> mixups, cuts, flips, erased;
     for (auto* column : {&mixups, &cuts, &flips, &erased}) {
-      for (size_t i = 0; i < mixed.size(); ++i) column->push_back(Below(2));
+      const size_t entries = column == &mixups || column == &cuts ? mixes.size() : mixed.size();
+      for (size_t i = 0; i < entries; ++i) column->push_back(Below(2));
       bits_ = *column;
       FlushBits();
     }
     for (size_t i = 0; i < mixed.size(); ++i) {
       mixed[i]->words[mix] = s_.partners > 0 ? static_cast<int32_t>(numbers_[of[i]]) : -2;
       mixed[i]->words[other + 4] = flips[i];
-      if (mixups[i]) PutWeight(&mixed[i]->words[mix + 2]);
     }
+    for (size_t i = 0; i < mixes.size(); ++i)
+      if (mixups[i]) PutWeight(mixes[i]);
     PutPartnerCrops(mixed, of, other);
-    PutCuts(mixed, cuts, mix + 3);
+    PutCuts(mixes, cuts);
     for (size_t i = 0; i < mixed.size(); ++i) {
       if (!erased[i]) continue;
       int32_t* box = &mixed[i]->words[other + 5];
@@ -400,12 +410,12 @@ class RecordMaker {
     }
   }
 
-  void PutCuts(const std::vector<ExpectedView*>& mixed, const std::vector<bool>& cuts, size_t at) {
-    for (size_t i = 0; i < mixed.size(); ++i)
-      if (cuts[i]) DrawBox(s_.view_height, s_.view_width, &mixed[i]->words[at]);
+  void PutCuts(const std::vector<int32_t*>& mixes, const std::vector<bool>& cuts) {
+    for (size_t i = 0; i < mixes.size(); ++i)
+      if (cuts[i]) DrawBox(s_.view_height, s_.view_width, mixes[i] + 1);
     for (int edge = 0; edge < 4; ++edge)
-      for (size_t i = 0; i < mixed.size(); ++i)
-        if (cuts[i]) AppendUint(columns_, mixed[i]->words[at + edge], box_bytes_);
+      for (size_t i = 0; i < mixes.size(); ++i)
+        if (cuts[i]) AppendUint(columns_, mixes[i][1 + edge], box_bytes_);
   }
 
   void PutHeader(uint32_t group_rows) {
@@ -417,7 +427,8 @@ class RecordMaker {
     AppendUint(out,
                (s_.flip ? 1 : 0) | (s_.erase ? 2 : 0) | (s_.wide_classes ? 4 : 0) |
                    (s_.partners >= 0 ? 8 : 0) | (s_.wide_weights ? 16 : 0) | (s_.pairs ? 32 : 0) |
-                   (s_.partner_classes ? 64 : 0) | (s_.class_bits ? 128 | s_.class_bits << 24 : 0),
+                   (s_.partner_classes ? 64 : 0) | (s_.own_mixes ? 256 : 0) |
+                   (s_.class_bits ? 128 | s_.class_bits << 24 : 0),
                4);
     for (uint32_t value : {s_.views, s_.image_height, s_.image_width}) AppendUint(out, value, 4);
     for (uint32_t value :
@@ -435,6 +446,8 @@ class RecordMaker {
   const uint32_t box_bytes_;
   const uint32_t tables_, table_size_;  // class tables, and entries of each
   std::vector<ExpectedView> drawn_;     // rows of parameters; spread over the rows of predictions at the end
+  std::vector<std::array<int32_t, 5>> second_ =  // lam and CutMix box of a pair's second row
+      std::vector<std::array<int32_t, 5>>(drawn_.size(), {std::bit_cast<int32_t>(1.0f), 0, 0, 0, 0});
   std::vector<uint32_t> classes_ = std::vector<uint32_t>(s_.class_entries);
   std::vector<uint8_t> op_ids_ = std::vector<uint8_t>(s_.op_entries);
   std::vector<float> op_magnitudes_ = std::vector<float>(s_.op_entries);

@@ -77,6 +77,9 @@ inline std::vector<RecordShape> AllShapes() {
       if (partners == 1 && pairs)
         s.num_ops = s.op_entries = s.topk = s.class_entries = s.pair_rank = 0, s.wide_classes = false;
       shapes.push_back(s);
+      if (!pairs || s.version == 1) continue;
+      s.own_mixes = true;
+      shapes.push_back(s);
     }
   }
   return shapes;

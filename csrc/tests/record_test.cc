@@ -115,6 +115,9 @@ void TestHeader() {
   RecordShape pairs;
   pairs.views = 6, pairs.partners = 2, pairs.pairs = true;
   CheckRefused(With(MakeRecord(pairs, 1).bytes, 48, 3u), "group_rows is 3", "odd group_rows with DOUBLE");
+  pairs.pairs = false;
+  CheckRefused(With(MakeRecord(pairs, 1).bytes, 12, 3u | 8 | 256), "OWN_MIXES needs DOUBLE",
+               "mixes of no pairs");
   RecordShape plain;
   plain.encoding = 0;
   CheckRefused(With(MakeRecord(plain, 1).bytes, 44, 0.15f), "log_step", "log_step with encoding 0");

@@ -2,191 +2,18 @@
 // be.
 #include "samples/samples.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <filesystem>
-#include <functional>
-#include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "check.h"
 #include "make_label_map.h"
-#include "make_record.h"
-#include "make_shards.h"
+#include "make_samples.h"
 #include "samples/patience.h"
 
 namespace dali_dr::samples {
 namespace {
-
-namespace fs = std::filesystem;
-using namespace dali_dr::testing;
-
-/// The chunks of a PNG of 500 x 375 pixels, which is all that is read of an image; `mark` tells images
-/// apart.
-Text Png(char mark) {
-  return Text("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\xf4\0\0\x01\x77\x08\x02\0\0\0CRC:\0\0\x02\x58none", 41) +
-         Text(600, mark) + Text("CRC:\0\0\0\0IEND", 12);
-}
-
-struct Content {
-  Text key, image;
-  std::optional<MadeRecord> record{};
-  int32_t label = 0;
-  bool own_shard = false;              // in y.tar instead of x.tar
-  uint16_t height = 375, width = 500;  // in the index
-  Bytes map{};                         // a member in place of the record's
-
-  Bytes Member() const { return record ? CompressFrames(*record) : map; }
-};
-
-/// A folder of shards x.tar and y.tar with an index.
-class Folder {
- public:
-  explicit Folder(const std::vector<Content>& contents, const IndexForm& form = {})
-      : path(fs::temp_directory_path() / ("dali_dr_samples_test_" + std::to_string(getpid()))) {
-    fs::create_directories(path);
-    std::vector<Item> items[2];
-    for (const Content& content : contents) {
-      auto& shard = items[content.own_shard];
-      shard.push_back({content.key + ".png", content.image});
-      const Bytes member = content.Member();
-      if (member.empty()) continue;
-      shard.push_back({content.key + ".dr.zst", Text(member.begin(), member.end())});
-    }
-    std::vector<std::pair<Text, uint64_t>> files;
-    for (int shard : {0, 1}) {
-      const Text tar = Tar(&items[shard]), name = shard ? "y.tar" : "x.tar";
-      Write(path / name, tar);
-      files.emplace_back(name, tar.size());
-    }
-    size_t next[2] = {};
-    std::vector<Row> rows;
-    for (const Content& content : contents) {
-      const uint32_t file = content.own_shard;
-      const auto place = [&] {
-        const Item& item = items[file][next[file]++];
-        return std::pair(static_cast<uint32_t>(item.block), static_cast<uint32_t>(item.data.size()));
-      };
-      const auto [block, bytes] = place();
-      const auto [record_block, record_bytes] = !content.Member().empty() ? place() : std::pair(0u, 0u);
-      rows.push_back({content.key,
-                      {file, block, bytes, file, record_block, record_bytes, content.label, content.height,
-                       content.width, Crc32c(Bytewise(content.image))}});
-    }
-    Write(path / "index.bin", IndexOf(rows, files, form));
-  }
-  ~Folder() { fs::remove_all(path); }
-
-  Source Open(const Options& options) const {
-    return {opened_.emplace_back(std::make_shared<const shards::ShardSet>((path / "index.bin").string())),
-            options};
-  }
-
-  const fs::path path;
-
- private:
-  // Keys of what is filled lie in their indices.
-  mutable std::vector<std::shared_ptr<const shards::ShardSet>> opened_;
-};
-
-/// All three passes over one sample.
-Filled Fill(const Source& source, int64_t number, const std::vector<int32_t>& views) {
-  Filled filled;
-  Readers readers;
-  source.Find(number, views, &filled);
-  source.Fill(views, &readers, &filled);
-  source.LoadPartner(&filled);
-  return filled;
-}
-
-Fault Refusal(const std::function<void()>& body, const std::string& word) {
-  try {
-    body();
-  } catch (const FaultError& error) {
-    Check(std::string(error.what()).find(word) != std::string::npos,
-          "want an error about \"" + word + "\", got \"" + error.what() + "\"");
-    Check(error.what() == error.fault().message, "what() of an error is its fault's message");
-    return error.fault();
-  }
-  Check(false, "no error about \"" + word + "\"");
-  return {};
-}
-
-/// A fault in a member of sample `number` in x.tar.
-void CheckRefused(const Folder& folder, const Options& options, int64_t number,
-                  const std::vector<int32_t>& views, Fault::Kind kind, const std::string& word) {
-  const Source source = folder.Open(options);
-  const Fault fault = Refusal([&] { Fill(source, number, views); }, word);
-  Check(fault.kind == kind && fault.sample == number && !fault.key.empty() &&
-            fault.shard == (folder.path / "x.tar").string() && fault.offset > 0 &&
-            fault.message.find("(key " + fault.key + ") in " + fault.shard + " at offset " +
-                               std::to_string(fault.offset)) != std::string::npos,
-        "the fields of the fault: " + fault.message);
-}
-
-std::vector<int32_t> Words(const Filled& filled, size_t view) {
-  const auto begin = filled.params.begin() + static_cast<ptrdiff_t>(view * filled.words);
-  return {begin, begin + static_cast<ptrdiff_t>(filled.words)};
-}
-
-bool SameTargets(const Filled& filled, size_t view, const ExpectedView& want) {
-  return std::equal(want.ids.begin(), want.ids.end(), filled.ids.begin() + ptrdiff_t(view * filled.topk)) &&
-         std::equal(want.probs.begin(), want.probs.end(),
-                    filled.probs.begin() + ptrdiff_t(view * filled.topk)) &&
-         filled.topk == want.ids.size();
-}
-
-/// Whether the region is the smallest that holds these boxes (top, left, height, width).
-bool IsUnion(const Region& region, const std::vector<const int32_t*>& boxes) {
-  for (int axis : {0, 1}) {
-    int32_t low = INT32_MAX, high = 0;
-    for (const int32_t* box : boxes) {
-      low = std::min(low, box[axis]);
-      high = std::max(high, box[axis] + box[2 + axis]);
-    }
-    if (region.start[axis] != low || region.shape[axis] != high - low) return false;
-  }
-  return true;
-}
-
-draw::Spec DrawSpec(int num_ops) {
-  draw::Spec spec;
-  spec.seed = 7;
-  spec.size = 64;
-  spec.crop = draw::RandomBox({0.1, 1.0}, {0.75, 4.0 / 3});
-  spec.flip = 0.5;
-  spec.num_ops = num_ops;
-  spec.magnitudes.fill(0.25f);
-  return spec;
-}
-
-std::vector<int32_t> Drawn(const draw::Spec& spec, const Text& key, int64_t number) {
-  std::vector<int32_t> words(draw::Drawer::words(spec));
-  draw::Drawer(spec, key, {375, 500}).Draw(number, words);
-  return words;
-}
-
-MadeRecord Plain(uint32_t num_ops = 2, uint32_t topk = 10) {
-  RecordShape shape;
-  shape.views = 12, shape.num_ops = num_ops, shape.group_rows = 5, shape.topk = topk;
-  if (num_ops == 0) shape.op_entries = 0;
-  if (topk == 0) shape.class_entries = 0, shape.encoding = 0;
-  return MakeRecord(shape, 1);
-}
-
-/// Views mixed with these samples; none: with the image itself.
-MadeRecord Mixed(const std::vector<uint32_t>& partners, bool pairs = false, uint32_t seed = 2) {
-  RecordShape shape;
-  shape.views = 40, shape.pairs = pairs, shape.partners = static_cast<int>(partners.size());
-  shape.partner_numbers = partners;
-  return MakeRecord(shape, seed);
-}
 
 void TestStoredViews() {
   const MadeRecord made = Plain();
@@ -295,66 +122,6 @@ void TestLabelMaps() {
   Options mixing = options;
   mixing.mixing = true;
   Refusal([&] { folder.Open(mixing); }, "without `mixing`");
-}
-
-void TestMixing() {
-  const MadeRecord mixed = Mixed({1, 2, 3}), self = Mixed({}), plain = Plain();
-  const Folder folder({{"a", Png('a'), mixed, 0},
-                       {"b", Png('b'), self, 1},
-                       {"c", Png('c'), plain, 2},
-                       {"d", Png('d'), {}, 3, true}});
-  const Source source = folder.Open({.mixing = true, .draw = DrawSpec(2)});
-  int seen[5] = {};
-  for (int32_t v = 0; v < 40; ++v) {
-    const auto& want = mixed.views[static_cast<size_t>(v)];
-    Filled filled = Fill(source, 0, {v});
-    const int32_t partner = want.words[14];
-    ++seen[partner + 1];
-    Check(Words(filled, 0) == want.words && SameTargets(filled, 0, want), "a mixed view");
-    Check(IsUnion(filled.region, {want.words.data()}), "its region");
-    if (partner < 0) {
-      Check(filled.partner.image.bytes.empty() && filled.PartnerImage()[0] == 0xff, "no partner");
-      continue;
-    }
-    Check(filled.partner.number == partner && String(filled.PartnerImage()) == Png("abcd"[partner]),
-          "the partner's image");
-    Check(IsUnion(filled.PartnerRegion(), {want.words.data() + 21}), "the partner's region");
-  }
-  Check(seen[0] && seen[2] && seen[3] && seen[4], "every partner was seen, and none");
-  for (int32_t v = 0; v < 40; ++v) {
-    const auto& want = self.views[static_cast<size_t>(v)];
-    Filled filled = Fill(source, 1, {v});
-    Check(Words(filled, 0) == want.words && filled.partner.image.bytes.empty(), "a view mixed with itself");
-    std::vector<const int32_t*> crops{want.words.data()};
-    if (want.words[14] == -2) crops.push_back(want.words.data() + 21);
-    Check(IsUnion(filled.region, crops), "the region of both crops");
-  }
-  const std::vector<int32_t> nobody{
-      -1, 0, std::bit_cast<int32_t>(1.0f), 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0};
-  const Filled filled = Fill(source, 2, {3, -1});
-  for (size_t i : {0, 1}) {
-    std::vector<int32_t> want = i == 0 ? plain.views[3].words : Drawn(DrawSpec(2), "c", 0);
-    want.insert(want.end(), nobody.begin(), nobody.end());
-    Check(Words(filled, i) == want, "a view that is not mixed among mixed ones");
-  }
-}
-
-void TestPairs() {
-  const MadeRecord made = Mixed({1, 2}, true);
-  const Folder folder({{"a", Png('a'), made}, {"b", Png('b'), {}}, {"c", Png('c'), {}}});
-  const Source source = folder.Open({.mixing = true});
-  std::optional<int32_t> other[3];  // a pair with that partner
-  for (int32_t v = 0; v < 40; v += 2) {
-    const auto& want = made.views[static_cast<size_t>(v)];
-    const Filled filled = Fill(source, 0, {v, v + 1});
-    Check(filled.partner.number == want.words[14] && IsUnion(filled.region, {want.words.data()}) &&
-              IsUnion(filled.partner_region, {want.words.data() + 21}),
-          "a double-mix pair has one partner");
-    Check(Words(filled, 0)[15] == 0 && Words(filled, 1)[15] == 1, "in either role");
-    other[want.words[14]] = v;
-  }
-  CheckRefused(folder, {.mixing = true}, 0, {*other[1], *other[2]}, Fault::Kind::kRecord,
-               "different partners (2, 1)");
 }
 
 void TestFaults() {
@@ -515,8 +282,6 @@ int main() {
   TestStoredViews();
   TestFreshViews();
   TestLabelMaps();
-  TestMixing();
-  TestPairs();
   TestFaults();
   TestImageChecks();
   TestOtherImages();

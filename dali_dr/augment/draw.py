@@ -33,7 +33,8 @@ Derivation, all little-endian:
   Beta(alpha, alpha), u = u[3] for MixUp and u[4] for CutMix. lam = min(floor(2^16*lerp(lam, beta)), 2^16 - 1)
   / 2^16. CutMix as torchvision's: centre floor(size*u[5]), floor(size*u[6]), half an edge
   floor(size*sqrt(1 - beta)/2), cut off at the border; an empty box is no CutMix. With double, view v is drawn
-  as view floor(v/2), exchanged where v is odd.
+  as view floor(v/2), exchanged where v is odd; with own_mixes MixUp and CutMix of odd v are then drawn from the
+  same words of stream 8 instead, which has 8 a view.
 The double arithmetic may differ in its last bit between math libraries, hence a crop edge in some 10^13:
 what is replayed are the stored parameters, never the seed.
 """
@@ -65,6 +66,7 @@ _CROP_STREAM: Final = (0, 24)  # tries: 2i area, 2i+1 ratio; then top, left, fli
 _ERASE_STREAM: Final = (1, 24)  # tries: 2i area, 2i+1 ratio; then top, left, gate; 23 is unused
 _PARTNER: Final = 3  # added to the numbers of streams of views: the partner's own view
 _MIX_STREAM: Final = (6, 8)  # partner; gates of MixUp and CutMix; their lam; centre row, column; 7 is unused
+_OWN_MIX_STREAM: Final = (8, 8)  # as _MIX_STREAM, of a pair's second view; its partner's word is unused
 _POOL_STREAM: Final = (7, 4)  # of "view" j: 0 the j-th image of the pool; 1 to 3 are unused
 _WINDOW_STREAM: Final = (16, 4)  # top, left; 2 and 3 are unused
 _LAM_STEPS: Final = 1 << 16  # a drawn lam is a multiple of 1 / this, so that records hold it exactly in two bytes
@@ -91,8 +93,8 @@ def draw(
     distributions are those of torchvision's RandomResizedCrop, RandomCrop, RandomHorizontalFlip, ColorJitter,
     RandomGrayscale, AutoAugment, TrivialAugmentWide, RandAugment and RandomErasing (``get_params`` / ``forward``), and
     of timm's RandAugment with mstd; their streams are not. Of a range of factors or radii 32 values are drawn, of a
-    normal distribution those in steps of half a deviation, so that records stay small. With ``spec.mixing`` a row depends on the
-    number of images and on its partner's size too.
+    normal distribution those in steps of half a deviation, so that records stay small. With ``spec.mixing`` a row
+    depends on the number of images and on its partner's size too.
 
     The derivation is that of the module's docstring.
 
@@ -131,8 +133,8 @@ def draw(
     if spec.mixing.double:
         numbers, swapped = numbers // 2, numbers % 2 == 1
     own = _draw_views(spec, stream_key, 0, numbers, np.array([image_height]), np.array([image_width]))
-    mix = _draw_mix(spec, spec.mixing, stream_key, numbers, population, partner_size)
-    return replace(own, mix=replace(mix, swapped=swapped))
+    mix = _draw_mix(spec, spec.mixing, stream_key, numbers, swapped, population, partner_size)
+    return replace(own, mix=mix)
 
 
 def _view_numbers(views: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
@@ -179,10 +181,11 @@ def _draw_mix(
     mixing: Mixing,
     key: npt.NDArray[np.uint64],
     numbers: npt.NDArray[np.int64],
+    swapped: npt.NDArray[np.bool_],
     population: int,
     partner_size: Callable[[int], tuple[int, int]],
 ) -> Mix:
-    """How the views of these numbers are mixed, none of them swapped."""
+    """How the views of these numbers are mixed; those that are swapped are the second of their pair."""
     u = _uniforms(key, _MIX_STREAM, numbers)
     places = u[:, 0]
     if mixing.pool is not None:
@@ -190,6 +193,9 @@ def _draw_mix(
         places = _uniforms(key, _POOL_STREAM, slots)[:, 0]
     partner = _draw_partner(mixing, places, population)
     lam, cut = _draw_lam_and_cut(mixing, u, spec.size)
+    if mixing.own_mixes:
+        second = _draw_lam_and_cut(mixing, _uniforms(key, _OWN_MIX_STREAM, numbers), spec.size)
+        lam, cut = np.where(swapped, second[0], lam), np.where(swapped[:, None], second[1], cut)
     if not mixing.double:
         partner[(lam == 1) & ~cut.any(axis=1)] = NO_PARTNER
     mixed = np.flatnonzero(partner != NO_PARTNER)
@@ -201,7 +207,7 @@ def _draw_mix(
     partners = no_partner_views(len(numbers), drawn.num_ops)
     for name in VIEW_COLUMNS:
         getattr(partners, name)[mixed] = getattr(drawn, name)
-    return Mix(partner, partners, lam, cut, np.zeros(len(numbers), np.bool_))
+    return Mix(partner, partners, lam, cut, swapped)
 
 
 def _draw_partner(spec: Mixing, u: _Floats, population: int) -> npt.NDArray[np.int32]:

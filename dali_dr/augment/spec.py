@@ -58,6 +58,8 @@ class Mixing:
         within small batches); None: no such limit. A pool costs fewer decodes in generation and smaller records.
       double: stored views come in pairs that share all parameters, the second with image and partner exchanged: two
         training views from two decodes. Every pair has a partner, also where nothing is mixed.
+      own_mixes: with double: the views of a pair share crops, operations and erase boxes, but lam and CutMix box are
+        drawn for each of them ("two sets of coefficients", appendix C.3).
     """
 
     mixup_probability: float = 0.5
@@ -68,6 +70,7 @@ class Mixing:
     partners: Literal["any", "self"] | int = "any"
     pool: int | None = 16
     double: bool = False
+    own_mixes: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in ("mixup_probability", "cutmix_probability"):
@@ -91,6 +94,8 @@ class Mixing:
             integer("mixing.pool", self.pool, 1, (1 << 31) - 1)
         if not isinstance(self.double, bool):
             raise error("mixing.double", "want true or false", self.double)
+        if not isinstance(self.own_mixes, bool) or (self.own_mixes and not self.double):
+            raise error("mixing.own_mixes", "want true or false, and true with double alone", self.own_mixes)
 
 
 @dataclass(frozen=True)

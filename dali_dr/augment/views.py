@@ -215,7 +215,8 @@ class Mix:
         ``no_partner_views``.
       lam: float32 (N,): weight of ``a`` in MixUp, 0..1; 1: no MixUp.
       cut: int32 (N, 4): CutMix box, top, left, height, width in output pixels; all zero: no CutMix.
-      swapped: bool (N,): image and partner change places (the second view of a double-mix pair).
+      swapped: bool (N,): image and partner change places (the second view of a double-mix pair, which shares all but
+        ``lam`` and ``cut`` with the first, and mostly those).
     """
 
     partner: npt.NDArray[np.int32]
@@ -247,6 +248,15 @@ class Mix:
     def double(self) -> bool:
         """Whether rows come in pairs (2i, 2i + 1), the second with image and partner exchanged."""
         return bool(self.swapped.any())
+
+    @property
+    def own_mixes(self) -> bool:
+        """Whether the two of some pair of a double-mix differ in ``lam`` or ``cut``."""
+        if not self.double:
+            return False
+        paired = len(self.lam) // 2 * 2
+        lam, cut = self.lam[:paired].reshape(-1, 2), self.cut[:paired].reshape(-1, 2, 4)
+        return bool((lam[:, 0] != lam[:, 1]).any() or (cut[:, 0] != cut[:, 1]).any())
 
     def take(self, index: Any) -> Mix:
         """The rows ``index`` (an array or slice)."""

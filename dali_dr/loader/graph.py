@@ -22,6 +22,8 @@ from dali_dr.loader.options import (
 
 OUTPUTS = ("data", "label", "soft_ids", "soft_probs", "index", "view")
 """What the pipeline returns, in order."""
+MIX_OUTPUTS = ("mix_label", "mix_weight")
+"""What follows with mixing: of each view the label that it is mixed with, and the weight of its image's own."""
 
 
 def stacked(batch: Any) -> Any:
@@ -58,6 +60,8 @@ def replay_pipeline(
     monitor: int = -1,
     reading: Mapping[str, Any] = MappingProxyType({}),
     resize_shorter: int = 0,
+    partner_cache: int = -1,
+    partner_cache_bytes: int = 0,
 ) -> Any:
     """Builds the pipeline that replays stored views, or fresh ones for view numbers below 0.
 
@@ -79,10 +83,14 @@ def replay_pipeline(
       monitor: number of the plugin's monitor that times read, decode and replay, and keeps their first fault; -1: none.
       reading: more arguments of `fn.dr.read`: of fresh views, and what is checked of what is read.
       resize_shorter: of a fixed resize (`dali_dr.augment.fresh.resize_of`), as `fn.dr.replay` takes it.
+      partner_cache: with mixing: number of the plugin's cache that keeps partners decoded (`dali_dr.loader.partners`); -1:
+        none. Where DALI decodes, it is not used.
+      partner_cache_bytes: that it may hold.
       The others are those of `dali_dr.ReinforcedIterator`.
 
     Returns:
-      nvidia.dali.Pipeline with the outputs OUTPUTS; bfloat16 comes as its bits in int16, for want of a type in DALI.
+      nvidia.dali.Pipeline with the outputs OUTPUTS, with mixing MIX_OUTPUTS, too; bfloat16 comes as its bits in int16, for want
+        of a type in DALI.
     """
     check_decode_device(decode_device, device)
     dr, fn, pipeline_def, types = _dali(device)
@@ -92,6 +100,8 @@ def replay_pipeline(
         on_gpu=decodes_on_gpu(device, decode_device), monitor=monitor, hw_decoder_load=hw_decoder_load,
     )  # fmt: skip
     finish = {"mean": mean, "std": std, "dtype": dtypes[dtype], "output_layout": layout}
+    kept = {"partner_cache": partner_cache, "partner_cache_bytes": partner_cache_bytes}
+    kept = kept if mixing and decoding.ours and partner_cache >= 0 else {}
     geometry = {"stored_size": stored_size, "interpolation": interpolation, "resize_shorter": resize_shorter}
 
     @pipeline_def(  # type: ignore[untyped-decorator]
@@ -101,16 +111,16 @@ def replay_pipeline(
         inputs = [types.INT64, types.INT32, types.INT32][: 2 if size else 3]
         samples, views, *sizes = fn.external_source(source, num_outputs=len(inputs), batch_info=True, dtype=inputs)
         encoded, label, start, shape, params, soft_ids, soft_probs, *more = dr.read(
-            samples, views, index=index, mixing=mixing, monitor=monitor, **decoding.reading, **reading
+            samples, views, index=index, mixing=mixing, monitor=monitor, **decoding.reading, **reading, **kept
         )
-        image, partner = [encoded, start, shape], more[:3] if mixing else []
-        asked = more[len(partner) :]  # of the image, and with mixing of the partner
+        image, partner, labels = [encoded, start, shape], more[:3] if mixing else [], more[3:5] if mixing else []
+        asked = more[len(partner) + len(labels) :]  # of the image, and with mixing of the partner
         image += asked[:1]
         partner += asked[1:]
         data = decoding.views(
             params, image, partner, {"size": size or sizes[0], "monitor": monitor, **geometry, **finish}
         )
-        outputs = data, label, soft_ids, soft_probs, samples, views
+        outputs = data, label, soft_ids, soft_probs, samples, views, *labels
         return tuple(output.gpu() for output in outputs) if device == "gpu" else outputs
 
     return graph()

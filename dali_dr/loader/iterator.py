@@ -22,12 +22,13 @@ from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSa
 from dali_dr.loader.decoding import compare_decoders
 from dali_dr.loader.faults import explained, take_fault
 from dali_dr.loader.feed import Feed
-from dali_dr.loader.graph import OUTPUTS, replay_pipeline
+from dali_dr.loader.graph import MIX_OUTPUTS, OUTPUTS, replay_pipeline
 from dali_dr.loader.options import Machine, Options, Schedule, Show, gather
+from dali_dr.loader.partners import make_partner_cache
 from dali_dr.loader.plan import make_plan
 from dali_dr.loader.present import Presentation
 from dali_dr.loader.skip import Skipped, Skipping, write_report
-from dali_dr.loader.state import Place
+from dali_dr.loader.state import Place, Standing
 from dali_dr.loader.stopwatch import Stopwatch
 from dali_dr.loader.supply import make_supply
 from dali_dr.sampling.sampler import Share
@@ -35,44 +36,6 @@ from dali_dr.sampling.standins import NothingLeft
 from dali_dr.shards.dataset import Dataset
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Standing:
-    """Where an iterator stands: one value, so that an interruption finds it whole, before or after.
-
-    Attributes:
-      place: of the batch that `next()` gives.
-      touched: a batch of this epoch was given out, so `iter()` begins another.
-      over: the epoch has ended, and `next()` says so until `iter()` or `reset()`.
-      sound: the pipeline is known to be in order.
-      said: the epoch that `set_epoch` said.
-      anew: it was said after the last batch was given out.
-      replaced: positions of the place's epoch, of those given out before, for which others stood in.
-    """
-
-    place: Place
-    touched: bool = False
-    over: bool = False
-    sound: bool = True
-    said: int | None = None
-    anew: bool = False
-    replaced: int = 0
-
-    def begun(self) -> _Standing:
-        """Where `iter` begins an epoch: the one that was said, or the next, unless it stands at the beginning of one, or at a
-        place that was loaded."""
-        if self.touched:
-            return _Standing(Place(self.place.epoch + 1 if self.said is None else self.said), sound=self.sound)
-        return self.settled()
-
-    def settled(self) -> _Standing:
-        """The same, with the epoch that was said, where no other is under way."""
-        if self.said is None or self.touched:
-            return self
-        if self.said == self.place.epoch:
-            return _Standing(self.place, sound=self.sound, replaced=self.replaced)
-        return _Standing(Place(self.said), sound=self.sound)
 
 
 class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[misc]
@@ -96,9 +59,14 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for;
       view v < 0 is fresh, drawn with number -v - 1.
 
-    Of mixed views (MixUp, CutMix), label and index are those of the image itself, whose weight may be small: train on the
-    soft targets. A double-mix yields two views of every image in a batch, next to each other: the mixed pair with image
-    and partner in either role. So batches are twice as large, and an epoch has two views of every image.
+    - mix_label: (B,) int64, and mix_weight: (B,) float32, of data sets with stored mixing: the label of the image that the view
+      is mixed with, and the weight of `label`, lam and the area of the CutMix box together; the other has the rest. The label
+      and 1 where nothing is mixed in. Not with as_tuples.
+
+    Of mixed views (MixUp, CutMix), label and index are those of the image itself, whose weight (mix_weight) may be small: train
+    on the soft targets, or on both labels (docs/mixing.md). A double-mix yields two views of every image in a batch, next to each
+    other: the mixed pair with image and partner in either role. So batches are twice as large, and an epoch has two views of
+    every image.
 
     Args:
       dataset: a `dali_dr.Dataset`, its folder, or its URL in a store.
@@ -152,6 +120,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
       io_retry_s: seconds for which a shard that is missing, of another size or not to be read is tried again before that is
         an error; 0: it is tried once.
       roi_decode, decode_device, decoder, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
+      partner_cache_bytes: of memory for decoded partners, where a data set's come from a library; 0: none (docs/mixing.md).
       device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
       auto_reset: after an epoch's end `next()` goes on with the next epoch (True, "yes"), or raises StopIteration until
         `reset()` or `iter()` (False, "no"), as DALI's iterators do by default.
@@ -189,7 +158,9 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         self._plan, self._skipping = plan, Skipping(plan, self._dataset, skip=skip, limit=limit)
         self._sampler = self._skipping.sampler
         self._supply = make_supply(self._dataset, plan, self.schedule, self.machine, self)
-        self._presented = Presentation(self.show, plan.views_per_image, self._dataset.num_outputs)
+        self._mixing = bool(plan.graph["mixing"])
+        self._presented = Presentation(self.show, plan.views_per_image, self._dataset.num_outputs, self._mixing)
+        self._partners = make_partner_cache(self._dataset.spec.mixing if self._mixing else None, self.machine)
         self._stopwatch = Stopwatch()
         self._process = os.getpid()
         self._owner: threading.Thread | None = None  # the thread that takes this epoch's batches, once one does
@@ -197,7 +168,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         self._lock = threading.RLock()
         self._counted: tuple[int, int, int] | None = None
         self._redeemed = False  # a ticket of this epoch's was
-        self._standing = _Standing(Place())
+        self._standing = Standing(Place())
         self._rebuild(Place())
         if self.machine.prepare_first_batch:
             self._stream._schedule_runs(False)
@@ -211,11 +182,13 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
                 pipeline._shutdown()  # at once: a traceback that somebody keeps may hold it for long
             take_fault(self._stopwatch.number)  # of a batch that nobody will ask for
         self._feed = Feed(self._sampler, place, not self._plan.fixed, self._plan.pairs, self._supply)
+        kept = {} if self._partners is None else self._partners.graph
         pipeline = replay_pipeline(
-            self._feed, batch_size=self._plan.largest_batch, monitor=self._stopwatch.number, **self._plan.graph
+            self._feed, batch_size=self._plan.largest_batch, monitor=self._stopwatch.number, **self._plan.graph, **kept
         )
+        names = [*OUTPUTS, *MIX_OUTPUTS] if self._mixing else list(OUTPUTS)
         try:
-            self._stream = DALIGenericIterator([pipeline], list(OUTPUTS), size=-1, prepare_first_batch=False)
+            self._stream = DALIGenericIterator([pipeline], names, size=-1, prepare_first_batch=False)
         except RuntimeError as error:
             raise explained(error, take_fault(self._stopwatch.number), None, self._dataset) from error
 
@@ -278,7 +251,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         """
         self._standing = dataclasses.replace(self._standing, said=whole("epoch", epoch, 0, state.MAX_EPOCH), anew=True)
 
-    def _settle(self, standing: _Standing) -> _Standing:
+    def _settle(self, standing: Standing) -> Standing:
         """Takes a standing on, with a warning where a place that was loaded is left by it."""
         left = self._standing.place
         if left.consumed and not self._standing.touched and standing.place != left:
@@ -300,7 +273,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
 
     next = __next__
 
-    def _next(self) -> tuple[Any, _Standing]:
+    def _next(self) -> tuple[Any, Standing]:
         """The next batch, and where the iterator stands once it is given out."""
         standing = self._settle(self._standing.settled())
         place = standing.place
@@ -316,9 +289,9 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         self._feed.pop()
         self._skipping.given_out(share)
         after = Place(share.epoch, share.consumed)
-        return result, _Standing(after, touched=True, said=standing.said, replaced=replaced)
+        return result, Standing(after, touched=True, said=standing.said, replaced=replaced)
 
-    def _end_epoch(self, standing: _Standing) -> NoReturn:
+    def _end_epoch(self, standing: Standing) -> NoReturn:
         if self.schedule.auto_reset:
             self._standing = dataclasses.replace(standing, touched=True).begun()
             self._owner = None
@@ -380,7 +353,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             place = self._due(saved)
             replaced = state.replaced(state_dict) // self._sampler.world_size if place == saved else 0
             self._sampler.run(place.epoch, place.consumed)  # refuses a rest that cannot be shared out among these ranks
-            self._standing = _Standing(place, sound=self._standing.sound, replaced=replaced)
+            self._standing = Standing(place, sound=self._standing.sound, replaced=replaced)
             self._owner = None
 
     @property
@@ -410,8 +383,10 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
           beginning of the file, which has no tiles; so, too, because its tiles' markers do not fit. Partners count.
           loading_is_the_bottleneck: whether waiting takes more than a tenth of the time.
           store: of a set in a store: shards and bytes fetched, seconds waited, hits, evicted, retries, mb_per_s (docs/stores.md).
+          partners: of a library: images and bytes kept decoded; hits and misses since the iterator was made.
         """
-        return self._stopwatch.stats() | ({} if self._supply is None else {"store": self._supply.stats()})
+        parts = {"store": self._supply, "partners": self._partners}
+        return self._stopwatch.stats() | {name: part.stats() for name, part in parts.items() if part is not None}
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

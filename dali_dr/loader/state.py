@@ -30,6 +30,44 @@ class Place:
     consumed: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """Where an iterator stands: one value, so that an interruption finds it whole, before or after.
+
+    Attributes:
+      place: of the batch that `next()` gives.
+      touched: a batch of this epoch was given out, so `iter()` begins another.
+      over: the epoch has ended, and `next()` says so until `iter()` or `reset()`.
+      sound: the pipeline is known to be in order.
+      said: the epoch that `set_epoch` said.
+      anew: it was said after the last batch was given out.
+      replaced: positions of the place's epoch, of those given out before, for which others stood in.
+    """
+
+    place: Place
+    touched: bool = False
+    over: bool = False
+    sound: bool = True
+    said: int | None = None
+    anew: bool = False
+    replaced: int = 0
+
+    def begun(self) -> Standing:
+        """Where `iter` begins an epoch: the one that was said, or the next, unless it stands at the beginning of one, or at a
+        place that was loaded."""
+        if self.touched:
+            return Standing(Place(self.place.epoch + 1 if self.said is None else self.said), sound=self.sound)
+        return self.settled()
+
+    def settled(self) -> Standing:
+        """The same, with the epoch that was said, where no other is under way."""
+        if self.said is None or self.touched:
+            return self
+        if self.said == self.place.epoch:
+            return Standing(self.place, sound=self.sound, replaced=self.replaced)
+        return Standing(Place(self.said), sound=self.sound)
+
+
 def save(place: Place, meaning: Meaning, replaced: int = 0) -> dict[str, Any]:
     """The state of a run, JSON-able; `replaced` is about how many positions of the epoch others stood in for, on all ranks."""
     counted = {"replaced": replaced} if replaced else {}

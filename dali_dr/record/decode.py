@@ -16,13 +16,14 @@ from dali_dr.record.layout import (
     HEADER_BYTES,
     LOG8,
     MIXING,
+    OWN_MIXES,
     PARTNER_CLASSES,
     Header,
     Probabilities,
     group_columns,
     head_columns,
 )
-from dali_dr.record.mixes import class_tables_of, read_mix
+from dali_dr.record.mixes import class_tables_of, read_mix, read_own
 from dali_dr.record.rows import read_probabilities, read_views
 from dali_dr.record.tables import Tables, largest_class_table
 
@@ -72,6 +73,8 @@ def decode(member: bytes, *, num_outputs: int | None = None) -> Record:
         views, table_of = views.take(np.repeat(np.arange(len(views)), 2)), np.repeat(table_of, 2)
         assert views.mix is not None
         views.mix.swapped[1::2] = True
+        if header.flags & OWN_MIXES:
+            views.mix.lam[:], views.mix.cut[:] = read_own(columns, header)
     soft_ids = tables.class_ids(columns["class indices"], table_of)
     if num_outputs is not None:
         check_rows(soft_ids >= num_outputs, "class id", soft_ids, f"want below {num_outputs}, the teacher's outputs")

@@ -14,7 +14,6 @@ from dali_dr.record.columns import cut_group, write_columns
 from dali_dr.record.frames import compress
 from dali_dr.record.labels import Reinforcements
 from dali_dr.record.layout import (
-    DOUBLE,
     ENCODINGS,
     HEADER_BYTES,
     LOG8,
@@ -98,14 +97,14 @@ def encode(
     drawn = _first_of_pairs(reinforcements) if double else reinforcements
     mix = drawn.mix
     group_rows = _group_rows(reinforcements, group_rows)
-    _check_boxes(drawn, view_size)
+    _check_boxes(reinforcements, view_size)
 
     partners = [] if mix is None else [mix.views.take(mix.partner != NO_PARTNER)]
     op_columns, (own_ops, *partner_ops) = write_operations(drawn, *partners)
     class_flags, class_columns, class_index = write_classes(reinforcements.soft_ids, mix)
     partner_table = write_partners(mix)
     head = class_columns | op_columns | {"partner table": partner_table}
-    flags = view_flags(drawn) | mix_flags(mix) | class_flags | DOUBLE * double
+    flags = view_flags(drawn) | mix_flags(reinforcements.mix) | class_flags
     encoding = ENCODINGS.index(probabilities)
     step = {ROOT8: root_step(reinforcements.topk), LOG8: float(np.float32(log_step))}.get(encoding, 0.0)
     stored_probs, pair_rank = write_probabilities(reinforcements.soft_probs, encoding, step)
@@ -129,8 +128,8 @@ def encode(
     )
     columns = write_views(drawn, own_ops, header)
     columns |= {"class indices": class_index, "probabilities": stored_probs}
-    if mix is not None:
-        columns |= write_mix(mix, partner_ops[0], partner_table, header)
+    if mix is not None and reinforcements.mix is not None:
+        columns |= write_mix(mix, reinforcements.mix, partner_ops[0], partner_table, header)
     stored = group_columns(flags)
     groups = [write_columns(stored, header, cut_group(columns, header, rows)) for rows in header.groups]
     return _member(header, write_columns(head_columns(flags), header, head), groups)
@@ -216,15 +215,15 @@ def _sort_classes(reinforcements: Reinforcements) -> Reinforcements:
 
 
 def _first_of_pairs(reinforcements: Reinforcements) -> Reinforcements:
-    """Every other row, of rows in pairs that differ in nothing but ``swapped`` and their predictions."""
+    """Every other row, of rows in pairs that differ in nothing but ``swapped``, lam, CutMix box and their predictions."""
     mix = reinforcements.mix
     assert mix is not None
     views = Views(*(getattr(reinforcements, name) for name in VIEW_COLUMNS))
-    plain = replace(mix, swapped=np.zeros_like(mix.swapped))
+    plain = replace(mix, swapped=np.zeros_like(mix.swapped), lam=np.ones_like(mix.lam), cut=np.zeros_like(mix.cut))
     first, second = slice(0, None, 2), slice(1, None, 2)
     paired = len(views) % 2 == 0 and not mix.swapped[first].any() and mix.swapped[second].all()
     if not paired or views.take(first) != views.take(second) or plain.take(first) != plain.take(second):
-        refuse("a double-mix", "not in pairs", "want rows 2i and 2i + 1 alike, the second swapped")
+        refuse("a double-mix", "not in pairs", "want rows 2i and 2i + 1 alike but for lam and box, the second swapped")
     return reinforcements.take(first)
 
 

@@ -29,9 +29,10 @@ WEIGHT_STEPS: Final = 1 << 16  # MixUp weights in two bytes are multiples of 1 /
 
 FLIP, ERASE, WIDE_CLASSES, MIXING, WIDE_WEIGHTS, DOUBLE, PARTNER_CLASSES = (1 << bit for bit in range(7))
 PACKED_CLASSES: Final = 128  # since version 2
+OWN_MIXES: Final = 256  # since data sets of format version 5; readers of records before it refuse the bit
 CLASS_BITS_AT: Final = 24  # bits 24 to 28 of the flags: bits of a packed class id
 _FIRST_FLAGS: Final = 127  # of version 1
-_ALL_FLAGS: Final = 255 | 31 << CLASS_BITS_AT
+_ALL_FLAGS: Final = 511 | 31 << CLASS_BITS_AT
 
 
 def narrow(value: int, limit: int) -> str:
@@ -120,6 +121,8 @@ class Header:
             refuse("flags", self.flags, f"want bits 24 to 28 with PACKED_CLASSES, of one class table: {DAMAGED}")
         if self.flags & (WIDE_WEIGHTS | DOUBLE | PARTNER_CLASSES) and not self.flags & MIXING:
             refuse("flags", self.flags, f"want bits 4 to 6 with MIXING only: {UPDATE}")
+        if self.flags & OWN_MIXES and not self.flags & DOUBLE:
+            refuse("flags", self.flags, f"want OWN_MIXES with DOUBLE only: {DAMAGED}")
         if self.flags & PARTNER_CLASSES and not self.topk:
             refuse("flags", self.flags, f"want PARTNER_CLASSES with predictions only: {DAMAGED}")
         for name in ("views", "group_rows"):
@@ -250,8 +253,10 @@ _GROUP: Final = (
     Column("class indices", "class_index_type", "topk", "rows", by_rank=True),
     Column("probabilities", "probability_type", "probability_width", "rows", by_rank=True),
     Column("partnered", BIT, 1, "views", flag=MIXING),
-    Column("mixups", BIT, 1, "partnered", flag=MIXING),
-    Column("cutmixes", BIT, 1, "partnered", flag=MIXING),
+    Column("mixups", BIT, 1, "partnered", flag=MIXING, unless=OWN_MIXES),
+    Column("mixups", BIT, 1, "rows", flag=MIXING | OWN_MIXES),
+    Column("cutmixes", BIT, 1, "partnered", flag=MIXING, unless=OWN_MIXES),
+    Column("cutmixes", BIT, 1, "rows", flag=MIXING | OWN_MIXES),
     Column("partner flips", BIT, 1, "partnered", flag=MIXING),
     Column("partner erased", BIT, 1, "partnered", flag=MIXING),
     Column("mixup weights", "weight_type", 1, "mixups", flag=MIXING),

@@ -9,32 +9,34 @@ from dali_dr.augment.views import MAX_SIDE, NO_PARTNER, SELF_PARTNER, Mix, no_pa
 from dali_dr.record.boxes import place_boxes
 from dali_dr.record.checks import check_rows
 from dali_dr.record.columns import Columns
-from dali_dr.record.layout import DOUBLE, MIXING, WEIGHT_STEPS, WIDE_WEIGHTS, Header
+from dali_dr.record.layout import DOUBLE, MIXING, OWN_MIXES, WEIGHT_STEPS, WIDE_WEIGHTS, Header
 from dali_dr.record.tables import Tables
 
 
 def mix_flags(mix: Mix | None) -> int:
-    """The flags MIXING and WIDE_WEIGHTS, the latter where a MixUp weight does not fit two bytes."""
+    """The flags MIXING, WIDE_WEIGHTS, where a MixUp weight does not fit two bytes, DOUBLE and OWN_MIXES."""
     if mix is None:
         return 0
     steps = mix.lam.astype(np.float64) * WEIGHT_STEPS
-    return MIXING | WIDE_WEIGHTS * bool((steps != np.floor(steps)).any())
+    wide = bool((steps != np.floor(steps)).any())
+    return MIXING | WIDE_WEIGHTS * wide | DOUBLE * mix.double | OWN_MIXES * mix.own_mixes
 
 
 def write_mix(
-    mix: Mix, op_index: npt.NDArray[np.intp], partner_table: npt.NDArray[np.int32], header: Header
+    mix: Mix, every: Mix, op_index: npt.NDArray[np.intp], partner_table: npt.NDArray[np.int32], header: Header
 ) -> Columns:
     """The columns of mixed views.
 
     Args:
       mix: of all views; of pairs of a double-mix, the first one's.
+      every: of all rows.
       op_index: (Q, n) places in the operation table, of the views that have a partner.
       partner_table: see `tables.write_partners`.
       header: says how weights are stored.
     """
     partnered = mix.partner != NO_PARTNER
     partners, numbers = mix.views.take(partnered), mix.partner[partnered]
-    lam, cut = mix.lam[partnered], mix.cut[partnered]
+    lam, cut = (every.lam, every.cut) if header.flags & OWN_MIXES else (mix.lam[partnered], mix.cut[partnered])
     weights, cuts, erased = lam[lam < 1], cut[:, 2] > 0, partners.erase[:, 2] > 0
     index = np.searchsorted(partner_table, numbers).reshape(-1, 1)
     return {
@@ -69,7 +71,10 @@ def _partner_index(columns: Columns, header: Header) -> npt.NDArray[np.integer]:
 
 
 def read_mix(columns: Columns, header: Header, tables: Tables) -> Mix:
-    """The inverse of ``write_mix``; RecordError for the first value that is wrong."""
+    """The inverse of ``write_mix``: its ``mix``, without lam and boxes where these are each row's own (`read_own`).
+
+    RecordError for the first value that is wrong.
+    """
     partnered, view_size = columns["partnered"], header.view_size
     if header.flags & DOUBLE:
         check_rows(~partnered, "partner", partnered, "want one in every view of a double-mix")
@@ -84,8 +89,8 @@ def read_mix(columns: Columns, header: Header, tables: Tables) -> Mix:
     mix.partner[partnered] = SELF_PARTNER
     if header.has_partner_table:
         mix.partner[partnered] = tables.partners[_partner_index(columns, header)]
-    mix.lam[partnered] = _read_weights(columns, header)
-    mix.cut[partnered] = place_boxes("cutmix box", columns["cutmixes"], columns["cutmix boxes"], view_size)
+    if not header.flags & OWN_MIXES:
+        mix.lam[partnered], mix.cut[partnered] = read_own(columns, header)
     partners = mix.views
     partners.crop[partnered] = _read_crops(columns, header)
     partners.flip[partnered] = columns["partner flips"]
@@ -93,6 +98,12 @@ def read_mix(columns: Columns, header: Header, tables: Tables) -> Mix:
     erased, boxes = columns["partner erased"], columns["partner erase boxes"]
     partners.erase[partnered] = place_boxes("partner erase box", erased, boxes, view_size)
     return mix
+
+
+def read_own(columns: Columns, header: Header) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """lam float32 (Q,) and CutMix boxes int32 (Q, 4) of the views that have a partner; with OWN_MIXES of all rows."""
+    cut = place_boxes("cutmix box", columns["cutmixes"], columns["cutmix boxes"], header.view_size)
+    return _read_weights(columns, header), cut
 
 
 def _read_weights(columns: Columns, header: Header) -> npt.NDArray[np.float32]:

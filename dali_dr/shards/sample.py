@@ -276,6 +276,8 @@ def record_of(key: str, reinforcements: Reinforcements, draft: Manifest, height:
     mixing, mix = draft.spec.mixing, reinforcements.mix
     if (mix is None) != (mixing is None) or (mix is not None and mixing is not None and mix.double != mixing.double):
         refuse(key, "has mixed views and the spec no mixing, or the other way round, or one of them a double-mix")
+    if mix is not None and mixing is not None and mix.own_mixes and not mixing.own_mixes:
+        refuse(key, "has pairs of a double-mix with lam and CutMix box of each view's own, which the spec does not say")
     if (beyond := reinforcements.soft_ids >= draft.num_outputs).any():
         row = int(np.argmax(beyond.any(axis=1)))
         ids = reinforcements.soft_ids[row].tolist()

@@ -348,6 +348,11 @@ def _check_sample(
     mix = record.reinforcements.mix
     if (mix is None) != (manifest.spec.mixing is None):
         raise ValueError(f"its views are {'not ' * (mix is None)}mixed, against the spec in dataset.json")
+    asked = manifest.spec.mixing
+    if mix is not None and asked is not None and (mix.double != asked.double or mix.own_mixes > asked.own_mixes):
+        raise ValueError(
+            f"its views are mixed otherwise than the spec in dataset.json says: double {mix.double}, own_mixes {mix.own_mixes}"
+        )
     if mix is not None and partners is not None:
         partners.add(number, height, width, mix)
     return encoded

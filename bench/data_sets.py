@@ -17,6 +17,14 @@ VIEWS = 400  # per image, where they are drawn here: as many as ImageNet+ has
 ORIGINAL = "original-"  # prefix of the folder of a variant whose files are as they were
 ALWAYS = ("rrc", "rrc+ra+re", "plain", ORIGINAL + "rrc", ORIGINAL + "rrc+ra+re")
 
+LIBRARY = 64  # images from which all partners come, in the variants of that name
+MIXED: dict[str, tuple[str, dict[str, Any]]] = {
+    "double-mix": ("rrc+mixing+ra+re", {"double": True}),
+    "library": ("rrc+mixing+ra+re", {"partners": LIBRARY}),
+    "library-rrc": ("rrc+mixing", {"partners": LIBRARY}),
+}
+"""Variants that are presets with another mixing."""
+
 Images = list[tuple[str, bytes, int]]
 """Of each image: key, bytes, label."""
 
@@ -95,9 +103,10 @@ def drawn(
 
     if variant == "plain":
         return None, [Sample(key, data, label) for key, data, label in images]
-    spec = AugmentationSpec.preset(variant.replace("double-mix", "rrc+mixing+ra+re"), size=size)
-    if variant == "double-mix":
-        spec = dataclasses.replace(spec, mixing=dataclasses.replace(spec.mixing, double=True))
+    preset, mixing = MIXED.get(variant, (variant, {}))
+    spec = AugmentationSpec.preset(preset, size=size)
+    if mixing:
+        spec = dataclasses.replace(spec, mixing=dataclasses.replace(spec.mixing, **mixing))
     sizes = [image_info(data)[1:] for _, data, _ in images]
     rng = np.random.default_rng(0)
     samples = []

@@ -77,7 +77,7 @@ def load() -> None:
 
 @once
 def library() -> ctypes.CDLL:
-    """The loaded plugin, for its few C functions (csrc/operators/monitor.cc, csrc/jpeg/export.cc, csrc/record/export.cc)."""
+    """The loaded plugin, for its few C functions (csrc/operators/monitor.cc, and export.cc in csrc's folders)."""
     load()
     override = os.environ.get("DALI_DR_PLUGIN")
     return ctypes.CDLL(override or str(LIBRARY))

@@ -261,7 +261,7 @@ def test_philox_known_answers() -> None:
 
 
 def derived_row(spec: AugmentationSpec, seed: int, key: str, view: int, height: int, width: int) -> list[Any]:
-    """draw()'s docstring in plain Python integers and floats."""
+    """The docstring of `draw`'s module in plain Python integers and floats."""
     digest = hashlib.blake2b(
         seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=b"dali_dr draw 1"
     ).digest()

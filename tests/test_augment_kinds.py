@@ -351,7 +351,7 @@ def test_partners_have_draws_of_their_own(preset: str) -> None:
 
 
 def derived(spec: AugmentationSpec, seed: int, key: str, view: int, height: int, width: int) -> list[tuple[int, float]]:
-    """The operations by draw()'s docstring in plain Python, AutoAugment's with torchvision's table."""
+    """The operations by the docstring of `draw`'s module in plain Python, AutoAugment's with torchvision's table."""
     digest = hashlib.blake2b(
         seed.to_bytes(8, "little") + key.encode(), digest_size=16, person=b"dali_dr draw 1"
     ).digest()

@@ -22,7 +22,7 @@ from published import ml_dr_replay
 
 import dali_dr
 from dali_dr.augment.draw import draw
-from dali_dr.augment.spec import Mixing, RandAugment, RandomResizedCrop
+from dali_dr.augment.spec import FixedResizeCrop, Mixing, RandAugment, RandomResizedCrop
 from dali_dr.cli import main
 from dali_dr.convert import export as export_module
 from dali_dr.convert.export import export_ml_dr
@@ -250,6 +250,8 @@ def test_what_ml_dr_cannot_say_is_refused_by_name(tmp_path: Path, capsys: pytest
     for name, spec, writing, message in (
         ("three", three, {}, "3 RandAugment operations"),
         ("double", double, {}, "double-mix"),
+        ("later", dataclasses.replace(rrc, greyscale=0.2), {}, "drawn with greyscale, which ml-dr"),
+        ("window", dataclasses.replace(rrc, crop=FixedResizeCrop()), {}, r"drawn with crop\.resize, crop\.random"),
         ("embedding", rrc, {"teacher": teacher}, "embeddings of 64"),
     ):
         data = make(tmp_path / name, spec, **writing)

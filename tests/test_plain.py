@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_options_of_fresh_views(plain: dali_dr.Dataset) -> None:
                      image_width=image.width)  # fmt: skip
         expected = normalise(replay_pillow(image, views, 0, spec, (40, 56)), IMAGENET_MEAN, IMAGENET_STD)
         assert np.array_equal(batch["data"][row].numpy(), expected)
+
+
+@pytest.mark.parametrize("preset", ["crop+flip", "moco-v2", "swav", "fkd", "deit", "usi", "rrc+aa+re", "rrc+ta+re"])
+def test_presets_of_papers_are_drawn_while_training(plain: dali_dr.Dataset, preset: str) -> None:
+    """In every byte what Python draws and Pillow shows."""
+    spec = dali_dr.AugmentationSpec.preset(preset, 48)
+    for batch in itertools.islice(loader(plain, augment=spec, views_per_image=4), 2):
+        (one,) = batch
+        for row, (number, view) in enumerate(zip(one["index"].tolist(), one["view"].tolist(), strict=True)):
+            image = opened(plain, number)
+            views = draw(spec, seed=7, key=plain.keys[number], views=[-1 - view], image_height=image.height,
+                         image_width=image.width)  # fmt: skip
+            expected = normalise(replay_pillow(image, views, 0, spec), IMAGENET_MEAN, IMAGENET_STD)
+            assert np.array_equal(one["data"][row].numpy(), expected), (preset, views)
 
 
 def test_a_reinforced_set_shown_plainly(tmp_path: Path, images: list[bytes]) -> None:

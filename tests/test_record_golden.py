@@ -28,7 +28,7 @@ def test_a_golden_record_says_what_it_said(member: Path) -> None:
     assert stored.soft_probs.tobytes() == table[:, words + topk :].tobytes()
 
 
-@pytest.mark.parametrize("name", ["root8", "groups", "double-mix", "root8-groups"])
+@pytest.mark.parametrize("name", ["root8", "groups", "double-mix", "own-mixes", "root8-groups"])
 def test_a_changed_member_is_an_error_or_says_the_same(name: str) -> None:
     """Each bit of the small members, and 1,000 of a large one; and changes of several bytes."""
     member = (MEMBERS[0].parent.parent / "v2" / f"{name}.dr.zst").read_bytes()

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dali_dr.augment.draw import draw
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import ShardError
 from dali_dr.record.labels import Reinforcements
@@ -566,3 +567,26 @@ def test_member_splits_names_as_wds2idx() -> None:
     for name in ("a.jpg", "d.e/a.dr.zst", "d/a.b.c", "x/y/z.cls"):
         member = Member(name, 0, 0)
         assert (member.key, member.suffix) == wds2idx.IndexCreator.split_name(name)
+
+
+@pytest.mark.parametrize(
+    ("preset", "version"),
+    [("rrc", 3), ("rrc+ra+re", 3), ("moco-v2", 5), ("crop+flip", 5), ("usi", 5), ("rrc+ta+re", 5)],
+)
+def test_the_format_version_is_the_lowest_that_says_it(
+    preset: str, version: int, jpeg_bytes: list[bytes], tmp_path: Path
+) -> None:
+    spec = AugmentationSpec.preset(preset, 32)
+    width, height = Image.open(io.BytesIO(jpeg_bytes[0])).size
+    drawn = draw(spec, seed=0, key="a", views=range(5), image_height=height, image_width=width)
+    stored = Reinforcements.from_views(drawn, np.zeros((5, 1), np.int32), np.full((5, 1), 0.5, np.float32))
+    manifest = write([Sample("a", jpeg_bytes[0], 0, stored)], tmp_path / "d", spec=spec)
+    dataset = Dataset(tmp_path / "d")
+    assert manifest.format_version == version == dataset.manifest.format_version and dataset.spec == spec
+    assert np.array_equal(dataset.reinforcements(0).pack(), drawn.pack())
+    assert verify(tmp_path / "d", images=True, progress=False).problems == []
+    if drawn.num_ops:
+        columns = {name: getattr(stored, name) for name in ("crop", "flip", "erase", "soft_ids", "soft_probs")}
+        fewer = Reinforcements(**columns, ops=stored.ops[:, 1:], magnitudes=stored.magnitudes[:, 1:])
+        with pytest.raises(ShardError, match=f"{drawn.num_ops - 1} operations per view, the spec {drawn.num_ops}"):
+            write([Sample("a", jpeg_bytes[0], 0, fewer)], tmp_path / "fewer", spec=spec)

@@ -1,4 +1,43 @@
-"""Drawing view parameters: a pure function of (spec, seed, image key, view number, image size)."""
+"""Drawing view parameters: a pure function of (spec, seed, image key, view number, image size).
+
+Derivation, all little-endian:
+  k = BLAKE2b(seed as uint64 || key in UTF-8, digest of 16 bytes, person "dali_dr draw 1") as two uint64.
+  Stream s (0 crop and flip, 1 erase, 2 operations, 16 window, 17 levels, 18 colour; with 3 added the same of the
+  partner's view; 6 mixing) has W words of 64 bits per view (24, 24, 16, 4, 16, 12; 8 for mixing). Word w
+  of view v is word w mod 4 of the Philox4x64-10 block (Salmon et al., "Parallel random numbers: as easy
+  as 1, 2, 3", SC 2011) with key k and the 256-bit counter s*2^192 + v*W/4 + floor(w/4) + 1.
+  A word x gives the uniform u = (x >> 11) * 2^-53 in [0, 1).
+  Crop, try i = 0..9: area = H*W*lerp(scale, u[2i]), ratio = exp(lerp(log ratio, u[2i+1])),
+  width = round(sqrt(area*ratio)), height = round(sqrt(area/ratio)), halves to even; the first try that
+  fits in the image counts, else the centre crop. top = floor(u[20]*(H-height+1)), left likewise by u[21].
+  Flip: u[22] < p. Erase: where u[22] < p, likewise on the view, but ratio = height/width, and a box must
+  be smaller than the view both ways; without one in ten tries nothing is erased.
+  RandAugment and TrivialAugmentWide, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
+  With words w of stream 17: applied where w[2i+1] < p, at the first level whose end is above w[2i]. Ends are, of
+  TrivialAugmentWide's B bins, (l+1)/B; of RandAugment with a deviation d, whose level l = 0..16 is index
+  m + d*(l-8)/2 cut to 0..B-1, the normal distribution function at (l-8)/2 + 1/4, and 1 for the last.
+  AutoAugment, words of stream 17: pair floor(25*w[0]) of torchvision's list; operation i = 0, 1 of it is applied
+  where w[1+i] < p, negative where it is signed and w[3+i] < 0.5.
+  Colour, words of stream 18: jitter where w[0] < p, its k operations (brightness, contrast, saturation, hue, those
+  that are changed) in the order that is number floor(k!*w[1]) of all in lexicographic order; the j-th of them in
+  torchvision's order has the middle of part floor(32*w[2+j]) of 32 equal parts of its range. Greyscale where
+  w[6] < p. Blur where w[7] < p, its radius likewise by w[8].
+  Fixed resize: top floor(w[0]*(H-size+1)) and left floor(w[1]*(W-size+1)) with words of stream 16 and sides H, W
+  of torchvision's Resize: floor(resize*side/shorter side).
+  Operations are stored in the order window, colour jitter, greyscale, blur, then the others; one that is not
+  applied is Identity with magnitude 0.
+  Mixing: partner floor(w*images), or image floor((j + 1/2)*images/L) with j = floor(w*L) for a library of L;
+  w = u[0], or with a pool of M word 0 of "view" floor(M*u[0]) of stream 7, which has 4 words a view. MixUp where
+  u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the
+  inverse of the distribution function, beta = q/2^16 with the largest q whose F(q/2^16) <= u, F of
+  Beta(alpha, alpha), u = u[3] for MixUp and u[4] for CutMix. lam = min(floor(2^16*lerp(lam, beta)), 2^16 - 1)
+  / 2^16. CutMix as torchvision's: centre floor(size*u[5]), floor(size*u[6]), half an edge
+  floor(size*sqrt(1 - beta)/2), cut off at the border; an empty box is no CutMix. With double, view v is drawn
+  as view floor(v/2), exchanged where v is odd; with own_mixes MixUp and CutMix of odd v are then drawn from the
+  same words of stream 8 instead, which has 8 a view.
+The double arithmetic may differ in its last bit between math libraries, hence a crop edge in some 10^13:
+what is replayed are the stored parameters, never the seed.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +71,7 @@ _POOL_STREAM: Final = (7, 4)  # of "view" j: 0 the j-th image of the pool; 1 to 
 _WINDOW_STREAM: Final = (16, 4)  # top, left; 2 and 3 are unused
 _LAM_STEPS: Final = 1 << 16  # a drawn lam is a multiple of 1 / this, so that records hold it exactly in two bytes
 _TOP, _LEFT, _FLIP, _GATE = 2 * _TRIES, 2 * _TRIES + 1, 2 * _TRIES + 2, 2 * _TRIES + 2
-_PERSON: Final = b"dali_dr draw 1"  # BLAKE2b personalisation: the version of the derivation below
+_PERSON: Final = b"dali_dr draw 1"  # BLAKE2b personalisation: the version of the derivation above
 
 _Floats = npt.NDArray[np.float64]
 
@@ -54,46 +93,10 @@ def draw(
     distributions are those of torchvision's RandomResizedCrop, RandomCrop, RandomHorizontalFlip, ColorJitter,
     RandomGrayscale, AutoAugment, TrivialAugmentWide, RandAugment and RandomErasing (``get_params`` / ``forward``), and
     of timm's RandAugment with mstd; their streams are not. Of a range of factors or radii 32 values are drawn, of a
-    normal distribution those in steps of half a deviation, so that records stay small. With ``spec.mixing`` a row depends on the
-    number of images and on its partner's size too.
+    normal distribution those in steps of half a deviation, so that records stay small. With ``spec.mixing`` a row
+    depends on the number of images and on its partner's size too.
 
-    Derivation, all little-endian:
-      k = BLAKE2b(seed as uint64 || key in UTF-8, digest of 16 bytes, person "dali_dr draw 1") as two uint64.
-      Stream s (0 crop and flip, 1 erase, 2 operations, 16 window, 17 levels, 18 colour; with 3 added the same of the
-      partner's view; 6 mixing) has W words of 64 bits per view (24, 24, 16, 4, 16, 12; 8 for mixing). Word w
-      of view v is word w mod 4 of the Philox4x64-10 block (Salmon et al., "Parallel random numbers: as easy
-      as 1, 2, 3", SC 2011) with key k and the 256-bit counter s*2^192 + v*W/4 + floor(w/4) + 1.
-      A word x gives the uniform u = (x >> 11) * 2^-53 in [0, 1).
-      Crop, try i = 0..9: area = H*W*lerp(scale, u[2i]), ratio = exp(lerp(log ratio, u[2i+1])),
-      width = round(sqrt(area*ratio)), height = round(sqrt(area/ratio)), halves to even; the first try that
-      fits in the image counts, else the centre crop. top = floor(u[20]*(H-height+1)), left likewise by u[21].
-      Flip: u[22] < p. Erase: where u[22] < p, likewise on the view, but ratio = height/width, and a box must
-      be smaller than the view both ways; without one in ten tries nothing is erased.
-      RandAugment and TrivialAugmentWide, operation i: floor(14*u[2i]), negative where it is signed and u[2i+1] < 0.5.
-      With words w of stream 17: applied where w[2i+1] < p, at the first level whose end is above w[2i]. Ends are, of
-      TrivialAugmentWide's B bins, (l+1)/B; of RandAugment with a deviation d, whose level l = 0..16 is index
-      m + d*(l-8)/2 cut to 0..B-1, the normal distribution function at (l-8)/2 + 1/4, and 1 for the last.
-      AutoAugment, words of stream 17: pair floor(25*w[0]) of torchvision's list; operation i = 0, 1 of it is applied
-      where w[1+i] < p, negative where it is signed and w[3+i] < 0.5.
-      Colour, words of stream 18: jitter where w[0] < p, its k operations (brightness, contrast, saturation, hue, those
-      that are changed) in the order that is number floor(k!*w[1]) of all in lexicographic order; the j-th of them in
-      torchvision's order has the middle of part floor(32*w[2+j]) of 32 equal parts of its range. Greyscale where
-      w[6] < p. Blur where w[7] < p, its radius likewise by w[8].
-      Fixed resize: top floor(w[0]*(H-size+1)) and left floor(w[1]*(W-size+1)) with words of stream 16 and sides H, W
-      of torchvision's Resize: floor(resize*side/shorter side).
-      Operations are stored in the order window, colour jitter, greyscale, blur, then the others; one that is not
-      applied is Identity with magnitude 0.
-      Mixing: partner floor(w*images), or image floor((j + 1/2)*images/L) with j = floor(w*L) for a library of L;
-      w = u[0], or with a pool of M word 0 of "view" floor(M*u[0]) of stream 7, which has 4 words a view. MixUp where
-      u[1] < p, CutMix where u[2] < p, a partner where either (always with double). By the
-      inverse of the distribution function, beta = q/2^16 with the largest q whose F(q/2^16) <= u, F of
-      Beta(alpha, alpha), u = u[3] for MixUp and u[4] for CutMix. lam = min(floor(2^16*lerp(lam, beta)), 2^16 - 1)
-      / 2^16. CutMix as torchvision's: centre floor(size*u[5]), floor(size*u[6]), half an edge
-      floor(size*sqrt(1 - beta)/2), cut off at the border; an empty box is no CutMix. With double, view v is drawn
-      as view floor(v/2), exchanged where v is odd; with own_mixes MixUp and CutMix of odd v are then drawn from the
-      same words of stream 8 instead, which has 8 a view.
-    The double arithmetic may differ in its last bit between math libraries, hence a crop edge in some 10^13:
-    what is replayed are the stored parameters, never the seed.
+    The derivation is that of the module's docstring.
 
     Args:
       spec: what may be drawn.
@@ -105,8 +108,8 @@ def draw(
       partner_size: with mixing: gives (height, width) in pixels of the image of a number.
 
     Returns:
-      Views with len(views) rows. Magnitudes are physical values as RandAugment applies them at spec.size:
-      shear factors, pixels, degrees, enhancement factor minus 1, bits, threshold.
+      Views with len(views) rows and spec.num_ops operations. Magnitudes are physical values as they are applied at
+      spec.size: shear factors, pixels, degrees, enhancement factor minus 1, bits, threshold, turns of hue, radius.
 
     Raises:
       ValueError: if the seed, a view number or the image size is out of range.

@@ -268,14 +268,10 @@ class Manifest:
             raise ShardError(f"{where}: {problem.json_path}: {_short(problem.message)}")
         encoding = data.get("probabilities") or {}
         try:
-            spec = None if data.get("spec") is None else AugmentationSpec.from_json(data["spec"])
+            spec = None if data.get("spec") is None else _spec_of(data["spec"], version)
             maps = None if data.get("label_maps") is None else LabelMaps(**data["label_maps"])
         except (SpecError, RecordError) as error:
             raise ShardError(f"{where}: {error}") from error
-        if spec is not None and version < _DRAWN_SINCE and (later := spec.later()):
-            raise ShardError(
-                f"{where}: spec: {' and '.join(later)}: of format version {_DRAWN_SINCE}, but format_version is {version}"
-            )
         names = data.get("class_names")
         manifest = cls(
             num_classes=data["classes"],
@@ -390,6 +386,16 @@ class Manifest:
             raise ShardError(f"{path}: would have {len(text)} bytes, at most {MAX_BYTES} are read; shorten `extra`")
         Manifest.from_json(json.loads(text), str(path))
         tar.write_atomically(path, text)
+
+
+def _spec_of(data: Any, version: int) -> AugmentationSpec:
+    """The spec of a manifest of this format version. SpecError where there is none, or none of that version."""
+    spec = AugmentationSpec.from_json(data)
+    if version < _DRAWN_SINCE and (later := spec.later()):
+        raise SpecError(
+            f"spec: {' and '.join(later)}: of format version {_DRAWN_SINCE}, but format_version is {version}"
+        )
+    return spec
 
 
 def checksum_of(data: Mapping[str, Any]) -> str:

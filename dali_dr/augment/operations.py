@@ -206,4 +206,5 @@ OP_NAMES: Final = tuple(operation.name for operation in OPERATIONS)
 def outside_limits(ops: npt.NDArray[np.uint8], magnitudes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Where a finite magnitude is none that its operation can be stored with; of the shape of both."""
     outside: npt.NDArray[np.bool_] = (magnitudes < _LEAST[ops]) | (magnitudes > _MOST[ops])
-    return outside | (_WHOLE[ops] & (magnitudes != np.rint(magnitudes)))
+    outside |= _WHOLE[ops] & (magnitudes != np.rint(magnitudes))
+    return outside

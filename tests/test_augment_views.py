@@ -115,6 +115,28 @@ def test_validate_names_the_bad_row(column: str, row: tuple[float, ...], message
         views.validate(100, 200, 224)
 
 
+@pytest.mark.parametrize(
+    ("op", "good", "bad", "message"),
+    [
+        ("Hue", [-0.5, 0.0, 0.5], [0.51, -0.6, 3.0], "Hue is no value from -0.5 to 0.5"),
+        ("GaussianBlur", [1e-30, 0.1, 300.0], [0.0, -1.0], "GaussianBlur is no value"),
+        ("WindowTop", [0.0, 31.0], [0.5, -1.0], "WindowTop is no whole number"),
+        ("WindowLeft", [0.0, 8191.0], [1e-3, -2.0], "WindowLeft is no whole number"),
+        ("Posterize", [-3.0, 0.5, 99.0], [], ""),
+    ],
+)
+def test_validate_knows_the_limits_of_magnitudes(op: str, good: list[float], bad: list[float], message: str) -> None:
+    views = make()
+    views.ops[2, 1] = OP_NAMES.index(op)
+    for magnitude in good:
+        views.magnitudes[2, 1] = magnitude
+        views.validate(100, 200, 224)
+    for magnitude in bad:
+        views.magnitudes[2, 1] = magnitude
+        with pytest.raises(ValueError, match=f"view 2: magnitude .* of {message}"):
+            views.validate(100, 200, 224)
+
+
 def test_validate_accepts_the_whole_image_and_no_erase() -> None:
     whole = np.tile(np.array([0, 0, 100, 200], np.int32), (3, 1))
     make(crop=whole, erase=np.zeros((3, 4), np.int32)).validate(100, 200, 224)

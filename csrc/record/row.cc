@@ -13,6 +13,7 @@
 #include "record/log_probabilities.h"
 #include "record/root_probabilities.h"
 #include "view/layout.h"
+#include "view/magnitude.h"
 
 namespace dali_dr::record {
 namespace {
@@ -61,6 +62,8 @@ void ReadOps(const Source& from, uint32_t row, const uint8_t* column, uint32_t r
       Fail("op id ", unsigned{id}, " of table entry ", entry, " is not below ", int{kNumOpIds});
     const float magnitude = Load<float>(from.tables.op_magnitudes + 4 * entry);
     if (!std::isfinite(magnitude)) Fail("op magnitude of table entry ", entry, " is not finite");
+    if (!IsMagnitude(id, magnitude))
+      Fail("op magnitude ", magnitude, " of table entry ", entry, " is none of operation ", unsigned{id});
     words[2 * slot] = id;
     words[2 * slot + 1] = std::bit_cast<int32_t>(magnitude);
   }

@@ -8,6 +8,7 @@
 
 #include "record/log_codes.h"
 #include "view/layout.h"
+#include "view/magnitude.h"
 
 namespace dali_dr::record {
 namespace {
@@ -73,6 +74,9 @@ void CheckView(const char* whose, const ViewColumns& views, size_t num_ops, size
       Fail("view ", row, ": ", whose, "operation is ", unsigned{views.ops[i]}, "; want below ",
            int{kNumOpIds});
     if (!std::isfinite(views.magnitudes[i])) Fail("view ", row, ": ", whose, "magnitude is not finite");
+    if (!IsMagnitude(views.ops[i], views.magnitudes[i]))
+      Fail("view ", row, ": ", whose, "magnitude ", views.magnitudes[i], " is none of operation ",
+           unsigned{views.ops[i]});
   }
   CheckViewBox(whose, "erase box", row, views.erase[row], s);
 }

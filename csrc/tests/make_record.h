@@ -122,7 +122,7 @@ class RecordMaker {
 
   void PutTables() {
     s_.partner_classes ? PutClassGaps() : PutClasses();
-    for (auto& id : op_ids_) columns_.push_back(id = static_cast<uint8_t>(Below(18)));
+    for (auto& id : op_ids_) columns_.push_back(id = static_cast<uint8_t>(Below(14)));
     for (auto& magnitude : op_magnitudes_)
       Append(columns_, magnitude = (static_cast<float>(Below(2001)) - 1000.f) / 10);
     for (size_t i = 0; i < numbers_.size(); ++i) {

@@ -149,6 +149,10 @@ void TestRefusals() {
   CheckFails(-1, false, "crop", [](Case& c) { c.columns.views.crop[2].height = 400; });
   CheckFails(-1, false, "flip", [](Case& c) { c.columns.views.flip[2] = 2; });
   CheckFails(-1, false, "operation", [](Case& c) { c.columns.views.ops[2] = 18; });
+  CheckFails(-1, false, "is none of operation 14", [](Case& c) {
+    c.columns.views.ops[2] = 14;
+    c.columns.views.magnitudes[2] = 0.75f;
+  });
   CheckFails(-1, false, "magnitude", [](Case& c) { c.columns.views.magnitudes[2] = INFINITY; });
   CheckFails(-1, false, "erase", [](Case& c) { c.columns.views.erase[2] = {0, 0, 0, 3}; });
   CheckFails(-1, false, "erase", [](Case& c) { c.columns.views.erase[2] = {0, 224, 1, 1}; });

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 BLACK: Final = (0, 0, 0)
@@ -196,4 +197,14 @@ OPERATIONS: Final = (
     Operation("WindowLeft", _identity, _none, least=0.0, whole=True),
 )
 RAND_AUGMENT_OPERATIONS: Final = OPERATIONS[:14]
+_LEAST: Final = np.array([operation.least for operation in OPERATIONS], np.float64)
+_MOST: Final = np.array([operation.most for operation in OPERATIONS], np.float64)
+_WHOLE: Final = np.array([operation.whole for operation in OPERATIONS])
 OP_NAMES: Final = tuple(operation.name for operation in OPERATIONS)
+
+
+def outside_limits(ops: npt.NDArray[np.uint8], magnitudes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Where a finite magnitude is none that its operation can be stored with; of the shape of both."""
+    outside: npt.NDArray[np.bool_] = (magnitudes < _LEAST[ops]) | (magnitudes > _MOST[ops])
+    outside |= _WHOLE[ops] & (magnitudes != np.rint(magnitudes))
+    return outside

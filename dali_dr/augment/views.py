@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.operations import OPERATIONS
+from dali_dr.augment.operations import OPERATIONS, outside_limits
 
 # Layout of one packed row (int32 words), shared with csrc/view/layout.h.
 CROP_WORD: Final = 0  # top, left, height, width in source pixels
@@ -142,16 +142,14 @@ class Views:
 
     def _check_magnitudes(self) -> None:
         """That of operations which have limits."""
-        for number in np.unique(self.ops).tolist():
-            operation = OPERATIONS[number]
-            bad = (self.magnitudes < operation.least) | (self.magnitudes > operation.most)
-            if operation.whole:
-                bad |= self.magnitudes != np.rint(self.magnitudes)
-            kind = " whole number" if operation.whole else ""
-            reject(
-                (bad & (self.ops == number)).any(axis=1),
-                f"magnitude of {operation.name} is no{kind or ' value'} from {operation.least} to {operation.most} in (...)",
-                self.magnitudes,
+        outside = outside_limits(self.ops, self.magnitudes)
+        if outside.any():
+            row, place = np.argwhere(outside)[0].tolist()
+            operation = OPERATIONS[int(self.ops[row, place])]
+            whole = "whole number" if operation.whole else "value"
+            raise ValueError(
+                f"view {row}: magnitude {self.magnitudes[row, place]} of {operation.name} is no {whole} from "
+                f"{operation.least:g} to {operation.most:g}"
             )
 
     def pack(self) -> npt.NDArray[np.int32]:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from dali_dr.augment.operations import OPERATIONS
+from dali_dr.augment.operations import OPERATIONS, outside_limits
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Mix, Views
 from dali_dr.record.checks import DAMAGED, check_rows, refuse
 from dali_dr.record.columns import Columns
@@ -144,6 +144,8 @@ class Tables:
             check_rows(repeats(classes[None]), "class table", classes[None], "want distinct ids")
         check_rows(op_ids >= len(OPERATIONS), "operation", op_ids, f"want 0..{len(OPERATIONS) - 1}")
         check_rows(~np.isfinite(op_magnitudes), "operation magnitude", op_magnitudes, "want a finite number")
+        impossible = outside_limits(op_ids, op_magnitudes)
+        check_rows(impossible, "operation magnitude", op_magnitudes, "want one that its operation can have")
         check_rows(partners > _INT32_MAX, "partner", partners, "want below 2**31")
         return cls(classes, starts, op_ids, op_magnitudes.astype(np.float32, copy=False), partners.astype(np.int32))
 

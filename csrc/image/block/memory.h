@@ -8,10 +8,12 @@
 #ifdef __CUDACC__
 #define DR_BLOCK __device__ __forceinline__
 #define DR_UNROLL _Pragma("unroll")
+#define DR_ROLLED _Pragma("unroll 1")
 #define DR_UNROLL_TAPS _Pragma("unroll 2")  // most windows have two or three
 #else
 #define DR_BLOCK inline
 #define DR_UNROLL
+#define DR_ROLLED
 #define DR_UNROLL_TAPS
 #endif
 

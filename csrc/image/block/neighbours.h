@@ -58,6 +58,7 @@ DR_BLOCK void BlockReplay<Block>::Settle() {
 template <typename Block>
 DR_BLOCK void BlockReplay<Block>::ApplyBlur(const Blur& given) {
   Settle();
+  DR_ROLLED
   for (int32_t pass = 0; pass < 2 * kBlurPasses; ++pass) {
     const bool down = pass >= kBlurPasses;
     const BoxBlur box = down ? given.down : given.across;
@@ -65,6 +66,7 @@ DR_BLOCK void BlockReplay<Block>::ApplyBlur(const Blur& given) {
     const int32_t n = down ? height_ : width_, step = down ? width_ : 1;
     MakeInSpare([&](int32_t, const uint8_t* from, int32_t quad, int32_t y, int32_t x) {
       uint32_t word = 0;
+      DR_ROLLED
       for (int32_t k = 0; k < QuadPixels(quad); ++k) {
         const uint8_t* const line = from + (down ? x : y * width_);
         word |= uint32_t{BoxedAt(line, step, n, down ? y : x, box)} << (8 * k);

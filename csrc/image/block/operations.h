@@ -87,8 +87,10 @@ DR_BLOCK void BlockReplay<Block>::ApplyHue(int32_t shift) {
   block_.ForEach(quads_, [&](int32_t quad) {
     const uint32_t in[3] = {CurrentWord(0, quad), CurrentWord(1, quad), CurrentWord(2, quad)};
     uint32_t out[3] = {};
-    for (int32_t k = 0; k < 4; ++k) {  // a long way for each pixel: not unrolled
+    DR_ROLLED  // a long way for each pixel
+        for (int32_t k = 0; k < 4; ++k) {
       const uint32_t turned = TurnHue(ByteOf(in[0], k), ByteOf(in[1], k), ByteOf(in[2], k), shift);
+      DR_UNROLL
       for (int32_t c = 0; c < 3; ++c) out[c] |= uint32_t(ByteOf(turned, c)) << (8 * k);
     }
     DR_UNROLL

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import dali_dr.distributed as distributed
     import dali_dr.evaluate as evaluate
     import dali_dr.losses as losses
     from dali_dr.augment.fresh import Evaluation as Evaluation
@@ -59,9 +60,9 @@ _HOME = {
     "write_shards": "dali_dr.shards.write",
 }
 
-_MODULES = ("evaluate", "losses", "reinforce")  # evaluate and reinforce can be called
+_MODULES = ("distributed", "evaluate", "losses", "reinforce")  # evaluate and reinforce can be called
 
-__all__ = [*sorted(_HOME), "evaluate", "losses", "reinforce"]
+__all__ = [*sorted(_HOME), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

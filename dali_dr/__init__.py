@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import dali_dr.distributed as distributed
     import dali_dr.losses as losses
     from dali_dr.augment.fresh import Evaluation as Evaluation
     from dali_dr.augment.spec import AugmentationSpec as AugmentationSpec
@@ -58,9 +59,9 @@ _HOME = {
     "write_shards": "dali_dr.shards.write",
 }
 
-_MODULES = ("losses", "reinforce")  # the second can be called
+_MODULES = ("distributed", "losses", "reinforce")  # the last can be called
 
-__all__ = [*sorted(_HOME), "losses", "reinforce"]
+__all__ = [*sorted(_HOME), "distributed", "losses", "reinforce"]
 
 
 def __getattr__(name: str) -> Any:

@@ -128,7 +128,9 @@ class Run:
             raise ValueError(f"{o.data}: holds embeddings, of no classes: want --loss kl or soft-ce, and no --val")
         old = timm.models.get_deprecated_models()
         if (name := o.model.split(".")[0]) in old:
-            raise ValueError(f"--model {o.model}: timm gives {old[name]} for this old name; say that, if it is meant")
+            raise ValueError(
+                f"--model {o.model}: timm gives {old[name] or 'nothing'} for this old name; say that, if it is meant"
+            )
         torch.manual_seed(o.seed)
         arguments = {"num_classes": data.num_outputs if embeds else data.num_classes} | o.model_options
         try:
@@ -136,6 +138,12 @@ class Run:
         except Exception as error:  # timm, the hub and the models' own, of every kind
             weights = " with timm's weights (without network, take a file: --init)" if o.pretrained else ""
             raise ValueError(f"--model {o.model} {o.model_options or ''}: cannot be made{weights}: {error}") from error
+        config, show = self.model.pretrained_cfg, self.loader.show
+        if o.pretrained and o.rank == 0 and (tuple(config["mean"]), tuple(config["std"])) != (show.mean, show.std):
+            said = f"{{mean: {list(config['mean'])}, std: {list(config['std'])}}}"
+            print(
+                f"--pretrained: these weights were trained on images normalised otherwise; --loader '{said}' does that"
+            )
         dense = o.loss in SOFT and o.loader.get("targets", "sparse") not in ("sparse", "top1")
         if dense and self.model.num_classes != data.num_outputs:
             raise ValueError(

@@ -191,7 +191,7 @@ def test_the_trainer_compares_embeddings_at_their_temperature(
     logged = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["loss"]
     assert logged == pytest.approx(float(expected.mean()), rel=1e-5)
     refused = subprocess.run([*map(str, command[:-1]), "ce"], capture_output=True, text=True, env=os.environ)
-    assert refused.returncode == 1 and "want --loss kl or soft-ce" in refused.stderr
+    assert refused.returncode == 2 and "want --loss kl or soft-ce" in refused.stderr  # as for any wrong option
 
 
 def test_check_teacher_finds_the_same_and_another(folder: ImageFolder, tmp_path: Path) -> None:

@@ -419,3 +419,27 @@ def test_augmentation_of_a_recipe(learning: ModuleType) -> None:
         crop=RandomResizedCrop(scale=(0.2, 1.0)),
     )
     assert learning.augmentation("rrc", 128) == "rrc"
+
+
+def test_pretrained_weights_are_asked_of_timm(
+    train_timm: ModuleType,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a head for the classes at hand; a normalisation that the weights do not have is told, and so is a failure."""
+    create, asked = train_timm.timm.create_model, []
+
+    def without_network(name: str, pretrained: bool, **given: Any) -> torch.nn.Module:
+        asked.append((name, pretrained, given["num_classes"]))
+        if name == "test_resnet":
+            raise RuntimeError("no network")
+        return create(name, **given)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(train_timm.timm, "create_model", without_network)
+    assert train_timm.main(arguments(dataset, tmp_path, "--epochs 1 --pretrained")) == 0
+    assert asked == [("test_vit", True, CLASSES)]
+    assert "'{mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}' does that" in capsys.readouterr().out
+    assert train_timm.main(arguments(dataset, tmp_path, "--pretrained --model test_resnet --model-options {}")) == 2
+    assert "cannot be made with timm's weights" in capsys.readouterr().err

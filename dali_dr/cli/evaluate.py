@@ -38,10 +38,11 @@ def add(commands: Any) -> None:
     evaluate = command(
         commands, "evaluate", _evaluate, "evaluate models on test sets: top-1, top-5, NLL, calibration, mCE"
     )
+    evaluate.usage = "%(prog)s [options] (MODEL | --model MODEL [--model MODEL …]) SET [SET …]"
     evaluate.add_argument(
         "what",
         nargs="+",
-        metavar="MODEL SET",
+        metavar="MODEL|SET",
         help="a model, then sets; sets alone beside --model. A MODEL is a checkpoint of examples/train_timm.py or of timm's "
         "train.py, timm's name of a pretrained model, or NAME@FILE, timm's model with the weights in a file; each with "
         "{OPTIONS} of the model behind. A SET is a packed data set, or plain images in a folder or tars; or a URL",

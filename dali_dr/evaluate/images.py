@@ -27,6 +27,7 @@ from dali_dr.store.url import MissingError, as_place, is_url
 
 PART: Final = 500
 """Plain images that are packed at a time, which bounds what a run needs of the disk: 55 MB of ImageNet's, 2 GB of ObjectNet's."""
+_ALWAYS: Final = "always"  # key of an image that is packed with every part, and not evaluated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +131,9 @@ class TestSet:
                     progress=False,
                 )
                 dataset = Dataset(Path(folder) / "part")
-                own = np.array([int(key.rpartition("-")[2]) for key in dataset.keys], np.int64)
-                yield Part(dataset, np.arange(len(dataset)), own, packed.refused)
+                own = np.array([int(key.rpartition("-")[2]) for key in dataset.keys if key != _ALWAYS], np.int64)
+                samples = np.array([n for n, key in enumerate(dataset.keys) if key != _ALWAYS], np.int64)
+                yield Part(dataset, samples, own, packed.refused)
 
 
 def _packed(text: str, cache: str | os.PathLike[str] | None, cache_bytes: int | None) -> Dataset | None:
@@ -150,22 +152,27 @@ def _packed(text: str, cache: str | os.PathLike[str] | None, cache_bytes: int | 
 
 
 class _Some:
-    """Some images of a set as a source of their own, whose keys end in their numbers in the set."""
+    """Some images of a set as a source of their own, whose keys end in their numbers in the set.
+
+    One more comes last, which can always be packed: a data set has one image or more.
+    """
 
     notes: Sequence[str] = ()
 
     def __init__(self, of: TestSet, numbers: npt.NDArray[np.int64], border: int) -> None:
         self._of, self._numbers, self._border = of, numbers.tolist(), border
-        self.keys = [f"image-{number}" for number in self._numbers]
-        self.labels = [0] * len(self._numbers)  # what is right is said by the set's kind
+        self.keys = [*(f"image-{number}" for number in self._numbers), _ALWAYS]
+        self.labels = [0] * len(self.keys)  # what is right is said by the set's kind
         self.class_names = ["any"]
         self.readers: int | None = getattr(of.source, "readers", None)
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.keys)
 
     def read(self, number: int) -> bytes:
         """The image's bytes; with a border, a PNG without it."""
+        if number == len(self._numbers):
+            return _black()
         own = self._numbers[number]
         source, dataset = self._of.source, self._of.dataset
         data = source.read(own) if source is not None else dataset.image(own) if dataset is not None else b""
@@ -173,10 +180,18 @@ class _Some:
 
     def where(self, number: int) -> str:
         """Where the image lies, for messages."""
+        if number == len(self._numbers):
+            return _ALWAYS
         own = self._numbers[number]
         if self._of.source is not None:
             return self._of.source.where(own)
         return f"{self._of.labelled.where}: {self._of.labelled.keys[own]}"
+
+
+def _black() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "PNG")
+    return out.getvalue()
 
 
 def without_border(data: bytes, border: int) -> bytes:

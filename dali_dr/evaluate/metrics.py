@@ -98,6 +98,11 @@ class Tally:
         self._uppers = torch.arange(1, bins + 1, dtype=torch.float64, device=device) / bins
         self.sums = torch.zeros(len(_SUMS) + 3 * bins, dtype=torch.float64, device=device)
 
+    @property
+    def images(self) -> int:
+        """How many were added."""
+        return int(self.sums[0])
+
     def update(self, logits: torch.Tensor, accepted: torch.Tensor) -> None:
         """Adds a batch.
 

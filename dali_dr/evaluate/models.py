@@ -191,7 +191,7 @@ def _pretrained(text: str, named: Named) -> Model:
         module = load_teacher(text).members[0].model
         return Model(text, module, _timm_view(module), "PyPI")
     if not name.startswith("local-dir:"):
-        check_name(name, tuple(PYPI_TEACHERS))
+        check_name(name, tuple(PYPI_TEACHERS), "model")
     try:
         module = timm.create_model(name, pretrained=True, **named.arguments)
     except Exception as error:
@@ -262,7 +262,7 @@ def _of_timm(state: dict[str, torch.Tensor], weights: str, args: Mapping[str, An
 
 def _build(name: str, checkpoint: _Checkpoint, options: dict[str, Any], file: Path) -> torch.nn.Module:
     """timm's model ``name`` with the weights of a checkpoint; all of them, and no others."""
-    check_name(name, tuple(PYPI_TEACHERS))
+    check_name(name, tuple(PYPI_TEACHERS), "model")
     module: Any = _create(name, options)
     state = _unprefixed(checkpoint.state, module.state_dict().keys())
     heads = getattr(module, "pretrained_cfg", {}).get("classifier") or ()

@@ -337,6 +337,11 @@ class _Run:
         for tally in tallies:
             tally.add_ranks()
         count.refused += self._of_all_ranks(refused)
+        if not tallies[0].images:
+            raise DaliDrError(
+                f"{leaf.place}: none of its {len(numbers)} images can be decoded, such as {count.refused[0].path}: "
+                f"{count.refused[0].reason}"
+            )
         return tallies, seconds
 
     def _of_all_ranks(self, refused: list[Refused]) -> list[Refused]:

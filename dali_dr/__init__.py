@@ -62,7 +62,7 @@ _HOME = {
 
 _MODULES = ("distributed", "evaluate", "losses", "reinforce")  # evaluate and reinforce can be called
 
-__all__ = [*sorted(_HOME), *_MODULES]
+__all__ = [*sorted(_HOME), "distributed", "evaluate", "losses", "reinforce"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dali_dr import losses
+import dali_dr.losses as losses
 from dali_dr.errors import DaliDrError
 
 

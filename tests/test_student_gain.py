@@ -136,6 +136,12 @@ def test_committed_results_are_complete_and_consistent(task: str, modules: dict[
     assert path.with_suffix(".md").read_text() == comparison.table(results) + "\n"
 
 
+def test_the_readme_says_what_came_out_of_flowers() -> None:
+    rows = [line for line in (FOLDER / "results-flowers.md").read_text().splitlines() if "| reinforcement −" in line]
+    text = (FOLDER / "README.md").read_text()
+    assert len(rows) == 3 and all(row in text for row in rows)
+
+
 def test_pooled_passes_are_those_of_scipy_and_of_the_readme(
     example: ModuleType, engine: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,5 +41,7 @@ def draw(tasks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         panel.set_yticks(range(len(_AGAINST)), [ARMS[arm] for arm in reversed(_AGAINST)])
         panel.set_ylim(-0.6, len(_AGAINST) - 0.5)
         panel.set_title(title, fontsize=10, loc="left")
-    panels[-1].set_xlabel("reinforcement ahead by … points (dots: pairs of runs; squares: mean, 95 % t interval)")
+    figure.supxlabel(
+        "reinforcement ahead by … points (dots: pairs of runs; squares: mean, 95 % t interval)", fontsize=9
+    )
     figure.savefig(path)

@@ -35,7 +35,7 @@ from typing import Any
 
 SOURCES = Path(__file__).resolve().parents[1] / "csrc"
 FLAGS = ["-std=c++20", "--expt-relaxed-constexpr", "-fmad=false", "-O3", "-lineinfo", "-I.", "-Xptxas", "-v", "-cubin"]
-KERNELS = ("ReplayInShared", "ReplayInGlobal")
+KERNELS = ("ReplayInShared", "ReplayAllInShared", "ReplayInGlobal")
 INSTALL = (
     "for the other columns: pip install nvidia-cuda-nvdisasm, or a CUDA toolkit; --tools DIR says where nvdisasm is"
 )
@@ -314,7 +314,10 @@ def report(variant: Variant, arch: str, nvcc: str, nvdisasm: str | None, sources
         source = [(f.stem, n, line) for f in files for n, line in enumerate(f.read_text().splitlines(), 1)]
     rows, codes = [], parse(listing)
     for kernel in KERNELS:
-        told = next(t for t in (built.stdout + built.stderr).split("Compiling entry")[1:] if kernel in t)
+        entries = (built.stdout + built.stderr).split("Compiling entry")[1:]
+        told = next((t for t in entries if kernel in t), None)
+        if told is None:  # of sources from before there was this kernel
+            continue
         numbers = [
             int(m[1]) if (m := re.search(p, told)) else 0
             for p in (r"Used (\d+)", r"(\d+) bytes stack", r"(\d+) bytes spill st", r"(\d+) bytes spill lo")
@@ -365,11 +368,12 @@ def main() -> int:
         results[name] = rows
         for r in rows:
             figures = f"{r['registers']:4} {r['stack']:5} {r['stores']:4}/{r['loads']:<4} {r['fit']:>5}"
-            print(f"{name:22} {r['kernel']:14} {figures} {r.get('sass', ''):>6} {r.get('local', ''):>5}", flush=True)
-    for number, kernel in enumerate(KERNELS if nvdisasm else ()):
+            print(f"{name:22} {r['kernel']:17} {figures} {r.get('sass', ''):>6} {r.get('local', ''):>5}", flush=True)
+    for kernel in KERNELS if nvdisasm else ():
         print(f"\n{kernel:22}", *(f"{hot.name:>10}" for hot in HOT))
         for name, rows in results.items():
-            print(f"{name:22}", *(f"{cell(rows[number]['loops'][hot.name]):>10}" for hot in HOT))
+            for row in (row for row in rows if row["kernel"] == kernel):
+                print(f"{name:22}", *(f"{cell(row['loops'][hot.name]):>10}" for hot in HOT))
     if nvdisasm is None:
         print(INSTALL)
     if options.json:

@@ -81,7 +81,7 @@ def test_plugin_holds_code_for_ampere_and_hopper_and_ptx_for_later() -> None:
         pytest.skip(f"this plugin was built for {facts['cuda_architectures']} alone, by DALI_DR_CUDA_ARCHITECTURES")
     library = _plugin.LIBRARY.read_bytes()
     assert device_code(library) >= {("sass", 80), ("sass", 90), ("ptx", 90)}
-    assert b"ReplayInShared" in library and b"ReplayInGlobal" in library
+    assert all(name in library for name in (b"ReplayInShared", b"ReplayAllInShared", b"ReplayInGlobal"))
 
 
 def test_without_cuda_the_gpu_is_refused_plainly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

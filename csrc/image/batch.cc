@@ -148,6 +148,12 @@ BlockBatch Batch::Argument(int part, uint8_t* data) const {
   return batch;
 }
 
+bool Batch::hue_and_blur() const {
+  return std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    return step.kind == StepKind::kHue || step.kind == StepKind::kBlur;
+  });
+}
+
 int64_t Batch::shared_bytes(int part) const {
   const BlockLayout& layout = layout_[part];
   return int64_t{sizeof(BlockTables)} +

@@ -44,6 +44,8 @@ class Batch {
 
   /// The kernel argument of a part whose bytes were copied to `data`. Write() again before every use.
   BlockBatch Argument(int part, uint8_t* data) const;
+  /// Whether a view has such a step: kernels without them are faster.
+  bool hue_and_blur() const;
   uint32_t num_jobs(int part) const { return uint32_t(jobs_[part].size()); }
   int64_t shared_bytes(int part) const;
   int64_t slot_bytes(int part) const;

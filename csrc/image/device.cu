@@ -21,8 +21,11 @@ static_assert(kThreads >= 128 && kThreads <= 1024 && kThreads % 32 == 0,
               "DALI_DR_THREADS is a multiple of 32 from 128 to 1024");
 constexpr int64_t kMostScratchBytes = int64_t{1} << 30;  // fewer blocks rather than more memory than this
 
+template <bool hue_and_blur>
 class DeviceBlock {
  public:
+  static constexpr bool kHueAndBlur = hue_and_blur;
+
   template <typename F>
   __device__ __forceinline__ void ForEach(int32_t n, F f) {
     // Unrolled, the loops outgrow the registers; what is worth unrolling is unrolled in block/.
@@ -54,20 +57,27 @@ __device__ __forceinline__ uint8_t* SharedMemory() {
   return static_cast<uint8_t*>(__cvta_shared_to_generic(address));
 }
 
+// The code of hue and blur costs the kernel in shared memory registers that it does not have (docs/gpu.md),
+// so batches without them, as nearly all are, run one that has none.
+template <bool hue_and_blur>
+__device__ __forceinline__ void Replay(const BlockBatch& batch, const BlockMemory& memory) {
+  DeviceBlock<hue_and_blur> block;
+  BlockReplay<DeviceBlock<hue_and_blur>>(block, batch, memory).Run();
+}
+
 __global__ void __launch_bounds__(kThreads, 1)
     ReplayInShared(const __grid_constant__ BlockBatch batch, uint8_t* slots, int64_t slot_bytes) {
-  DeviceBlock block;
-  BlockReplay<DeviceBlock>(block, batch,
-                           DivideShared(batch.layout, SharedMemory(), slots + blockIdx.x * slot_bytes))
-      .Run();
+  Replay<false>(batch, DivideShared(batch.layout, SharedMemory(), slots + blockIdx.x * slot_bytes));
+}
+
+__global__ void __launch_bounds__(kThreads, 1)
+    ReplayAllInShared(const __grid_constant__ BlockBatch batch, uint8_t* slots, int64_t slot_bytes) {
+  Replay<true>(batch, DivideShared(batch.layout, SharedMemory(), slots + blockIdx.x * slot_bytes));
 }
 
 __global__ void __launch_bounds__(kThreads, 1)
     ReplayInGlobal(const __grid_constant__ BlockBatch batch, uint8_t* slots, int64_t slot_bytes) {
-  DeviceBlock block;
-  BlockReplay<DeviceBlock>(block, batch,
-                           DivideGlobal(batch.layout, SharedMemory(), slots + blockIdx.x * slot_bytes))
-      .Run();
+  Replay<true>(batch, DivideGlobal(batch.layout, SharedMemory(), slots + blockIdx.x * slot_bytes));
 }
 
 std::string Text(const char* what, cudaError_t error) {
@@ -104,23 +114,24 @@ std::string OpenDevice(DeviceLimits* limits) {
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(&limits->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (error == cudaSuccess) {
-    cudaFuncAttributes facts;
+    cudaFuncAttributes facts{}, all{};
     error = cudaFuncGetAttributes(&facts, ReplayInShared);
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
       return "this plugin holds no code for this GPU: it was built for chips of compute capability 8.0 and "
              "newer, or "
              "for those that DALI_DR_CUDA_ARCHITECTURES named";
     }
-    if (error == cudaSuccess) {
-      limits->shared_bytes -= int(facts.sharedSizeBytes);
-      error = cudaFuncSetAttribute(ReplayInShared, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   limits->shared_bytes);
-    }
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&all, ReplayAllInShared);
+    limits->shared_bytes -= int(std::max(facts.sharedSizeBytes, all.sharedSizeBytes));
+    for (const auto kernel : {ReplayInShared, ReplayAllInShared})
+      if (error == cudaSuccess)
+        error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limits->shared_bytes);
   }
   return error == cudaSuccess ? std::string() : Text("the GPU cannot be prepared", error);
 }
 
-std::array<KernelFacts, 2> DescribeKernels(const DeviceLimits& limits) {
+std::array<KernelFacts, 3> DescribeKernels(const DeviceLimits& limits) {
   const auto describe = [](const char* name, auto kernel, int shared_bytes) {
     KernelFacts facts{name, kThreads, 0, 0, 0};
     cudaFuncAttributes attributes{};
@@ -134,6 +145,7 @@ std::array<KernelFacts, 2> DescribeKernels(const DeviceLimits& limits) {
   };
   constexpr int kStatisticsBytes = 48 << 10;  // the most that tables and histograms of part 1 take
   return {describe("ReplayInShared", ReplayInShared, limits.shared_bytes),
+          describe("ReplayAllInShared", ReplayAllInShared, limits.shared_bytes),
           describe("ReplayInGlobal", ReplayInGlobal, kStatisticsBytes)};
 }
 
@@ -148,8 +160,10 @@ std::string Launch(const Batch& batch, const DeviceLimits& limits, uint8_t* data
                    CUstream_st* stream) {
   for (int part = 0; part < 2; ++part) {
     if (batch.num_jobs(part) == 0) continue;
-    (part == 0 ? ReplayInShared
-               : ReplayInGlobal)<<<Blocks(batch, part, limits), kThreads, batch.shared_bytes(part), stream>>>(
+    const auto kernel = part == 1              ? ReplayInGlobal
+                        : batch.hue_and_blur() ? ReplayAllInShared
+                                               : ReplayInShared;
+    kernel<<<Blocks(batch, part, limits), kThreads, batch.shared_bytes(part), stream>>>(
         batch.Argument(part, data), scratch, SlotBytes(batch, part));
   }
   const cudaError_t error = cudaGetLastError();

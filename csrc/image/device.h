@@ -29,8 +29,8 @@ struct KernelFacts {
   int blocks_per_multiprocessor;
 };
 
-/// For the parts of a Batch, [0] and [1].
-std::array<KernelFacts, 2> DescribeKernels(const DeviceLimits& limits);
+/// For part [0] of a Batch, without and with hue and blur, and for part [1].
+std::array<KernelFacts, 3> DescribeKernels(const DeviceLimits& limits);
 
 /// Bytes of device memory that Launch() needs beside the batch itself.
 int64_t ScratchBytes(const Batch& batch, const DeviceLimits& limits);

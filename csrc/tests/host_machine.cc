@@ -14,6 +14,8 @@ namespace {
 // One thread of an emulated block.
 class HostBlock {
  public:
+  static constexpr bool kHueAndBlur = true;
+
   HostBlock(int thread, int threads, bool backward, std::barrier<>* barrier)
       : thread_(thread), threads_(threads), backward_(backward), barrier_(barrier) {}
 

@@ -28,6 +28,7 @@ namespace dali_dr::image {
 ///   Count(p, n)        *p += n, atomically; Lower(p, v), Raise(p, v): minimum, maximum
 ///   Sum(p, n)          *p += n over all threads, each with its own n
 ///   Take(p)            (*p)++, atomically against other blocks; by one thread
+///   kHueAndBlur        whether views may have these steps, for which a kernel needs more registers
 template <typename Block>
 class BlockReplay {
  public:

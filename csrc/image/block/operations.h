@@ -45,10 +45,10 @@ DR_BLOCK void BlockReplay<Block>::Apply(const Step& step) {
       ApplyEqualize();
       break;
     case StepKind::kHue:
-      ApplyHue(value);
+      if constexpr (Block::kHueAndBlur) ApplyHue(value);
       break;
     case StepKind::kBlur:
-      ApplyBlur(step.blur);
+      if constexpr (Block::kHueAndBlur) ApplyBlur(step.blur);
       break;
   }
 }

@@ -95,6 +95,7 @@ REFUSED: dict[str, list[Any]] = {
     "integrity": ["none", True],
     "max_pixels": [-1, 2**31, 1.5],
     "io_retry_s": [-0.1, math.nan, "3"],
+    "partner_cache_bytes": [-1, 1.5, "x"],
     "hw_decoder_load": [-0.1, 1.1, math.nan, "0.65"],
     "prefetch": [0, -1, 1.5, "2"],
     "prepare_first_batch": ["yes", 1, None],

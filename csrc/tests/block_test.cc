@@ -65,7 +65,7 @@ int main(int argc, char** argv) {
           seen.mixed[0], seen.mixed[1]);
     for (int enlarged = 0; enlarged < 2; ++enlarged) {  // rows that become more are never resized first
       const uint32_t* windows = seen.windows[enlarged];
-      CHECK(windows[0] > 100 && (enlarged ? windows[1] == 0 : windows[1] > 50),
+      CHECK(windows[0] > 100 && (enlarged ? windows[1] == 0 : windows[1] > 25),
             "enlarged %d: %u windows, %u vertical first", enlarged, windows[0], windows[1]);
     }
   }

@@ -163,4 +163,4 @@ def _word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
+    return text if isinstance(value, str) or len(text) <= LETTERS else f"{text[:LETTERS]}…"

@@ -8,7 +8,8 @@ Values come from the defaults below, then from the recipes in their order, then 
 
 The same command goes on where a run was interrupted (SIGTERM and Ctrl-C write a checkpoint first): on exactly the next batch
 and, on a CPU, to exactly the weights of an uninterrupted run, because everything random and the learning rate depend on the
-place in the run alone, and that is `loader.state_dict()`. OUT/log.jsonl gets a line every --log-every steps and per evaluation.
+place in the run alone, and that is `loader.state_dict()`. Another command, of another loss or rate, is refused there unless
+--accept-changes says that it is meant. OUT/log.jsonl gets a line every --log-every steps and per evaluation.
 
 Exit status: 0 when trained to the end, 75 when interrupted (run it again; torchrun turns it into 1), 2 for a wrong option.
 """
@@ -43,8 +44,10 @@ import timm.utils  # noqa: E402
 sys.path.insert(
     0, str(Path(__file__).resolve().parent)
 )  # the files beside this one, also where it is loaded by its path
+import train_timm_checkpoints as checkpoints  # noqa: E402
 import train_timm_options  # noqa: E402
-from train_timm_options import DTYPES, SOFT, group_of, kept  # noqa: E402
+from train_timm_checks import check_sizes, check_targets, check_val  # noqa: E402
+from train_timm_options import DTYPES, group_of, kept  # noqa: E402
 from train_timm_schedules import batch_shapes, learning_rate  # noqa: E402
 from train_timm_targets import Objective, augmentation, curriculum  # noqa: E402
 
@@ -61,6 +64,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         o = self.options = options
+        self.goes_on = (o.out / "last.pt").exists()
         self.device = torch.device(o.device, int(os.environ.get("LOCAL_RANK", 0)) if o.device == "cuda" else None)
         self._load_data()
         self._make_model()
@@ -71,8 +75,8 @@ class Run:
             self.optimizer = timm.optim.create_optimizer_v2(
                 self.model, opt=o.optimizer, filter_bias_and_bn=not o.decay_all, **settings
             )
-        except (TypeError, AssertionError) as error:
-            raise ValueError(f"--optimizer {o.optimizer} {o.optimizer_options or ''}: {error}") from error
+        except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
+            raise ValueError(f"--optimizer {said(o.optimizer, o.optimizer_options)}: {error}") from error
         self.scaler = torch.amp.GradScaler(o.device, enabled=o.amp == "float16")
         self.ema = timm.utils.ModelEmaV3(self.model, decay=o.ema) if o.ema else None
         self.features: torch.Tensor | None = None
@@ -95,8 +99,9 @@ class Run:
         data = dali_dr.Dataset(o.data, lossy=o.loader.get("on_error") == "skip")
         stored = data.manifest.spec.size if data.manifest.spec else None
         size = o.vbs[2] if o.vbs else o.size
+        shapes = batch_shapes(o.vbs, batch, group_of(o)) if o.vbs else []
         own = {"seed": o.seed, "views_per_image": o.views_per_image, "class_mates": o.class_mates, "last_batch": "fill"}
-        own["size"] = batch_shapes(o.vbs, batch, group_of(o)) if o.vbs else o.size
+        own["size"] = shapes or o.size
         given = dict(o.loader)
         if "augment" in given:
             given["augment"] = augmentation(given["augment"], size or stored)
@@ -112,6 +117,8 @@ class Run:
         resize = o.eval_resize or math.floor(edge / o.eval_crop)
         self.evaluation = dali_dr.Evaluation(edge, resize, o.eval_interpolation)
         self.val = dali_dr.ReinforcedIterator(o.val, **both, augment=self.evaluation) if o.val else None
+        self.sizes = [size for size, _ in shapes] or [self.size]
+        self.sizes += [edge] if self.val else []
         self.step_epochs = o.batch_size / self.loader.state_dict()["length"]  # views of a step per image of an epoch
 
     def _embeddings(self) -> dict[str, Any]:
@@ -134,27 +141,22 @@ class Run:
         torch.manual_seed(o.seed)
         arguments = {"num_classes": data.num_outputs if embeds else data.num_classes} | o.model_options
         try:
-            self.model = timm.create_model(o.model, pretrained=o.pretrained, **arguments)
+            self.model = timm.create_model(o.model, pretrained=o.pretrained and not self.goes_on, **arguments)
         except Exception as error:  # timm, the hub and the models' own, of every kind
             weights = " with timm's weights (without network, take a file: --init)" if o.pretrained else ""
-            raise ValueError(f"--model {o.model} {o.model_options or ''}: cannot be made{weights}: {error}") from error
+            raise ValueError(f"--model {said(o.model, o.model_options)}: cannot be made{weights}: {error}") from error
         config, show = self.model.pretrained_cfg, self.loader.show
         if o.pretrained and o.rank == 0 and (tuple(config["mean"]), tuple(config["std"])) != (show.mean, show.std):
-            said = f"{{mean: {list(config['mean'])}, std: {list(config['std'])}}}"
+            own = f"{{mean: {list(config['mean'])}, std: {list(config['std'])}}}"
             print(
-                f"--pretrained: these weights were trained on images normalised otherwise; --loader '{said}' does that"
+                f"--pretrained: these weights were trained on images normalised otherwise; --loader '{own}' does that"
             )
-        dense = o.loss in SOFT and o.loader.get("targets", "sparse") not in ("sparse", "top1")
-        if dense and self.model.num_classes != data.num_outputs:
-            raise ValueError(
-                f"--loader: targets {o.loader['targets']} are of {data.num_outputs} classes, the model has "
-                f"{self.model.num_classes}: take sparse ones, or leave num_classes out of --model-options"
-            )
-        stored = 1 if self.loader.show.augment is not None else data.manifest.topk
-        if o.loss in SOFT and o.loader.get("targets") == "full" and stored != data.num_outputs:
-            raise ValueError(f"--loader: targets full want all {data.num_outputs} classes stored, here are {stored}")
-        if o.init:
-            start_from(self.model, o.init)
+        check_targets(o, self.model.num_classes, data, self.loader.show.augment is not None)
+        if self.val:
+            check_val(o, self.model.num_classes, data, self.val.dataset)
+        check_sizes(o, self.model, self.sizes)
+        if o.init and not self.goes_on:
+            checkpoints.start_from(self.model, o.init)
         if o.sync_bn and o.ranks > 1:
             self.model = convert_sync_batchnorm(self.model, o.device)
         self.model.to(self.device, memory_format=torch.channels_last if o.channels_last else torch.contiguous_format)
@@ -166,9 +168,9 @@ class Run:
         """What a checkpoint says of itself: enough to build the model and to evaluate it."""
         shown = {"mean": list(self.loader.show.mean), "std": list(self.loader.show.std)}
         sizes = {"size": self.size, "eval_size": self.evaluation.size, "eval_resize": self.evaluation.resize}
-        return (
-            kept(self.options) | sizes | {"num_classes": self.model.num_classes, "loader": self.options.loader | shown}
-        )
+        known = {"num_classes": self.model.num_classes, "loader": self.options.loader | shown}
+        known["val_data"] = self.val.state_dict()["data"] if self.val else None
+        return kept(self.options) | sizes | known
 
     def place(self) -> tuple[int, int, float]:
         """The loader's epoch, the samples consumed of it, and the epochs trained: views seen per image."""
@@ -189,11 +191,45 @@ class Run:
             (self.options.out / f"{name}.tmp").replace(self.options.out / name)
 
     def load(self) -> None:
-        state = torch.load(self.options.out / "last.pt", map_location="cpu", weights_only=True)
+        """Goes on with last.pt.
+
+        Raises:
+          ValueError: it is of another run, or does not fit.
+        """
+        o, path = self.options, self.options.out / "last.pt"
+        state = checkpoints.read(path, "")
+        if missing := [part for part in ("model", "optimizer", "loader", "evaluated", "best") if part not in state]:
+            raise ValueError(f"{path}: has no {missing[0]}: not a last.pt of this script; choose another --out")
+        changes = self._changes(state)
+        if changes and (any(change.final for change in changes) or not o.accept_changes):
+            raise ValueError(checkpoints.refusal(o.out, changes))
+        fresh = [dict(group) for group in self.optimizer.param_groups]
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            try:
+                if state[name] or name != "scaler":  # empty: that of a run without float16
+                    part.load_state_dict(state[name])
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{path}: its {name} does not fit ({type(error).__name__}); choose another --out"
+                ) from error
         self.evaluated, self.best = state["evaluated"], state["best"]
-        self.log(resumed=round(self.place()[2], 6))
+        changed = {change.name.split(".")[0] for change in changes}
+        if changed & checkpoints.EVALUATION:
+            self.best = -1.0  # figures of another evaluation say nothing here
+        if changed & {"weight_decay", "momentum", "optimizer_options"}:  # the optimizer's state brought the old ones
+            then = state["options"].get("optimizer_options", {})
+            for group, own in zip(self.optimizer.param_groups, fresh, strict=True):
+                group |= {n: own[n] for n in own if n in {"weight_decay", "momentum", *then, *o.optimizer_options}}
+        said_changes = {change.name: [change.then, change.now] for change in changes}
+        self.log(resumed=round(self.place()[2], 6), **({"changed": said_changes} if changes else {}))
+
+    def _changes(self, state: dict[str, Any]) -> list[checkpoints.Change]:
+        """What differs from the run that a checkpoint is of."""
+        final = {"optimizer", "decay_all"} | ({"ema"} if self.ema and "ema" not in state else set())
+        if not checkpoints.fits(self.model, state["model"]):
+            final |= {"model", "model_options"}
+        here = self.described(), state["loader"], self.loader.state_dict(), final
+        return checkpoints.what_changed(state.get("options", {}), *here)
 
     def log(self, **values: Any) -> None:
         if self.options.rank == 0:
@@ -298,16 +334,9 @@ class Run:
         self.evaluated, self.best = epoch, max(self.best, figures["top1"])
 
 
-def start_from(model: torch.nn.Module, path: Path) -> None:
-    """Loads weights for fine-tuning; those of another shape, as the head for other classes, stay as they are."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("ema", state.get("model", state))
-    own = model.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if len(fitting) < len(own) / 2:
-        raise SystemExit(f"{path}: only {len(fitting)} of the model's {len(own)} tensors are in there; another model?")
-    model.load_state_dict(fitting, strict=False)
-    print(f"{path}: {len(fitting)} tensors; from scratch: {', '.join(own.keys() - fitting.keys()) or 'none'}")
+def said(name: str, options: dict[str, Any]) -> str:
+    """A name and the options that were given with it."""
+    return f"{name} {options}" if options else name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -318,11 +347,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.ranks > 1:
         dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
         try:
+            make_folder(options.out)
             run = Run(options)
+            if run.goes_on:
+                run.load()
         except (dali_dr.DaliDrError, ValueError) as error:
-            print(f"train_timm.py: error: {error}", file=sys.stderr)
+            print(f"train_timm.py: error: {' '.join(str(error).split())}", file=sys.stderr)
             return WRONG
         return train(run)
     finally:
@@ -330,10 +361,15 @@ def main(argv: list[str] | None = None) -> int:
             dist.destroy_process_group()
 
 
+def make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out}: no such folder can be made: {error.strerror}") from error
+
+
 def train(run: Run) -> int:
-    """Trains from where the run was interrupted, if it was; Ctrl-C and SIGTERM interrupt it."""
-    if (run.options.out / "last.pt").exists():
-        run.load()
+    """Trains from where the run stands; Ctrl-C and SIGTERM interrupt it."""
 
     def interrupt(*_: object) -> None:
         run.interrupted = True

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import yaml
+
+from dali_dr.reinforce.teacher_names import strict_yaml
 
 DTYPES = {"none": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 NESTED = "model_options", "optimizer_options", "loader"
@@ -36,9 +39,25 @@ ELSEWHERE = {  # arguments of the loader that train_timm.py sets itself, and how
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
+
+
+def _yaml(text: str) -> Any:
+    """A value on the command line."""
+    try:
+        return strict_yaml(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not YAML: {error}") from error
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, flag, mapping = parser.add_argument, argparse.BooleanOptionalAction, yaml.safe_load
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="train_timm.py", description=description, formatter_class=formatter)
+    add, flag, mapping = parser.add_argument, argparse.BooleanOptionalAction, _yaml
     add("--recipe", type=Path, nargs="*", default=[], help="YAML files with values of the options below")
     add("--data", help="the data set to train on")
     add("--val", help="the data set to evaluate on; none: no evaluation")
@@ -98,6 +117,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     add("--log-every", type=int, default=50, help="steps")
     add("--checkpoint-every", type=int, default=1000, help="steps; and after every epoch")
     add("--stop-after", type=int, default=0, help="interrupt the run after so many steps; 0: never")
+    add("--accept-changes", action=flag, default=False, help="go on with OUT's run though options are not as they were")
     return parser
 
 
@@ -119,7 +139,7 @@ def parse(argv: list[str] | None, description: str | None = None) -> argparse.Na
     options.ranks, options.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     try:
         _fill_in(options)
-        for check in (_check_ranges, _check_loss, _check_batches, _check_loader, _check_schedule):
+        for check in (_check_device, _check_ranges, _check_loss, _check_batches, _check_loader, _check_schedule):
             check(options)
     except ValueError as error:
         parser.error(str(error))
@@ -129,9 +149,11 @@ def parse(argv: list[str] | None, description: str | None = None) -> argparse.Na
 def _read_recipe(parser: argparse.ArgumentParser, path: Path) -> None:
     """Makes a recipe's values the defaults."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = strict_yaml(path.read_text())
     except OSError as error:
         parser.error(f"{path}: cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        parser.error(f"{path}: not YAML: it is no UTF-8 text")
     except yaml.YAMLError as error:
         parser.error(f"{path}: not YAML: {error}")
     if not isinstance(content, dict):
@@ -175,6 +197,15 @@ def _fill_in(o: argparse.Namespace) -> None:
 
 def _refuse(name: str, value: object, want: str) -> NoReturn:
     raise ValueError(f"--{name.replace('_', '-')} is {value}; want {want}")
+
+
+def _check_device(o: argparse.Namespace) -> None:
+    if o.device != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no GPU here, or is a build without CUDA; want --device cpu")
+    if (own := int(os.environ.get("LOCAL_RANK", 0))) >= torch.cuda.device_count():
+        raise ValueError(f"--device cuda: process {own} of this machine has no GPU: it has {torch.cuda.device_count()}")
 
 
 def _check_ranges(o: argparse.Namespace) -> None:
@@ -229,7 +260,9 @@ def _check_batches(o: argparse.Namespace) -> None:
     group = group_of(o)
     if o.batch_size % (o.ranks * o.views_per_image * group):
         parts = [f"{o.ranks} processes", f"{o.views_per_image} views"]
-        parts += [f"{group} images that stay together"] if group > 1 else []
+        causes = [f"class_mates: {o.class_mates}"] if o.class_mates else []
+        causes += [f"loader: {{repeats: {o.loader['repeats']}}}"] if group > o.class_mates + 1 else []
+        parts += [f"{group} images that stay together ({', '.join(causes)})"] if group > 1 else []
         _refuse("batch_size", o.batch_size, f"a multiple of {' × '.join(parts)}")
     if o.vbs is None:
         return
@@ -258,6 +291,12 @@ def _check_schedule(o: argparse.Namespace) -> None:
         _refuse("milestones", o.milestones, "epochs in rising order, as in [100, 150]")
     if bool(o.milestones) != (o.schedule == "step"):
         raise ValueError("--milestones: --schedule step takes them, and needs them; no other does")
+    if o.schedule != "one-cycle" and o.warmup_epochs >= o.epochs and o.rank == 0:
+        print(
+            f"train_timm.py: note: --warmup-epochs {o.warmup_epochs:g} of --epochs {o.epochs}: all is warm-up, and the "
+            f"learning rate does not reach --lr {o.lr:g}",
+            file=sys.stderr,
+        )
 
 
 def kept(options: argparse.Namespace) -> dict[str, Any]:

@@ -197,20 +197,42 @@ def _apart(text: str) -> tuple[str, str]:
     return text, ""
 
 
+class DuplicateKey(yaml.YAMLError):
+    """A mapping that says a key twice."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader takes the last of equal keys; this one takes none."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        said = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := sorted({key for key in said if said.count(key) > 1}):
+            raise DuplicateKey(f"line {node.start_mark.line + 1}: {', '.join(twice)} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def strict_yaml(text: str) -> Any:
+    """The value of a YAML text, as `yaml.safe_load` reads it.
+
+    Raises:
+      yaml.YAMLError: it is no YAML, or (`DuplicateKey`) a mapping in it says a key twice.
+    """
+    return yaml.load(text, _StrictLoader)
+
+
 def _mapping(text: str, braces: str) -> dict[str, Any]:
     """Options as they are written."""
     try:
-        node = yaml.compose(braces, yaml.SafeLoader)
-        value = yaml.safe_load(braces)
+        value = strict_yaml(braces)
         json.dumps(value, allow_nan=False)  # what the manifest cannot hold: dates, NaN, keys that are lists
+    except DuplicateKey as error:
+        raise DaliDrError(f"teacher {text!r}: an option is there twice: {error}") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise DaliDrError(
             f"teacher {text!r}: its options are not a YAML mapping: {str(error).splitlines()[0]}"
         ) from None
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise DaliDrError(f"teacher {text!r}: want its options as {{key: value, …}}")
-    if node is None or len(node.value) != len(value):
-        raise DaliDrError(f"teacher {text!r}: an option is there twice")
     for key, one in value.items():
         if one is None:
             raise DaliDrError(

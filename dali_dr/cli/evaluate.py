@@ -177,7 +177,9 @@ def _make_room(options: argparse.Namespace) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DaliDrError(f"{option}: the folder {folder} cannot be made: {error.strerror}; choose another") from error
+            raise DaliDrError(
+                f"{option}: the folder {folder} cannot be made: {error.strerror}; choose another"
+            ) from error
         if path != folder and path.is_dir():
             raise DaliDrError(f"{option}: is a folder, want a file")
         if not os.access(path if path.exists() else folder, os.W_OK):

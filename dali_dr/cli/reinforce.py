@@ -225,7 +225,11 @@ def _check_void(options: argparse.Namespace) -> None:
     """DaliDrError for an option that the others leave without effect."""
     keep = options.keep or ("full" if options.target == "embedding" else "topk")
     if options.topk is not None and keep != "topk":
-        why = f"--keep {keep} says" if options.keep else "of an embedding all outputs are kept: --keep topk says otherwise, or"
+        why = (
+            f"--keep {keep} says"
+            if options.keep
+            else "of an embedding all outputs are kept: --keep topk says otherwise, or"
+        )
         raise DaliDrError(f"--topk {options.topk}: has no meaning, {why} what is kept; leave one of them out")
     if options.engine == "local" and not options.dry_run:  # which reckons with workers and prices
         for name in _RAYS:

@@ -122,7 +122,9 @@ def _load(path: Path) -> Any:
     except Exception as error:  # zip, pickle and safetensors each have their own for damaged files
         said = str(error) if isinstance(error, OSError) else str(error).split("\n")[0]
         if not said or said.isdecimal() or "weights_only" in said:  # pickle's KeyError of a byte; torch's advice
-            said = "TorchScript, whose code is not run" if "TorchScript" in said else "it is nothing that torch.save wrote"
+            said = (
+                "TorchScript, whose code is not run" if "TorchScript" in said else "it is nothing that torch.save wrote"
+            )
         raise DaliDrError(
             f"{path}: not a checkpoint that can be read: {said}; want a .safetensors, or what torch.save wrote of "
             "model.state_dict()"

@@ -30,11 +30,12 @@ def contact_sheet(dataset: Dataset, samples: Sequence[int], views: int = 5) -> I
     Args:
       dataset: a reinforced data set.
       samples: sample numbers, one row each.
-      views: views per row.
+      views: views per row, at most: of fewer stored ones, each is drawn once.
 
     Returns:
       An RGB picture.
     """
+    views = min(views, max(len(dataset.reinforcements(number)) for number in samples))
     column, row = TILE + _MARGIN, TILE + _LINES * _LINE + 2 * _MARGIN
     sheet = Image.new("RGB", (column * (views + 1) + _MARGIN, row * len(samples) + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
@@ -42,7 +43,8 @@ def contact_sheet(dataset: Dataset, samples: Sequence[int], views: int = 5) -> I
     for line, number in enumerate(samples):
         top = _MARGIN + line * row
         reinforcements = dataset.reinforcements(number)
-        rows = np.linspace(0, len(reinforcements) - 1, views).round().astype(int)
+        stored = len(reinforcements)
+        rows = np.linspace(0, stored - 1, min(views, stored)).round().astype(int)
         original = Image.open(BytesIO(dataset.image(number))).convert("RGB")
         sheet.paste(ImageOps.pad(original, (TILE, TILE), color="white"), (_MARGIN, top))
         label = dataset.label(number)

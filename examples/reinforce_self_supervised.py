@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=32, help="per image (default %(default)s)")
     parser.add_argument("--spec", default="moco-v2", help="of the views (default %(default)s)")
     options = parser.parse_args()
+    if not options.checkpoint.is_file():
+        parser.error(f"--checkpoint {options.checkpoint}: there is no such file")
 
     source = open_source(options.images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -33,6 +33,7 @@ RECIPES = EXAMPLES / "recipes" / "small-sets"
 STEPS = ("download", "pack", "teachers", "reinforce", "verify")
 TOPK = 10  # ml-dr, configs/*/reinforce.yaml
 TEACHERS = 4
+URLS = ("url", "_URL", "_download_url_prefix")  # what torchvision's data sets call the place of their files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,10 @@ def parse(small: SmallSet, description: str | None, argv: Sequence[str] | None) 
             "the teachers are fine-tuned from weights of ImageNet+: give them by --init FILE (train --model resnet152 by a "
             "recipe of ImageNet+), or a teacher that is there by --teacher"
         )
+    if "teachers" in options.step and not options.teacher:
+        for option, path in (("--init", options.init), *(("--recipe", path) for path in options.recipe)):
+            if not path.is_file():
+                parser.error(f"{option} {path}: there is no such file")
     if options.teachers < 1 or options.views < 1:
         parser.error("--teachers and --views are 1 or more")
     return options
@@ -129,7 +134,16 @@ def download(small: SmallSet, root: Path) -> None:
     """torchvision's download, unless it is there. torchvision checks what it gets by its MD5."""
     if small.missing(root):
         root.mkdir(parents=True, exist_ok=True)
-        getattr(load_torchvision().datasets, small.download)(root, download=True)
+        known = getattr(load_torchvision().datasets, small.download)
+        try:
+            known(root, download=True)
+        except (OSError, RuntimeError) as error:  # no network, a server that refuses; a file of another MD5
+            url = next((getattr(known, name) for name in URLS if hasattr(known, name)), "its server")
+            told = str(error).split("\n")[0]
+            raise DaliDrError(
+                f"torchvision's {small.download} could not be downloaded from {url} ({told}): without network, fetch and unpack "
+                f"it elsewhere and give the folder that holds {', '.join(small.files)} by --root"
+            ) from error
 
 
 def pack_both(small: SmallSet, root: Path, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -247,3 +248,11 @@ def test_examples_of_the_documentation_are_the_presets() -> None:
     ]
     assert [spec.name for spec in examples] == ["fkd", "moco-v2", "swav", "deit"]
     assert all(f"`{name}`" in text for name in PRESETS)
+
+
+def test_the_example_of_mixing_is_the_preset_with_a_library() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "mixing.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    preset = AugmentationSpec.preset("rrc+mixing+ra+re")
+    mixing = dataclasses.replace(preset.mixing, partners=1000)  # type: ignore[type-var]
+    assert AugmentationSpec.from_json(json.loads(example)) == dataclasses.replace(preset, mixing=mixing)

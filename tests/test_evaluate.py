@@ -409,7 +409,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, synsets: list[str]
     with pytest.raises(DaliDrError, match=r"want 1 <= size <= resize.*--crop-pct"):
         evaluate(Model("x", Crude(3), View(32, 30)), tmp_path / "set")
     fill(tmp_path / "thousand", 2, lambda logits, n: synsets[999 - n])
-    with pytest.raises(DaliDrError, match="crude0 3 outputs"):
+    with pytest.raises(DaliDrError, match="--as imagenet wants a model of 1,000 outputs, crude0 has 3"):
         evaluate(crude(3), tmp_path / "thousand", kinds="imagenet")
     broken = Model("broken", torch.nn.Flatten(), VIEW)
     broken.module.num_classes = 3  # type: ignore[assignment]
@@ -563,3 +563,69 @@ def test_efficientnet_on_photos_counts_as_timms_own_transforms_do(photos_dir: Pa
     )
     assert expected["top1"] > 35
     assert (result.scores.nll, result.scores.ece) == pytest.approx((expected["nll"], expected["ece"]), abs=1e-4)
+
+
+def test_options_without_a_meaning_are_refused(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], synsets: list[str]
+) -> None:
+    fill(tmp_path / "set", 6, lambda logits, n: "abcde"[n % 5])
+    fill(tmp_path / "seven", 7, lambda logits, n: "abcdefg"[n])
+    for name in ("set", "seven"):
+        pack(ImageFolder.scan(tmp_path / name), tmp_path / f"packed-{name}", progress=False)
+    (tmp_path / "bad.txt").write_text("x\n")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    model, plain, packed = f"test_vit@{checkpoint}", str(tmp_path / "set"), str(tmp_path / "packed-set")
+
+    def said(*words: str) -> str:
+        assert main(["evaluate", *words, "--quiet", "--device", "cpu", "--threads", "1"]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.startswith("dali-dr: ")
+        return error
+
+    bad, good = ["--classes", str(tmp_path / "bad.txt")], ["--classes", str(tmp_path / "classes.txt")]
+    assert "bad.txt: has no meaning for a packed set" in said(model, packed, *bad)
+    assert "--labels imagenet: has no meaning for a packed set" in said(model, packed, "--labels", "imagenet")
+    assert "--label-field cls: has no meaning for a packed set" in said(model, packed, "--label-field", "cls")
+    assert "--labels sorted: has no meaning with --as imagenet" in said(
+        model, plain, "--labels", "sorted", "--as", "imagenet"
+    )
+    assert main(["evaluate", model, packed, plain, *good, "--quiet", "--threads", "1", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert "--labels" not in (error := said(model, str(tmp_path / "packed-seven"))) and "--as, or take" in error
+    assert "by --labels or --classes" in said(model, str(tmp_path / "seven"))
+    assert "--as imagenet wants a model of 1,000 outputs" in said(model, plain, "--as", "imagenet")
+    assert "--as objectnet wants a model of 1,000 outputs" in said(model, packed, "--as", "objectnet")
+    assert "(--crop-pct) is 1.5" in said(model, plain, "--crop-pct", "1.5")
+    assert "(--resize) is 100, want 160 or more" in said(model, plain, "--resize", "100")
+    fill(tmp_path / "other", 2, lambda logits, n: "ab"[n])
+    with pytest.raises(DaliDrError, match=r"expected CLASS/NAME\.png, such as .*objectnet-1\.0/images"):
+        evaluate(crude(), tmp_path / "other", kinds="objectnet")
+
+
+def test_places_of_tables_are_checked_before_the_evaluation(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "set", 5, lambda logits, n: "abcde"[n % 5])
+    words = [
+        "evaluate",
+        f"test_vit@{checkpoint}",
+        str(tmp_path / "set"),
+        "--quiet",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    assert main([*words, "--markdown", str(tmp_path / "new/a/t.md"), "--timm-csv", str(tmp_path / "new/b/t.csv")]) == 0
+    table = (tmp_path / "new/a/t.md").read_text()
+    assert table == capsys.readouterr().out and (tmp_path / "new/b/t.csv").read_text().startswith("model,top1")
+    monkeypatch.setattr("dali_dr.evaluate.run.evaluations", lambda *a, **k: pytest.fail("evaluated in vain"))
+    (tmp_path / "file").touch()
+    for option in ("--markdown", "--timm-csv", "--plots"):
+        place = tmp_path / "file" / "under" / "it"
+        if option == "--plots":
+            pytest.importorskip("matplotlib")
+        assert main([*words, option, str(place)]) == 1
+        assert f"{option} {place}: the folder" in capsys.readouterr().err
+    assert main([*words, "--markdown", str(tmp_path / "set")]) == 1
+    assert "is a folder, want a file" in capsys.readouterr().err

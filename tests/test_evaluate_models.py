@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_files
@@ -18,6 +20,7 @@ from dali_dr.errors import DaliDrError
 from dali_dr.evaluate.models import Override, View, load_model
 from dali_dr.evaluate.run import evaluate
 from dali_dr.pack import pack
+from dali_dr.reinforce.teachers import load_teacher
 from dali_dr.sources import ImageFolder
 
 SMALL = "test_vit"
@@ -180,3 +183,42 @@ def test_the_trainers_own_evaluation_is_the_same(tmp_path: Path) -> None:
         assert (result.scores.images, result.view.size, result.view.resize) == (IMAGES, 64, 73)
         assert (result.scores.top1, result.scores.top5) == pytest.approx((said["top1"], said["top5"]), abs=1e-12)
         assert result.scores.nll == pytest.approx(said["eval_loss"], abs=1e-5)
+
+
+def test_no_message_advises_to_run_code_from_a_file(tmp_path: Path) -> None:
+    """torch's own say "Re-running `torch.load` with `weights_only` set to `False` will likely succeed"."""
+    w = tmp_path
+    torch.save({"a": np.float64(3)}, w / "numpy.pt")
+    torch.save({"m": torch.nn.Linear(2, 2)}, w / "module.pt")
+    (w / "pickle.pt").write_bytes(pickle.dumps({"a": 3}))
+    (w / "json.pt").write_text("{}")
+    (w / "text.pt").write_text("hello world")
+    (w / "empty.pt").write_bytes(b"")
+    (w / "photo.pt").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    (w / "x.safetensors").write_text("hello world")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(w / "script.pt"))
+    (w / "run").mkdir()
+    for path in [*w.iterdir(), w / "nowhere.pt"]:
+        for load in (load_model, load_teacher):
+            with warnings.catch_warnings(), pytest.raises(DaliDrError) as caught:
+                warnings.simplefilter("error")
+                load(f"{SMALL}@{path}")
+            said = str(caught.value)
+            assert str(path) in said and not any(word in said for word in ("weights_only", "PyTorch", "torch.load"))
+    with pytest.raises(DaliDrError, match=r"holds torch\.nn\.modules\.linear\.Linear"):
+        load_model(f"{SMALL}@{w}/module.pt")
+
+
+def test_a_path_in_the_place_of_a_name(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "last.pt")
+    with pytest.raises(DaliDrError, match=r"is a folder: .*as in \S+/best\.pt$"):
+        load_model(str(tmp_path))
+    with pytest.raises(DaliDrError, match=r"is a folder: .*as in NAME@\S+/best\.pt"):
+        load_teacher(str(tmp_path))
+    with pytest.raises(DaliDrError, match=r"is a file: write NAME@\S+/last\.pt"):
+        load_teacher(f"{tmp_path}/last.pt")
+    for load in (load_model, load_teacher):
+        with pytest.raises(DaliDrError, match=r"first\.pt: there is no such file"):
+            load(f"{tmp_path}/first.pt")
+        with pytest.raises(DaliDrError, match=r"is a folder: .*best\.pt"):
+            load(f"{SMALL}@{tmp_path}")

@@ -313,3 +313,41 @@ def test_the_folder_script_end_to_end(tmp_path: Path) -> None:
     subprocess.run(["bash", *script], check=True, env=environment)
     assert dali_dr.Dataset(tmp_path / "out-small").num_views == 8
     assert Image.open(tmp_path / "out" / "report" / "contact-sheet.png").width > 600
+
+
+@pytest.mark.parametrize("script", SMALL_SETS)
+def test_without_network_a_small_set_says_how_to_go_on(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = getattr(module(script), SMALL_SETS[script][1])
+    from urllib.error import URLError
+
+    import small_sets
+
+    def no_network(*_: Any, **__: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    words = ["--root", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--step", "download"]
+    assert small_sets.main(small, None, words) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(r"from https?://\S+ ", error) and "by --root" in error
+    assert small.files[0] in error
+
+
+def test_files_that_a_small_set_wants_are_looked_for_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = module("reinforce_food101").FOOD
+    import small_sets
+
+    words = ["--root", "r", "--out", "o", "--dry-run", "--init"]
+    (tmp_path / "w.pt").touch()
+    for more, said in (
+        ([str(tmp_path / "no.pt")], f"--init {tmp_path / 'no.pt'}: there is no such file"),
+        ([str(tmp_path / "w.pt"), "--recipe", str(tmp_path / "no.yaml")], "no.yaml: there is no such file"),
+    ):
+        with pytest.raises(SystemExit):
+            small_sets.main(small, None, [*words, *more])
+        assert said in capsys.readouterr().err
+    assert small_sets.main(small, None, [*words, str(tmp_path / "w.pt")]) == 0

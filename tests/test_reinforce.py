@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ import dali_dr
 from dali_dr._torchvision import load_torchvision
 from dali_dr.augment.draw import draw
 from dali_dr.augment.reference import replay_pillow
+from dali_dr.augment.spec import AugmentationSpec, Mixing
 from dali_dr.cli import main
 from dali_dr.record.labels import order_by_confidence
 from dali_dr.reinforce.generate import Generation
@@ -230,3 +232,95 @@ def test_exit_status(arguments: list[str], status: int, capsys: pytest.CaptureFi
         result = int(stop.code or 0)
     assert result == status
     assert status == 0 or capsys.readouterr().err.strip()
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Path:
+    """A spec of 48 pixels with a double-mix and a library of more partners than there are images."""
+    spec = AugmentationSpec(size=48, mixing=Mixing(double=True, partners=100))
+    (tmp_path / "own.json").write_text(json.dumps(spec.to_json()))
+    return tmp_path / "own.json"
+
+
+@pytest.mark.parametrize("engine", [[], ["--dry-run"], ["--engine", "ray"]])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--views", "3", "--spec", "OWN"], "(--views) is 3, want an even number"),
+        (["--seed", "-1"], "(--seed) is -1, want 0 to 2^64 - 1"),
+        (["--seed", str(1 << 64)], "(--seed) is 18446744073709551616"),
+        (["--size", "128", "--spec", "OWN"], "--size 128: OWN says size 48"),
+        (["--topk", "5", "--keep", "full"], "--topk 5: has no meaning, --keep full"),
+        (["--topk", "5", "--target", "embedding"], "--topk 5: has no meaning, of an embedding"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    options: list[str],
+    message: str,
+    engine: list[str],
+    double: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Told in one line before a teacher is loaded or a cluster started."""
+    monkeypatch.setattr("dali_dr.reinforce.blueprint.load_teacher", lambda *a, **k: pytest.fail("loaded in vain"))
+    words = ["reinforce", str(folder), "--out", str(tmp_path / "out"), "--teacher", "tiny", *engine]
+    assert main([*words, *(str(double) if word == "OWN" else word for word in options)]) == 1
+    error = capsys.readouterr().err
+    assert message.replace("OWN", str(double)) in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_ray_want_ray(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--address", "--workers", "--cpus-per-worker", "--gpus-per-worker", "--price-per-hour"):
+        assert main(["reinforce", str(folder), "--out", str(tmp_path / "o"), "--teacher", "tiny", option, "2"]) == 1
+        assert f"is for --engine ray: add that, or leave {option} out" in capsys.readouterr().err
+
+
+def test_the_size_of_a_spec_may_be_said_again_and_a_large_library_is_told(
+    double: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dali_dr.reinforce.blueprint.load_teacher", lambda *a, **k: tiny_teacher())
+    words = [
+        "reinforce",
+        str(folder),
+        "--out",
+        str(tmp_path / "out"),
+        "--teacher",
+        "tiny",
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
+    assert main([*words, "--views", "2", "--topk", "3", "--spec", str(double), "--size", "48"]) == 0
+    assert 'mixing.partners is 100, and there are 8 images: partners are drawn from all, as with "any"' in (
+        capsys.readouterr().err
+    )
+    assert dali_dr.Dataset(tmp_path / "out").spec.size == 48
+    sheet = tmp_path / "sheet.png"
+    assert main(["preview", str(tmp_path / "out"), "--out", str(sheet), "--rows", "2", "--views", "5"]) == 0
+    with Image.open(sheet) as picture:  # original and two views of 224 pixels, margins of 8
+        assert picture.width == 3 * (224 + 8) + 8
+
+
+@pytest.mark.parametrize(("first", "second"), [("entropy", "confidence"), ("confidence", "entropy")])
+def test_another_row_order_is_named(first: str, second: str, folder: Path, tmp_path: Path) -> None:
+    def make(order: Any, **changes: Any) -> None:
+        reinforce(
+            ImageFolder.scan(folder),
+            tmp_path / "out",
+            generation(**changes),
+            num_classes=6,
+            progress=False,
+            row_order=order,
+        )
+
+    make(first)
+    with pytest.raises(dali_dr.ShardError, match=rf"other settings \(row_order was '{first}', now '{second}'\); "):
+        make(second)
+    jitter = dataclasses.replace(generation().spec, greyscale=0.5)  # of format version 5
+    with pytest.raises(dali_dr.ShardError, match=r"other settings \(spec\.greyscale was None, now 0\.5") as caught:
+        make(first, spec=jitter)
+    assert "format_version" not in str(caught.value)

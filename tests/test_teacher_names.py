@@ -299,3 +299,18 @@ def test_heads_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     )
     both = {"student": state, "teacher": state}
     assert "say which of student, teacher" in error("head: projection_head", both)
+
+
+def test_a_head_in_the_classifiers_place_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoders, file, _, _ = moco()
+    settled(encoders)
+    torch.save(file, tmp_path / "w.pth")
+    name = f"{TINY}@{tmp_path / 'w.pth'}"
+    with pytest.raises(dali_dr.DaliDrError, match=r"has fc\.0, fc\.2 in the place of .*head: fc .*ignore: fc"):
+        load_teacher(f"{name}{{{LAYERS}, prefix: encoder_q}}", target="embedding")
+    teacher = load_teacher(f"{name}{{{LAYERS}, prefix: encoder_q, ignore: fc}}", target="embedding")
+    assert teacher.num_outputs == 512
+    plain = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=9)  # a classifier is no projection head
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    assert load_teacher(f"{TINY}@{tmp_path / 'plain.pth'}{{{LAYERS}}}", target="embedding").num_outputs == 512

@@ -129,6 +129,8 @@ def _run(
 
     if options.plots is not None:
         check_plots()
+    if first:
+        _make_room(options)
     machine = Machine(
         device=device,
         batch_size=options.batch_size,
@@ -163,6 +165,25 @@ def _run(
     if interrupted:
         say(f"dali-dr: interrupted: {len(results)} evaluations were done", file=sys.stderr)
     return int(interrupted)
+
+
+def _make_room(options: argparse.Namespace) -> None:
+    """Makes the folders of what shall be written, so that no evaluation is done in vain."""
+    for name in ("markdown", "timm_csv", "plots"):
+        path: Path | None = getattr(options, name)
+        if path is None:
+            continue
+        option, folder = f"--{name.replace('_', '-')} {path}", path if name == "plots" else path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DaliDrError(
+                f"{option}: the folder {folder} cannot be made: {error.strerror}; choose another"
+            ) from error
+        if path != folder and path.is_dir():
+            raise DaliDrError(f"{option}: is a folder, want a file")
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise DaliDrError(f"{option}: cannot be written: permission denied; choose another place")
 
 
 def _tell(options: argparse.Namespace, results: list[Result], machine: Machine, interrupted: bool) -> None:

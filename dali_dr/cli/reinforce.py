@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from dali_dr.reinforce.part import Part
     from dali_dr.reinforce.run import Outcome
 
+DEFAULT_SIZE: Final = 224
+DEFAULT_TOPK: Final = 10
+_RAYS: Final = ("address", "workers", "cpus_per_worker", "gpus_per_worker", "price_per_hour")
 _NAMED: Final = 8  # parts, of those whose shards are missing
 
 
@@ -91,7 +94,7 @@ def _add_teacher(teacher: argparse._ArgumentGroup) -> None:
         "enough for hard labels and for smoothing (default: topk; full for embeddings)",
     )
     teacher.add_argument(
-        "--topk", type=positive, default=10, metavar="K", help="classes kept per view (default %(default)s)"
+        "--topk", type=positive, default=None, metavar="K", help=f"classes kept per view (default {DEFAULT_TOPK})"
     )
     teacher.add_argument(
         "--batch",
@@ -111,7 +114,7 @@ def _add_views(views: argparse._ArgumentGroup) -> None:
         "(default %(default)s)",
     )
     views.add_argument(
-        "--size", type=positive, default=224, help="pixels of a view, with a preset (default %(default)s)"
+        "--size", type=positive, default=None, help=f"pixels of a view, with a preset (default {DEFAULT_SIZE})"
     )
     views.add_argument("--seed", type=int, default=0, help="of the drawn views (default %(default)s)")
     views.add_argument("--pool", type=positive, default=None, metavar="P", help="draw P candidates, keep N")
@@ -208,6 +211,7 @@ def _reinforce(options: argparse.Namespace) -> int:
     from dali_dr.reinforce.engine import reinforce_here
     from dali_dr.reinforce.part import Part
 
+    _check_void(options)
     if options.dry_run:
         return _estimate(options)
     if options.engine == "ray":
@@ -215,6 +219,23 @@ def _reinforce(options: argparse.Namespace) -> int:
     part = None if options.part is None else Part.of_text(options.part)
     outcome = reinforce_here(_blueprint(options), part, device=options.device, progress=not options.quiet, tell=_note)
     return _tell(options, outcome, part or Part.of_environment())
+
+
+def _check_void(options: argparse.Namespace) -> None:
+    """DaliDrError for an option that the others leave without effect."""
+    keep = options.keep or ("full" if options.target == "embedding" else "topk")
+    if options.topk is not None and keep != "topk":
+        why = (
+            f"--keep {keep} says"
+            if options.keep
+            else "of an embedding all outputs are kept: --keep topk says otherwise, or"
+        )
+        raise DaliDrError(f"--topk {options.topk}: has no meaning, {why} what is kept; leave one of them out")
+    if options.engine == "local" and not options.dry_run:  # which reckons with workers and prices
+        for name in _RAYS:
+            if (value := getattr(options, name)) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise DaliDrError(f"{option} {value}: is for --engine ray: add that, or leave {option} out")
 
 
 def _estimate(options: argparse.Namespace) -> int:
@@ -237,8 +258,7 @@ def _reinforce_on_ray(options: argparse.Namespace) -> int:
 
     if options.part is not None:
         raise DaliDrError("--part: divides the shards without Ray; with --engine ray leave it out")
-    names = ("address", "workers", "cpus_per_worker", "gpus_per_worker", "price_per_hour")
-    cluster = Cluster(**{name: getattr(options, name) for name in names})
+    cluster = Cluster(**{name: getattr(options, name) for name in _RAYS})
     outcome = reinforce_on_ray(
         _blueprint(options), cluster, device=options.device, progress=not options.quiet, tell=_note
     )
@@ -258,7 +278,7 @@ def _blueprint(options: argparse.Namespace) -> Blueprint:
         generation={
             "spec": _spec(options),
             "num_views": options.views,
-            "topk": options.topk,
+            "topk": options.topk or DEFAULT_TOPK,
             "seed": options.seed,
             "batch_views": options.batch,
             "max_pixels": options.max_pixels,
@@ -300,9 +320,12 @@ def _spec(options: argparse.Namespace) -> AugmentationSpec:
     from dali_dr.augment.spec import AugmentationSpec
 
     path = Path(options.spec)
-    if path.suffix == ".json":
-        return AugmentationSpec.load(path)
-    return AugmentationSpec.preset(options.spec, size=options.size)
+    if path.suffix != ".json":
+        return AugmentationSpec.preset(options.spec, size=options.size or DEFAULT_SIZE)
+    spec = AugmentationSpec.load(path)
+    if options.size not in (None, spec.size):
+        raise DaliDrError(f"--size {options.size}: {path} says size {spec.size}: change it there, or leave --size out")
+    return spec
 
 
 def _tell(options: argparse.Namespace, outcome: Outcome, part: Part) -> int:

@@ -136,6 +136,14 @@ class TestSet:
                 yield Part(dataset, samples, own, packed.refused)
 
 
+def is_packed(place: str | Path) -> bool:
+    """Whether a packed set lies at ``place``, as far as this machine can tell: False of one in a store."""
+    text = str(place)
+    if text.startswith("hf:") or is_url(text):
+        return False
+    return (Path(as_place(text)) / MANIFEST_NAME).exists()
+
+
 def _packed(text: str, cache: str | os.PathLike[str] | None, cache_bytes: int | None) -> Dataset | None:
     """The packed set at ``text``; None if there is no dataset.json."""
     if text.startswith("hf:") and not is_url(text):

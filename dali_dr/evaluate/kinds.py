@@ -175,8 +175,8 @@ def objectnet_answers(of: Labelled, real: Path | None = None) -> Answers:
     names = list(of.class_names or ())
     if not known.keys() & set(names):
         raise DaliDrError(
-            f"{of.where}: none of its classes is called as ObjectNet's folders are ({', '.join(list(known)[:3])}, …): give "
-            "the folder objectnet-1.0/images, or a set packed from it"
+            f"{of.where}: none of its classes is called as ObjectNet's folders are: expected CLASS/NAME.png, such as "
+            f"{next(iter(known))}/….png, as in the folder objectnet-1.0/images; give that, or a set packed from it"
         )
     width = max(map(len, known.values()))
     table = np.full((len(names), width), NONE, np.int64)

@@ -24,7 +24,6 @@ from dali_dr.reinforce.teachers import PYPI_TEACHERS, load_teacher
 
 _PREFIX: Final = "model."  # of Lightning's state dicts
 _TRAINER_CROP: Final = 0.875  # of examples/train_timm.py where its checkpoint does not say
-_FILES: Final = (".pt", ".pth", ".th", ".tar", ".ckpt", ".safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +70,13 @@ class Override:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ValueError(
+                f"crop_pct (--crop-pct) is {self.crop_pct}, want above 0 and at most 1, such as 0.875: the part of the "
+                "resized image that is shown"
+            )
+
     def of(self, view: View, whole: bool = False) -> View:
         """``view`` with what the user says; ``whole``: without a margin, unless the user says which."""
         if self.resize is not None and self.crop_pct is not None:
@@ -79,9 +85,11 @@ class Override:
         part = self.crop_pct if self.crop_pct is not None else 1.0 if whole else None
         if self.resize is not None:
             resize = self.resize
+            if resize < size:
+                raise ValueError(
+                    f"resize (--resize) is {resize}, want {size} or more, the size of the view (--size says another)"
+                )
         elif part is not None:
-            if not part > 0:
-                raise ValueError(f"crop_pct is {part}, want a number above 0, such as 0.875")
             resize = math.floor(size / part)  # as timm does
         else:
             resize = view.resize if size == view.size else math.floor(size / view.crop_pct)
@@ -185,8 +193,6 @@ def _pretrained(text: str, named: Named) -> Model:
     import timm
 
     name = named.name
-    if Path(name).suffix in _FILES:
-        raise DaliDrError(f"{name}: there is no such file")
     if name in PYPI_TEACHERS:
         module = load_teacher(text).members[0].model
         return Model(text, module, _timm_view(module), "PyPI")
@@ -219,8 +225,6 @@ def _timm_view(module: torch.nn.Module, config: Mapping[str, Any] | None = None)
 
 def _read(path: Path, named: Named) -> _Checkpoint:
     """What the file at ``path`` holds."""
-    if not path.is_file():
-        raise DaliDrError(f"{path}: there is no such file")
     found = read_checkpoint(path, named.options.entry, named.options.prefix)
     ignored = tuple(f"{module}." for module in named.options.ignore)
     state = {key: value for key, value in found.state.items() if not (ignored and key.startswith(ignored))}

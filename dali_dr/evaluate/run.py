@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from dali_dr._plugin import build_facts
 from dali_dr.errors import DaliDrError
-from dali_dr.evaluate.images import Part, TestSet
-from dali_dr.evaluate.kinds import OWN, Answers, Kind, kind_of, named
+from dali_dr.evaluate.images import Part, TestSet, is_packed
+from dali_dr.evaluate.kinds import IMAGENET, OWN, Answers, Kind, kind_of, named
 from dali_dr.evaluate.layouts import CORRUPTIONS, Leaf, leaves, name_of, sets_in
 from dali_dr.evaluate.metrics import BINS, Scores, Tally, mean_corruption_error
 from dali_dr.evaluate.models import Model, Override, View, load_model
@@ -150,7 +150,8 @@ def evaluations(
       bins: of the calibration error.
 
     Raises:
-      DaliDrError: a model, a set or a file that cannot be read, or that do not go together.
+      DaliDrError: a model, a set or a file that cannot be read, or that do not go together; or ``reading`` says what has
+        no meaning for any of the sets.
       ValueError: arguments out of range.
     """
     machine = machine or Machine()
@@ -165,13 +166,17 @@ def evaluations(
             f"{len(names)} kinds"
         )
     wanted = [(place, kind_of(name)) for place, name in zip(places, names, strict=True)]
-    loaded = [load_model(model) if isinstance(model, str) else model for model in models]
-    run = _Run(loaded, override or Override(), reading, real, all_classes, machine, bins)
-    trained: dict[str, Scores] = {}
+    training: list[tuple[str | Path, Kind]] = []
     if train is not None:
         kind = kind_of(OWN if wanted[0][1].name == OWN else "imagenet")
-        kind = dataclasses.replace(kind, images=None)
-        trained = {result.model: result.scores for result in run.on(str(train), kind)}
+        training.append((train, dataclasses.replace(kind, images=None)))
+    _check_reading(reading, [*training, *wanted])
+    loaded = [load_model(model) if isinstance(model, str) else model for model in models]
+    _check_outputs(loaded, [kind for _, kind in wanted])
+    run = _Run(loaded, override or Override(), reading, real, all_classes, machine, bins)
+    trained: dict[str, Scores] = {}
+    for place, kind in training:
+        trained = {result.model: result.scores for result in run.on(str(place), kind)}
     for place, kind in wanted:
         for one in sets_in(place, kind):
             for result in run.on(one, kind):
@@ -179,6 +184,35 @@ def evaluations(
                     gap = scores.error - result.scores.error
                     result = dataclasses.replace(result, train=scores, error_gap=gap)
                 yield result
+
+
+def _check_reading(reading: Reading, sets: Sequence[tuple[str | Path, Kind]]) -> None:
+    """DaliDrError for what is said of reading and has no meaning for any of the sets."""
+    plain = [kind for place, kind in sets if not is_packed(place)]
+    numbers = [f"--labels {reading.numbering}"] if reading.numbering != READING.numbering else []
+    numbers += [] if reading.classes is None else [f"--classes {reading.classes}"]
+    given = numbers + ([] if reading.label_field is None else [f"--label-field {reading.label_field}"])
+    if given and not plain:
+        raise DaliDrError(
+            f"{given[0]}: has no meaning for a packed set, whose classes were numbered when it was packed: leave it out, or "
+            "pack the set anew with it"
+        )
+    if numbers and all(kind.name != OWN for kind in plain):
+        raise DaliDrError(
+            f"{numbers[0]}: has no meaning with --as {plain[0].name}, whose classes are known by their names: leave it out"
+        )
+
+
+def _check_outputs(models: Sequence[Model], kinds: Sequence[Kind]) -> None:
+    """DaliDrError for a model that cannot have ImageNet's classes where a set is scored by them."""
+    for kind in kinds:
+        for model in models:
+            outputs = getattr(model.module, "num_classes", None)
+            if kind.name != OWN and isinstance(outputs, int) and outputs and outputs != IMAGENET:
+                raise DaliDrError(
+                    f"--as {kind.name} wants a model of {IMAGENET:,} outputs, {model.name} has {outputs:,}: leave --as out for "
+                    "a set of the model's own classes, or take another model"
+                )
 
 
 @dataclasses.dataclass
@@ -354,17 +388,18 @@ class _Run:
     def _answers(self, opened: TestSet, kind: Kind) -> Answers:
         """What is right for a set's images. DaliDrError where the set's classes are not the models'."""
         answers = kind.answers(opened.labelled, self.real)
-        for model in self.models:
+        for model in self.models if kind.name == OWN else ():  # the others: `_check_outputs`
             outputs = getattr(model.module, "num_classes", None)
             if not isinstance(outputs, int) or not outputs:
                 continue
-            classes = opened.labelled.num_classes if kind.name == OWN else int(answers.accepted.max()) + 1
+            classes = opened.labelled.num_classes
             names = opened.labelled.class_names
             numbered = names is None or all(name == str(number) for number, name in enumerate(names))
-            if classes > outputs or (kind.name == OWN and classes < outputs and not numbered):
+            if classes > outputs or (classes < outputs and not numbered):
+                plain = "" if opened.dataset is not None else ", how its classes are numbered by --labels or --classes"
                 raise DaliDrError(
                     f"{opened.labelled.where}: has {classes} classes, and {model.name} {outputs} outputs: "
-                    "say what the set is by --as, how its classes are numbered by --labels or --classes, or take another model"
+                    f"say what the set is by --as{plain}, or take another model"
                 )
         return answers
 

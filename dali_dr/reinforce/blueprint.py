@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import DaliDrError
-from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.generate import Generation, check_drawn
 from dali_dr.reinforce.kept import settle_batch
 from dali_dr.reinforce.networks import Amp, Predictor, Target, Teacher, fit_batch
 from dali_dr.reinforce.part import Part
@@ -65,6 +66,10 @@ class Blueprint:
     reading: Reading = READING
     keep: Keep | None = "topk"
 
+    def __post_init__(self) -> None:
+        # Before a teacher is fetched, or workers are started.
+        check_drawn(self.generation["spec"], self.generation["num_views"], self.generation.get("seed", 0))
+
     @classmethod
     def of(cls, source: str | Source, out: Path | str, generation: Generation, **options: Any) -> Blueprint:
         """From what a caller in Python has; options: attributes of `Run` by name."""
@@ -98,7 +103,7 @@ class Blueprint:
         place = device_of(device, part, self.generation.get("decode_device", "cpu"))
         source = open_source(self.source, self.reading) if isinstance(self.source, str) else self.source
         if tell is not None:
-            for note in source.notes:
+            for note in (*source.notes, *_library_note(self.generation["spec"], len(source))):
                 tell(note)
         teacher = self._teacher(place)
         out = Path(str(self.out)) if dry else outbox.folder_for(self.out)
@@ -138,6 +143,14 @@ class Blueprint:
         outputs = teacher.num_outputs
         wanted: int = self.generation.get("topk", 10)
         return {"topk": min(wanted, outputs), "full": outputs}.get(keep, 1)
+
+
+def _library_note(spec: AugmentationSpec, images: int) -> list[str]:
+    """What to tell of a library of partners that is no smaller than the source."""
+    partners = None if spec.mixing is None else spec.mixing.partners
+    if not isinstance(partners, int) or partners < images:
+        return []
+    return [f'mixing.partners is {partners}, and there are {images} images: partners are drawn from all, as with "any"']
 
 
 def device_of(device: str, part: Part, decode_device: str = "cpu") -> torch.device:

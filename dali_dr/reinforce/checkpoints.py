@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import dataclasses
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +18,12 @@ from dali_dr.errors import DaliDrError
 
 # Averaged weights first, as timm prefers them. "ema" and "model": examples/train_timm.py.
 _USUAL: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
+BEST_NAME: Final = "best.pt"
+"""Of the best weights in a run's folder of examples/train_timm.py."""
 _WRAPPERS: Final = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _SHOWN: Final = 4  # names of tensors, of those at fault
+# How torch names what a pickle would make beside tensors. The rest of its messages says how to run code from a file.
+_FOREIGN: Final = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,21 +99,36 @@ def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], wha
 
 def _load(path: Path) -> Any:
     """What is in the file. Besides tensors it may hold an argparse.Namespace, as timm's and DINO's do: values by name."""
+    if path.is_dir():
+        raise DaliDrError(f"{path}: is a folder: give a file of weights in it, such as {path / BEST_NAME}")
+    if not path.exists():
+        raise DaliDrError(f"{path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         allow = getattr(torch.serialization, "safe_globals", None)  # since torch 2.5
-        with allow([argparse.Namespace]) if allow else contextlib.nullcontext():
+        with warnings.catch_warnings(), allow([argparse.Namespace]) if allow else contextlib.nullcontext():
+            warnings.simplefilter("ignore")  # torch guesses at files that are none of its own
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        foreign = _FOREIGN.search(str(error))
+        what = f" (it holds {foreign[1]})" if foreign else ""
         raise DaliDrError(
-            f"{path}: not a file of tensors alone, and nothing else is loaded, because it could run any code: save "
-            f"model.state_dict() anew ({str(error).splitlines()[0]})"
+            f"{path}: not a file of tensors alone{what}, and nothing else is loaded, because it could run any code: save "
+            "model.state_dict() anew, or give another file"
         ) from error
     except Exception as error:  # zip, pickle and safetensors each have their own for damaged files
-        raise DaliDrError(f"{path}: not a checkpoint that can be read: {error or type(error).__name__}") from error
+        said = str(error) if isinstance(error, OSError) else str(error).split("\n")[0]
+        if not said or said.isdecimal() or "weights_only" in said:  # pickle's KeyError of a byte; torch's advice
+            said = (
+                "TorchScript, whose code is not run" if "TorchScript" in said else "it is nothing that torch.save wrote"
+            )
+        raise DaliDrError(
+            f"{path}: not a checkpoint that can be read: {said}; want a .safetensors, or what torch.save wrote of "
+            "model.state_dict()"
+        ) from error
 
 
 def _of_timm(content: Any) -> dict[str, Any]:

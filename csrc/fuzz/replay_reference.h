@@ -58,7 +58,11 @@ inline testing::Picture PictureOf(const image::Image& image) {
   return picture;
 }
 
-/// The view that these words show of an image whose corner is at `placed`; none where last bits decide.
+/// Pixels of a resized image that are computed here, all of them, where replay computes those of the view.
+constexpr int64_t kMostResized = 1 << 18;
+
+/// The view that these words show of an image whose corner is at `placed`; none where last bits decide, or
+/// where it is a part of too large an image.
 inline std::optional<testing::Picture> Expected(const ReplayCase& c, std::span<const int32_t> words,
                                                 const image::Placed& placed, const image::Image& image) {
   View view;
@@ -73,6 +77,7 @@ inline std::optional<testing::Picture> Expected(const ReplayCase& c, std::span<c
     const bool upright = crop.height >= crop.width;
     const int32_t longer = static_cast<int32_t>(int64_t{shorter} * std::max(crop.height, crop.width) /
                                                 std::min(crop.height, crop.width));
+    if (int64_t{shorter} * longer > kMostResized) return std::nullopt;
     shown = testing::Resize(shown, upright ? longer : shorter, upright ? shorter : longer, cubic);
     Box part{Window(shown.height, out.height), Window(shown.width, out.width), out.height, out.width};
     const auto* const begin = view.ops;

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -425,6 +426,24 @@ def test_leaving_a_place(url: str, local: dali_dr.Dataset, tmp_path: Path) -> No
         pairs = zip(iter(far), iter(near), strict=False)
         assert all(equal(one, other) for _, ((one,), (other,)) in zip(range(batches), pairs, strict=False))
     assert_equal(far, near)
+
+
+def test_what_is_waited_for_stays_first(
+    url: str, local: dali_dr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was let go for want of room, and is needed again, queues behind it: else nobody would take either."""
+    far = loader(dali_dr.Dataset(url, cache=tmp_path, cache_bytes=tight(local, 5.2)), order="windowed")
+    next(far)
+    supply = far._supply
+    with supply._change:  # no thread takes anything
+        for name in ("_is_due", "_is_done"):
+            monkeypatch.setattr(supply, name, lambda file: False)
+        monkeypatch.setattr(supply, "_release", lambda files: None)
+        monkeypatch.setattr(supply, "_held", {0: 0, 1: 0})
+        monkeypatch.setattr(supply, "_urgent", {3})
+        monkeypatch.setattr(supply, "_queue", deque([(0, 2), (0, 3)]))
+        supply._give()
+        assert list(supply._queue) == [(0, 3), (0, 0), (0, 1), (0, 2)] and supply._may_take()
 
 
 def test_a_user_function_that_fails_fails_when_it_is_due(url: str, local: dali_dr.Dataset, tmp_path: Path) -> None:

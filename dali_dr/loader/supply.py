@@ -320,6 +320,8 @@ class Supply:
                     if len(lost) == len(waiting):
                         break
                     self._change.wait(_LOOK_S)
+                    if bar is None:
+                        self._put_first(waiting, epoch)  # whatever became of them meanwhile
                     if bar is not None:
                         bar.update(self._arrived - seen)
                         seen = self._arrived
@@ -407,7 +409,11 @@ class Supply:
             again = sorted((self._held[f], f) for f in early if not self._is_done(f))
             self._release(early)
             queued = set(self._queue)
-            self._queue.extendleft(one for one in reversed(again) if one not in queued)
+            behind = [one for one in again if one not in queued]
+            # Before all others, but behind what is waited for: nothing else is taken while that is missing.
+            first = [one for one in self._queue if one[1] in self._urgent]
+            rest = [one for one in self._queue if one[1] not in self._urgent]
+            self._queue = deque([*first, *behind, *rest])
 
     def _is_due(self, file: int) -> bool:
         """Whether a share that was asked for, and is not given out yet, needs a file."""

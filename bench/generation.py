@@ -21,8 +21,9 @@ from PIL import Image
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.kept import settle_batch
+from dali_dr.reinforce.networks import fit_batch
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.teachers import fit_batch, load_teacher
+from dali_dr.reinforce.teachers import load_teacher
 from dali_dr.sources import ImageFolder
 
 BAR = 0.90

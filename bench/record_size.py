@@ -28,7 +28,8 @@ from dali_dr.augment.views import NO_PARTNER
 from dali_dr.record.decode import decode
 from dali_dr.record.encode import encode
 from dali_dr.record.labels import Reinforcements, order_by_confidence, sparsify
-from dali_dr.reinforce.teachers import Teacher, load_teacher
+from dali_dr.reinforce.networks import Teacher
+from dali_dr.reinforce.teachers import load_teacher
 
 ENCODINGS = ("root8", "log8", "float16", "float32")
 BATCH = 50  # views per call of the teacher

@@ -18,7 +18,7 @@ from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.errors import DaliDrError
 from dali_dr.reinforce.blueprint import Blueprint
 from dali_dr.reinforce.generate import Generation
-from dali_dr.reinforce.teachers import Member, Teacher
+from dali_dr.reinforce.networks import Member, Teacher
 
 SHARD = 2  # images
 

@@ -91,7 +91,7 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         "import dali_dr; call = dali_dr.reinforce",
         "from dali_dr import reinforce as call",
         "import dali_dr, dali_dr.reinforce.run; call = dali_dr.reinforce",
-        "from dali_dr.reinforce.teachers import Teacher\nfrom dali_dr import reinforce as call",
+        "from dali_dr.reinforce.networks import Teacher\nfrom dali_dr import reinforce as call",
         "from dali_dr.reinforce.engine import reinforce; import dali_dr; call = dali_dr.reinforce",
     ],
 )

@@ -24,8 +24,8 @@ import dali_dr
 from dali_dr.reinforce import journal as journal_module
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.journal import Chunk
+from dali_dr.reinforce.networks import Member, Teacher
 from dali_dr.reinforce.run import Run
-from dali_dr.reinforce.teachers import Member, Teacher
 from dali_dr.shards import folder as folder_module
 from dali_dr.sources import ImageFolder
 

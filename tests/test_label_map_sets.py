@@ -40,7 +40,7 @@ from dali_dr.cli.look import _say_check
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.record.label_map import encode_label_map
 from dali_dr.reinforce.check import check_label_maps
-from dali_dr.reinforce.teachers import Member, Teacher
+from dali_dr.reinforce.networks import Member, Teacher
 from dali_dr.shards.manifest import ImageTar, Manifest
 from dali_dr.shards.rebuild import rebuild_index
 from dali_dr.shards.sample import Place

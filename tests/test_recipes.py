@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,38 +12,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_examples_training as training
 import torch
 import yaml
-from conftest import REPOSITORY, encode_jpeg, picture
+from conftest import REPOSITORY
 from recipe_table import CASES, Case
+from test_examples_training import CLASSES, IMAGES, SIZE, VIEWS, example, photo
+from test_examples_training import same as equal
 
 import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.encoded import image_info
 
 RECIPES = REPOSITORY / "examples" / "recipes"
-CLASSES, IMAGES, SIZE, VIEWS, STEPS, CUT = 6, 24, 64, 4, 5, 2
+STEPS, CUT = 5, 2
 NESTED = {"model_options", "optimizer_options", "loader"}
+one_thread = training.one_thread  # a fixture
 names = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models are slower on several, and sums are then the same in every run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def train_timm() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recipes_train_timm", REPOSITORY / "examples" / "train_timm.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return example("train_timm")
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +129,6 @@ def test_models_are_named_in_comments(case: Case) -> None:
     """What the table has beside a recipe's own model stands in its comments (all but the first by its name, or as …)."""
     text = "".join((RECIPES / file).read_text() for file in case.files)
     assert all(model in text for model in case.models)
-
-
-def photo(number: int) -> bytes:
-    """A picture whose colour says its class, number mod CLASSES."""
-    colour = np.array([(number % CLASSES >> bit & 1) * 255 for bit in range(3)])
-    return encode_jpeg((picture(80, 96, number) // 3 + colour * 2 // 3).astype(np.uint8))
 
 
 # Of FKD's self-supervised teachers: 9 outputs that are no classes, at the paper's temperature.
@@ -253,23 +235,9 @@ def run(train_timm: ModuleType, case: Case, o: Any, sets: SimpleNamespace, out: 
     assert before.keys() == after.keys()
 
 
-def equal(a: Any, b: Any) -> bool:
-    """Equality of checkpoints, tensors bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
-
-
 def by_kind() -> dict[str, list[Case]]:
     """Cases that differ in numbers alone, together; the first of each is run."""
-    spec = importlib.util.spec_from_file_location("recipes_kinds", REPOSITORY / "examples" / "train_timm_options.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = example("train_timm_options")
     kinds: dict[str, list[Case]] = {}
     for case in CASES:
         layers = [str(RECIPES / file) for file in case.files]

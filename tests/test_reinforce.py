@@ -22,8 +22,9 @@ from dali_dr.augment.spec import AugmentationSpec, Mixing
 from dali_dr.cli import main
 from dali_dr.record.labels import order_by_confidence
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.networks import Member, Teacher
 from dali_dr.reinforce.run import reinforce
-from dali_dr.reinforce.teachers import Member, Teacher, load_teacher
+from dali_dr.reinforce.teachers import load_teacher
 from dali_dr.sources import ImageFolder, imagenet_classes
 
 

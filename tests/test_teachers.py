@@ -20,9 +20,10 @@ import dali_dr
 from dali_dr.augment.draw import draw
 from dali_dr.reinforce.check import check_teacher, load_stored_teacher
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.networks import DEFAULT_BATCH, Member, Teacher, fit_batch
 from dali_dr.reinforce.run import reinforce
 from dali_dr.reinforce.select import SELECTS, random_order, select
-from dali_dr.reinforce.teachers import DEFAULT_BATCH, Member, Teacher, fit_batch, load_teacher
+from dali_dr.reinforce.teachers import load_teacher
 from dali_dr.sources import ImageFolder
 
 HALF = (0.5, 0.5, 0.5)

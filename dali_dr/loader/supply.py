@@ -320,8 +320,6 @@ class Supply:
                     if len(lost) == len(waiting):
                         break
                     self._change.wait(_LOOK_S)
-                    if bar is None:
-                        self._put_first(waiting, epoch)  # whatever became of them meanwhile
                     if bar is not None:
                         bar.update(self._arrived - seen)
                         seen = self._arrived

@@ -80,7 +80,7 @@ def settle_batch(out: Path, measure: Callable[[], int]) -> int:
 
     Args:
       out: folder of the data set; made if absent.
-      measure: see `dali_dr.reinforce.teachers.fit_batch`; called by the first alone.
+      measure: see `dali_dr.reinforce.networks.fit_batch`; called by the first alone.
     """
     settings = shards_folder.settings_of(out) if out.exists() else None
     if settings is not None and _BATCH in settings["extra"]:

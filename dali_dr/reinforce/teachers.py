@@ -14,13 +14,7 @@ from dali_dr.errors import DaliDrError
 from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.reinforce.checkpoints import Checkpoint, load_strictly, read_checkpoint
 from dali_dr.reinforce.heads import WithHead, build_head, ends_of, take
-from dali_dr.reinforce.networks import DEFAULT_BATCH as DEFAULT_BATCH
-from dali_dr.reinforce.networks import Amp as Amp
-from dali_dr.reinforce.networks import Member as Member
-from dali_dr.reinforce.networks import Predictor as Predictor
-from dali_dr.reinforce.networks import Target as Target
-from dali_dr.reinforce.networks import Teacher as Teacher
-from dali_dr.reinforce.networks import fit_batch as fit_batch
+from dali_dr.reinforce.networks import Amp, Member, Target, Teacher
 from dali_dr.reinforce.teacher_names import Named, check_name, split
 
 PYPI_TEACHERS = {

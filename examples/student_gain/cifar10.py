@@ -18,8 +18,8 @@ from network import ResNet
 import dali_dr
 from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.networks import Member, Teacher
 from dali_dr.reinforce.run import reinforce
-from dali_dr.reinforce.teachers import Member, Teacher
 
 HERE = Path(__file__).resolve().parent
 SIZE = 32

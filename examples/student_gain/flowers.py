@@ -23,8 +23,9 @@ from torch.nn import functional
 import dali_dr
 from dali_dr._torchvision import load_torchvision
 from dali_dr.reinforce.generate import Generation
+from dali_dr.reinforce.networks import Member, Teacher
 from dali_dr.reinforce.run import reinforce
-from dali_dr.reinforce.teachers import Member, Teacher, load_teacher
+from dali_dr.reinforce.teachers import load_teacher
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 BACKBONE = "efficientnet-lite0"

@@ -179,6 +179,11 @@ class Dataset:
         """One name per class, where the writer gave them."""
         return self.manifest.class_names
 
+    @property
+    def classes(self) -> list[str]:
+        """One name per class, as torchvision's ImageFolder has them; where the writer gave none, their numbers."""
+        return list(self.class_names or map(str, range(self.num_classes)))
+
     @functools.cached_property
     def labels(self) -> npt.NDArray[np.int32]:
         """The class ids of all samples: int32 (len,)."""

@@ -105,7 +105,9 @@ def soft_cross_entropy(logits: npt.NDArray[np.float64], targets: npt.NDArray[np.
     return float(-(targets * log_probs).sum(1).mean())
 
 
-def same(some: list[tuple[int, torch.Tensor, torch.Tensor]], others: list[tuple[int, torch.Tensor, torch.Tensor]]) -> bool:
+def same(
+    some: list[tuple[int, torch.Tensor, torch.Tensor]], others: list[tuple[int, torch.Tensor, torch.Tensor]]
+) -> bool:
     """Whether batches of training are the same in every bit, epochs included."""
     pairs = zip(some, others, strict=True)
     return all(a[0] == b[0] and torch.equal(a[1], b[1]) and torch.equal(a[2], b[2]) for a, b in pairs)

@@ -211,24 +211,24 @@ def test_train_timm_on_two_processes(train_timm: ModuleType, dataset: Path, tmp_
     assert all(line["images"] == IMAGES for line in ends) and len(ends) == 2
 
 
-def test_torchvision_diff(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The document's diff applies to its loop, and what comes out learns."""
+def test_the_loop_of_the_torchvision_page(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page's loop of one's own runs, learns, and leaves a checkpoint with the loader's place."""
     from dali_dr._torchvision import load_torchvision
+    from dali_dr.cli import main
 
     load_torchvision()
-    text = (EXAMPLES / "torchvision_diff.md").read_text()
-    before, diff = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "diff"))
-    assert before and diff
-    changed = [line for line in diff[1].splitlines() if re.match(r"[+-](?![+-])", line)]
-    assert len(changed) <= 16
-    (tmp_path / "train.py").write_text(before[1])
-    subprocess.run(["git", "apply", "-"], input=diff[1], text=True, check=True, cwd=tmp_path)
-
-    script = (tmp_path / "train.py").read_text()
+    for number in range(CLASSES):
+        (tmp_path / "photos" / f"class{number}").mkdir(parents=True)
+        (tmp_path / "photos" / f"class{number}" / "a.jpg").write_bytes(photo(number))
+    assert main(["pack", str(tmp_path / "photos"), "--out", str(tmp_path / "imagenet-val")]) == 0
+    text = (REPOSITORY / "docs" / "migration" / "torchvision.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     tiny = {
-        "imagenet-plus": str(dataset),
-        "batch_size=256": "batch_size=8, num_threads=1",
-        "range(90)": "range(6)",
+        '"imagenet-plus", batch_size=256': f'"{dataset}", batch_size=8, num_threads=1',
+        "batch_size=256, augment": "batch_size=4, size=64, num_threads=1, augment",
+        "range(2)": "range(6)",
         "lr=0.1": "lr=0.01",
         "models.resnet18(": "models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], ",
     }
@@ -239,9 +239,10 @@ def test_torchvision_diff(dataset: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     torch.manual_seed(0)
     names: dict[str, Any] = {}
-    exec(compile(script, "torchvision_diff.md", "exec"), names)
+    exec(compile(script, "torchvision.md", "exec"), names)
     history = names["history"]
     assert len(history) == 18 and np.median(history[-6:]) < 0.8 * np.median(history[:3])
+    assert 0 <= names["hits"] <= CLASSES
     assert torch.load("checkpoint.pth", weights_only=True)["loader"]["epoch"] == 6
 
 

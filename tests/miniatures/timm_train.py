@@ -3,7 +3,7 @@
 Written for the tests, which apply the diff of docs/migration/timm.md to it. `seen` has every batch of training.
 """
 
-# ruff: noqa: I001
+# ruff: noqa: I001, PTH118  as the script has them, so that its diff applies
 from __future__ import annotations
 
 import os
@@ -56,7 +56,12 @@ def main(args: Any) -> Any:
             batch_size=args.batch_size,
         )
 
-    common = {"mean": data_config["mean"], "std": data_config["std"], "device": device, "use_prefetcher": args.prefetcher}
+    common = {
+        "mean": data_config["mean"],
+        "std": data_config["std"],
+        "device": device,
+        "use_prefetcher": args.prefetcher,
+    }
     mixup_fn = collate_fn = None
     mixup_active = args.mixup > 0 or args.cutmix > 0.0
     if mixup_active:
@@ -71,7 +76,7 @@ def main(args: Any) -> Any:
         # Use standard loader
         loader_train = create_loader(
             dataset_train,
-            input_size=data_config['input_size'],
+            input_size=data_config["input_size"],
             batch_size=args.batch_size,
             is_training=True,
             re_prob=args.reprob,
@@ -89,7 +94,7 @@ def main(args: Any) -> Any:
             # Use standard loader
             loader_eval = create_loader(
                 dataset_eval,
-                input_size=data_config['input_size'],
+                input_size=data_config["input_size"],
                 batch_size=args.batch_size,
                 interpolation="bicubic",
                 crop_pct=data_config["crop_pct"],
@@ -122,15 +127,22 @@ def main(args: Any) -> Any:
     top1 = None
     for epoch in range(start_epoch, args.epochs):
         _set_loader_epoch(loader_train, epoch)
-        train_one_epoch(epoch, model, loader_train, optimizer, train_loss_fn, args, device)
+        train_one_epoch(epoch, model, loader_train, optimizer, train_loss_fn, args, device, mixup_fn)
         if loader_eval is not None:
             top1 = validate(model, loader_eval, args, device)
-        state = {"epoch": epoch, "state_dict": model.state_dict(), "optimizer": optimizer.state_dict(), "args": args_text}
+        state = {
+            "epoch": epoch,
+            "state_dict": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "args": args_text,
+        }
         torch.save(state, os.path.join(args.output, "last.pth.tar"))
     return top1
 
 
-def train_one_epoch(epoch: int, model: Any, loader: Any, optimizer: Any, loss_fn: Any, args: Any, device: Any) -> None:
+def train_one_epoch(
+    epoch: int, model: Any, loader: Any, optimizer: Any, loss_fn: Any, args: Any, device: Any, mixup_fn: Any
+) -> None:
     if args.mixup_off_epoch and epoch >= args.mixup_off_epoch and args.prefetcher and loader.mixup_enabled:
         loader.mixup_enabled = False
     model.train()
@@ -139,6 +151,8 @@ def train_one_epoch(epoch: int, model: Any, loader: Any, optimizer: Any, loss_fn
     for batch_idx, (input, target) in enumerate(loader):
         if not args.prefetcher:
             input, target = input.to(device=device), target.to(device=device)
+            if mixup_fn is not None:
+                input, target = mixup_fn(input, target)
         if args.channels_last:
             input = input.contiguous(memory_format=torch.channels_last)
         seen.append((epoch, input.clone(), target.clone()))

@@ -251,7 +251,7 @@ def test_where_the_data_lie(data: Path, tmp_path: Path) -> None:
     with pytest.raises(dali_dr.ShardError, match=r"photos: no dataset.json.*`dali-dr reinforce"):
         timm_dataset("", root=data, split="photos")
     dataset = timm_dataset("", root=data, split="train")
-    dataset.loader = loader = make(options(data), dataset)  # type: ignore[attr-defined]
+    loader = make(options(data), dataset)
     dataset.set_epoch(4)  # as train.py does up to 1.0.28
     assert loader.epoch == 4 and dataset.transform is None
 

@@ -1,0 +1,152 @@
+"""Every fenced block of the documentation is run, in a small world of the folders that pages name.
+
+A page's Python and shell blocks run in their order, in one process and one folder that has copies of what the page
+names; JSON and YAML are parsed, and augmentations in them made; a diff is applied to the Python block before it, and what
+comes of it is run. What cannot be run is said in a comment before the block, with the reason, and there are few.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+from fake_hub import fake_hub
+from pages.blocks import Block, blocks, diffed
+from pages.world import World
+from stores import s3_server
+
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "bench/**/*.md", "schemas/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+    if path.name != "CHANGELOG.md"
+)
+NAMES = [str(path.relative_to(REPOSITORY)) for path in PAGES]
+ONLY_PARSED = 0.05
+"""Share of all blocks that may be parsed and not run: what needs a network, a GPU or an hour."""
+SECONDS = 600
+
+
+def with_code(path: Path) -> bool:
+    return "```" in path.read_text() or "~~~" in path.read_text()
+
+
+RUN = [name for name, path in zip(NAMES, PAGES, strict=True) if with_code(path)]
+SLOW = [name for name in RUN if "page: slow" in (REPOSITORY / name).read_text()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The folders that pages name, an S3 service and a Hub."""
+    with s3_server(), fake_hub():
+        made = World(tmp_path_factory.mktemp("world"))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def run(world: World, name: str, folder: Path, slow: bool) -> list[dict[str, Any]]:
+    """Runs a page in a folder; what came of each of its blocks."""
+    page = REPOSITORY / name
+    text = "\n".join(block.text for block in blocks(page))
+    given = world.give(text, folder)
+    if "s3://" in text:
+        world.upload(text)
+    report = folder / ".report"
+    done = subprocess.run(
+        [world.bin / "page", page, report, "slow" if slow else "quick", ",".join(given)],
+        cwd=folder,
+        env=world.environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
+    assert done.returncode == 0 and len(lines) == len(blocks(page)), (
+        f"{name}: the process ended after {len(lines)} blocks\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    )
+    return lines
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_page_runs(world: World, name: str, tmp_path: Path) -> None:
+    check(name, run(world, name, tmp_path, slow=False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_a_page_runs_with_its_slow_blocks(world: World, name: str, tmp_path: Path) -> None:
+    check(name, run(world, name, tmp_path, slow=True))
+
+
+def check(name: str, lines: list[dict[str, Any]]) -> None:
+    for line in lines:
+        print(f"{name}:{line['line']}: {line['language']}: {line['how']} {line['seconds']} s {line['why'][:200]}")
+    failed = [f"{name}:{line['line']}: {line['why']}" for line in lines if line["how"] == "failed"]
+    assert not failed, "\n\n".join(failed)
+
+
+def test_few_blocks_are_only_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    """And those that another test runs are named there."""
+    found = [block for path in PAGES for block in blocks(path) if block.language != "text"]
+    parsed = [block for block in found if "compile" in block.orders]
+    elsewhere = [block for block in found if "run by" in block.orders]
+    with capsys.disabled():
+        print(f"\n{len(found)} blocks: {len(found) - len(parsed) - len(elsewhere)} run here, {len(elsewhere)} by tests ", end="")
+        print(f"of their own, {len(parsed)} only parsed:")
+        for block in parsed:
+            print(f"  {block.page.relative_to(REPOSITORY)}:{block.line}: {block.orders['compile']}")
+    for block in elsewhere:
+        test = REPOSITORY / block.orders["run by"]
+        assert test.is_file() and block.page.name in test.read_text(), f"{block.where}: {test} does not name the page"
+    assert len(parsed) <= ONLY_PARSED * len(found)
+
+
+def test_a_block_without_a_language_is_an_error(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    for text, said in (
+        ("```\nx\n```\n", "a.md:1: a block of no language"),
+        ("text\n\n    indented\n", "a.md:3: a block of no language"),
+        ("<!-- page: compile -->\n```python\nx\n```\n", "a.md:2: compile: say why"),
+        ("<!-- page: ignore: x -->\n```python\nx\n```\n", "no such order"),
+        ("<!-- page: slow -->\n\ntext\n\n```python\nx\n```\n", "does not follow"),
+    ):
+        page.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(said)):
+            blocks(page)
+
+
+def test_a_diff_is_applied_as_patch_applies_it(tmp_path: Path) -> None:
+    before = "".join(f"line {number}\n" for number in range(30))
+    after = before.replace("line 3\n", "new 3\nnewer\n").replace("line 20\n", "")
+    (tmp_path / "a").write_text(before)
+    (tmp_path / "b").write_text(after)
+    diff = subprocess.run(["diff", "-U1", "a", "b"], cwd=tmp_path, capture_output=True, text=True).stdout
+    block = Block(tmp_path / "x.md", 1, "diff", diff, {})
+    assert diffed(before, block) == after
+    with pytest.raises(ValueError, match="'line 3' where the block before it has 'line three'"):
+        diffed(before.replace("line 3\n", "line three\n"), block)
+
+
+def test_what_is_wrong_on_a_page_fails(world: World, tmp_path: Path) -> None:
+    """A changed option, name of a function or member of a spec; by the page and the line."""
+    page = tmp_path / "wrong.md"
+    text = "```sh\ndali-dr pack photos --out p --oot x\n```\n\n```python\nx = 1\ndali_dr.ReinforcedIterater('photos')\n```\n"
+    text += "\n<!-- page: compile: a reason -->\n```sh\ndali-dr pack … --views 3\n```\n"
+    text += '\n```json\n{"size": 224, "crop": {"scale": [0, 1]}}\n```\n'
+    page.write_text(text)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    lines = run(world, str(page), folder, slow=False)
+    assert [line["how"] for line in lines] == ["failed"] * 4
+    said = [line["why"] for line in lines]
+    assert "unrecognized arguments: --oot" in said[0]
+    assert said[1].startswith("line 7 of the page: AttributeError") and "ReinforcedIterater" in said[1]
+    assert "pack has no option --views" in said[2]

@@ -44,8 +44,9 @@ SLOW = [name for name in RUN if "page: slow" in (REPOSITORY / name).read_text()]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The folders that pages name, an S3 service and a Hub."""
-    with s3_server(), fake_hub():
+    with s3_server(), fake_hub() as hub:
         made = World(tmp_path_factory.mktemp("world"))
+        made.hub = hub
         try:
             yield made
         finally:
@@ -56,6 +57,7 @@ def run(world: World, name: str, folder: Path, slow: bool) -> list[dict[str, Any
     """Runs a page in a folder; what came of each of its blocks."""
     page = REPOSITORY / name
     text = "\n".join(block.text for block in blocks(page))
+    world.hub.repos.clear()
     given = world.give(text, folder)
     if "s3://" in text:
         world.upload(text)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-VIEWS = 4  # at most, of those that a page asks for
+VIEWS = 3  # at most, of those that a page asks for
 TRAINING = "--device cpu --epochs 1 --stop-after 2 --batch-size 8 --size 64 --eval-size 64 --model test_vit"
 """What examples/train_timm.py does here, whatever the recipe says."""
 
@@ -93,7 +93,7 @@ def dali_dr(arguments: list[str]) -> int:
             options = parse(words, namespace)
             for option, value in vars(options).items():
                 if option == "views" and isinstance(value, int):
-                    options.views = min(value, VIEWS)
+                    options.views = min(value, VIEWS if hasattr(options, "teacher") else 2)
                 elif value == "ray" and option == "engine":
                     options.engine, options.address, options.workers = "local", None, None
                 elif value == "gpu" and option == "device" and not _has_gpu():
@@ -135,8 +135,8 @@ def _train(file: Path, arguments: list[str]) -> int:
     sys.path.insert(0, str(file.resolve().parent))
     import train_timm
 
-    small = TRAINING.split()
-    status = train_timm.main([*arguments, *small, "--model-options", "{img_size: 64}", "--loader", "{num_threads: 1}"])
+    small = [*TRAINING.split(), "--model-options", "{img_size: 64}"]
+    status = train_timm.main([*arguments, *small])
     return 0 if status in (0, None, train_timm.INTERRUPTED) else int(status)
 
 

@@ -143,7 +143,10 @@ def options_exist(text: str) -> None:
             continue
         if name not in subcommands:
             raise ValueError(f"{line}: there is no subcommand {name}")
-        known = {option for action in subcommands[name]._actions for option in action.option_strings}
+        parser = subcommands[name]
+        if parser._subparsers and rest:
+            parser, rest = parser._subparsers._group_actions[0].choices[rest[0]], rest[1:]
+        known = {option for action in parser._actions for option in action.option_strings}
         for word in rest:
             if word.startswith("--") and word.split("=")[0] not in known:
                 raise ValueError(f"{line}: {name} has no option {word}")
@@ -163,7 +166,7 @@ def _data(block: Block) -> None:
     if isinstance(found, dict) and "crop" in found:
         from dali_dr import AugmentationSpec
 
-        again = AugmentationSpec.from_dict(found).to_dict()
+        again = AugmentationSpec.from_json(found).to_json()
         if again != found:
             raise ValueError(f"read as an augmentation it is another: {again}")
 

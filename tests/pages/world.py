@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from conftest import REPOSITORY, encode_jpeg, picture
+from fake_hub import FakeHub
 from pages import commands, published
 from pages.warm import CLIENT
 from PIL import Image
@@ -24,7 +25,6 @@ WNIDS: Final = ("n01440764", "n01443537", "n01484850")
 """Tench, goldfish and great white shark: the first three of ImageNet's classes."""
 IN_A: Final = ("n01498041", "n01531178", "n01534433")
 """Three of the 200 classes of ImageNet-A, and of ImageNet-R the first."""
-_SCHEMES = ("s3://",)
 START_SECONDS: Final = 120.0
 
 
@@ -42,8 +42,10 @@ class World:
 
     Attributes:
       root: a folder of this session: `bin` (commands), `made` (what pages are given copies of).
-      environment: of commands.
+      hub: the Hub's fake.
     """
+
+    hub: FakeHub
 
     def __init__(self, root: Path) -> None:
         self.root, self.made, self.bin = root, root / "made", root / "bin"
@@ -92,6 +94,8 @@ class World:
             if re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w-])", text):
                 _copy(self._thing(name), folder / name)
                 given.append(name)
+        (folder / ".venv").mkdir()
+        (folder / ".venv" / "bin").symlink_to(self.bin)
         for name in ("examples", "bench", "csrc", "Makefile"):
             (folder / name).symlink_to(REPOSITORY / name)
         return given
@@ -113,7 +117,7 @@ class World:
                 client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
             self._empty(client, bucket)
             named = {word.rstrip("'\"/),.`") for word in re.findall(rf"s3://{bucket}/(\S+)", text)}
-            for name in sorted(named & MAKERS.keys()):
+            for name in sorted(name for name in MAKERS if any(f"{one}/".startswith(f"{name}/") for one in named)):
                 place = self._thing(name)
                 for path in [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file()):
                     key = name if place.is_file() else f"{name}/{path.relative_to(place)}"
@@ -203,12 +207,31 @@ def _list(world: World, place: Path) -> None:
 def _checkpoint(data: str) -> Callable[[World, Path], None]:
     def make(world: World, place: Path) -> None:
         world._thing(data)
-        words = ["--data", data, "--val", data, "--out", str(place.parent), "--loss", "ce"]
+        words = ["--data", data, "--val", data, "--out", str(place.parent), "--loss", "ce", "--loader", "{augment: rrc}"]
         world.command("torchrun", str(REPOSITORY / "examples" / "train_timm.py"), *words)
         if not place.exists():
             raise RuntimeError(f"the trainer wrote {sorted(path.name for path in place.parent.iterdir())}")
 
     return make
+
+
+def _weights(name: str, **options: int) -> Callable[[World, Path], None]:
+    def make(world: World, place: Path) -> None:
+        text = f"import timm, torch; torch.save(timm.create_model({name!r}, **{options}).state_dict(), {str(place)!r})"
+        script = world.made / "weights.py"
+        script.write_text(text)
+        world.command("python", str(script))
+
+    return make
+
+
+def _flowers_plus(world: World, place: Path) -> None:
+    """With a teacher of as many classes as there are."""
+    if not (world.made / "two.pth").exists():
+        _weights("test_resnet", num_classes=2)(world, world.made / "two.pth")
+    options = ["--views", "4", "--topk", "2", "--spec", "rrc+ra+re", "--on-error", "skip"]
+    words = ["reinforce", str(world._thing("photos")), "--teacher", "test_resnet@two.pth", "--out", str(place), *options]
+    world.command("dali-dr", *words)
 
 
 def _folder(wnids: tuple[str, ...], each: int, seed: int) -> Callable[[World, Path], None]:
@@ -241,9 +264,14 @@ MAKERS: Final[dict[str, Callable[[World, Path], None]]] = {
     "flowers-test": _packed("photos", "--on-error", "skip"),
     "imagenet-plus": _reinforced("imagenet/train", "rrc+ra+re"),
     "imagenet-mixed": _reinforced("imagenet/train", "rrc+mixing+ra+re"),
+    "imagenet-plus-original": _reinforced("imagenet/train", "rrc+ra+re", "--keep-bytes"),
+    "flowers-plus": _flowers_plus,
     "photos-plus": _reinforced("photos", "rrc+ra+re", "--on-error", "skip"),
     "imagenet_plus_randaug.tar.gz": _archive,
     "imagenet_plus_rrc.tar.gz": _archive,
+    "w.pth": _weights("resnet18"),
+    "v.pth": _weights("vit_tiny_patch16_224", img_size=384),
+    "resnet152.pt": lambda world, place: place.touch(),
     "FKD_SOFT_LABELS": _fkd,
     "relabel_imagenet.tar": _relabel,
     "runs/resnet50/best.pt": _checkpoint("imagenet-val"),

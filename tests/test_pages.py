@@ -28,8 +28,8 @@ PAGES = sorted(
     if path.name != "CHANGELOG.md"
 )
 NAMES = [str(path.relative_to(REPOSITORY)) for path in PAGES]
-ONLY_PARSED = 0.05
-"""Share of all blocks that may be parsed and not run: what needs a network, a GPU or an hour."""
+ONLY_PARSED = 8
+"""Blocks that may be parsed and not run, of all pages: what needs a GPU, a compiler, an hour, or a package of others."""
 SECONDS = 600
 
 
@@ -108,7 +108,7 @@ def test_few_blocks_are_only_parsed(capsys: pytest.CaptureFixture[str]) -> None:
     for block in elsewhere:
         test = REPOSITORY / block.orders["run by"]
         assert test.is_file() and block.page.name in test.read_text(), f"{block.where}: {test} does not name the page"
-    assert len(parsed) <= ONLY_PARSED * len(found)
+    assert len(parsed) <= ONLY_PARSED
 
 
 def test_a_block_without_a_language_is_an_error(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 VIEWS = 3  # at most, of those that a page asks for
+BATCH = 4  # images at most of a batch of the loader
+LARGE = ("resnext101_32x32d",)  # networks of which a small one takes the place, also with weights of a file
+WEB = "https://host/"  # a web server that serves the working directory
 TRAINING = "--device cpu --epochs 1 --stop-after 2 --batch-size 8 --size 64 --eval-size 64 --model test_vit"
 """What examples/train_timm.py does here, whatever the recipe says."""
 
@@ -47,6 +50,10 @@ def _cut_down(torch: Any, timm: Any) -> None:
 
     def create_model(name: str, pretrained: bool = False, **options: Any) -> Any:
         """Of a name that has weights to download: a small network of as many outputs and the same input."""
+        if name in LARGE:
+            with torch.device("meta"):
+                create(name, **options)  # that it has these options
+            return create("test_resnet", num_classes=options.get("num_classes", 1000))
         if not pretrained:
             return create(name, **options)
         config = timm.get_pretrained_cfg(name)
@@ -58,6 +65,7 @@ def _cut_down(torch: Any, timm: Any) -> None:
         return model
 
     timm.create_model = create_model
+    _small_batches()
     if torch.cuda.is_available():
         return
     from dali_dr.loader.options import Machine
@@ -71,6 +79,18 @@ def _cut_down(torch: Any, timm: Any) -> None:
 
     Machine.__post_init__ = on_the_cpu  # type: ignore[method-assign]
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_, **__: self
+
+
+def _small_batches() -> None:
+    """Of the few images that there are, so that an epoch has several."""
+    from dali_dr.loader.iterator import ReinforcedIterator
+
+    make = ReinforcedIterator.__init__
+
+    def smaller(self: Any, dataset: Any, *, batch_size: int, **options: Any) -> None:
+        make(self, dataset, batch_size=min(batch_size, BATCH) if isinstance(batch_size, int) else batch_size, **options)
+
+    ReinforcedIterator.__init__ = smaller  # type: ignore[method-assign]
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -104,7 +124,19 @@ def dali_dr(arguments: list[str]) -> int:
         return parser
 
     cli.make_parser = smaller
+    if any(word.startswith(WEB) for word in arguments):
+        arguments = [word.replace(WEB, _web_server()) if word.startswith(WEB) else word for word in arguments]
     return cli.main(arguments)
+
+
+def _web_server() -> str:
+    """A web server of this process for what lies in the working directory; its URL."""
+    import http.server
+    import threading
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/"
 
 
 def _has_gpu() -> bool:
@@ -177,13 +209,19 @@ def pip(arguments: list[str]) -> int:
 
 
 def curl(arguments: list[str]) -> int:
-    """`curl -LO URL` of a published archive: one of the world's few images, in the authors' form."""
+    """`curl -LO URL` of a published archive: one of the world's few images, in the authors' form; or of weights."""
     from pages import published
 
     name = arguments[-1].rsplit("/", 1)[-1]
     if arguments[:-1] != ["-LO"] or not arguments[-1].startswith("https://"):
         raise SystemExit(f"curl {arguments}: want -LO https://…")
-    published.archive(name, Path("imagenet/train"))
+    if name.endswith(".pth"):
+        import timm
+        import torch
+
+        torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), name)
+    else:
+        published.archive(name, Path("imagenet/train"))
     return 0
 
 

@@ -178,9 +178,9 @@ def _tar_of(place: Path, numbers: range) -> None:
 
 
 def _tars(world: World, place: Path) -> None:
-    """147 tars, as ImageNet's in webdataset form are called; two images each."""
+    """147 tars, as ImageNet's in webdataset form are called; an image each."""
     for number in range(147):
-        _tar_of(place / f"t-{number:03d}.tar", range(2 * number, 2 * number + 2))
+        _tar_of(place / f"t-{number:03d}.tar", range(number, number + 1))
 
 
 def _archive(world: World, place: Path) -> None:

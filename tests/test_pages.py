@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 from fake_hub import fake_hub
+from markdown_it import MarkdownIt
 from pages.blocks import Block, blocks, diffed
 from pages.world import World
 from stores import s3_server
@@ -101,7 +102,10 @@ def test_few_blocks_are_only_parsed(capsys: pytest.CaptureFixture[str]) -> None:
     parsed = [block for block in found if "compile" in block.orders]
     elsewhere = [block for block in found if "run by" in block.orders]
     with capsys.disabled():
-        print(f"\n{len(found)} blocks: {len(found) - len(parsed) - len(elsewhere)} run here, {len(elsewhere)} by tests ", end="")
+        print(
+            f"\n{len(found)} blocks: {len(found) - len(parsed) - len(elsewhere)} run here, {len(elsewhere)} by tests ",
+            end="",
+        )
         print(f"of their own, {len(parsed)} only parsed:")
         for block in parsed:
             print(f"  {block.page.relative_to(REPOSITORY)}:{block.line}: {block.orders['compile']}")
@@ -109,6 +113,60 @@ def test_few_blocks_are_only_parsed(capsys: pytest.CaptureFixture[str]) -> None:
         test = REPOSITORY / block.orders["run by"]
         assert test.is_file() and block.page.name in test.read_text(), f"{block.where}: {test} does not name the page"
     assert len(parsed) <= ONLY_PARSED
+
+
+def in_prose() -> list[tuple[str, str]]:
+    """Options in inline code, and where."""
+    found = []
+    for path, name in zip(PAGES, NAMES, strict=True):
+        for token in MarkdownIt().parse(path.read_text()):
+            for part in token.children or ():
+                if part.type == "code_inline":
+                    found += [(option, name) for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", part.content)]
+    return found
+
+
+OF_OTHERS = frozenset(
+    {
+        *("--no-build-isolation", "--index-url"),  # pip
+        *("--nproc-per-node", "--shm-size"),  # torchrun, docker
+        *("--smoothing", "--use_fp16", "--soft_label_type"),  # timm's train.py, FKD's scripts
+    }
+)
+"""Options that prose names and that are not of this repository."""
+
+
+def test_options_in_prose_exist() -> None:
+    """In `dali-dr`, or in a script of this repository."""
+    from dali_dr.cli import make_parser
+
+    known = set(OF_OTHERS)
+    parsers = [make_parser()]
+    while parsers:
+        parser = parsers.pop()
+        known |= {option for action in parser._actions for option in action.option_strings}
+        if parser._subparsers:
+            parsers += parser._subparsers._group_actions[0].choices.values()  # type: ignore[union-attr]
+    for folder in ("examples", "bench", "csrc/fuzz", "tests/fuzz"):
+        for script in (REPOSITORY / folder).rglob("*"):
+            if script.suffix in (".py", ".sh"):
+                known |= set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", script.read_text()))
+    unknown = sorted({(option, page) for option, page in in_prose() if option not in known})
+    assert not unknown, unknown
+
+
+def test_a_tree_of_files_names_those_that_are_there() -> None:
+    """The map of the rooms in docs/design.md."""
+    (tree,) = [block for block in blocks(REPOSITORY / "docs" / "design.md") if block.text.startswith("csrc/\n")]
+    root, seen = REPOSITORY, 0
+    for line in tree.text.splitlines():
+        if not line.startswith(" "):
+            root = REPOSITORY / line.strip()
+        elif names := re.match(r"  ((?:[\w.]+(?:/|\.py|\.h):?\s+|[\w.]+(?:/|\.py|\.h):?$)+)", line + " "):
+            for name in names[1].replace(":", "").split():
+                assert (root / name).exists(), f"docs/design.md: {root.name}/{name} is not there"
+                seen += 1
+    assert seen > 30
 
 
 def test_a_block_without_a_language_is_an_error(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Fenced blocks of Markdown pages, and what a comment before a block says of how it is run.
 
-    <!-- page: compile: REASON -->          Python compiles, options of dali-dr exist; not run. Counted, and few.
-    <!-- page: run by tests/test_x.py -->   another test runs it; that file names this page
-    <!-- page: epochs N -->                 `range` ends after N, in a training loop of many epochs
-    <!-- page: slow -->                     run under the mark "slow"
+<!-- page: compile: REASON -->          Python compiles, options of dali-dr exist; not run. Counted, and few.
+<!-- page: run by tests/test_x.py -->   another test runs it; that file names this page
+<!-- page: epochs N -->                 `range` ends after N, in a training loop of many epochs
+<!-- page: slow -->                     run under the mark "slow"
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def blocks(page: Path) -> list[Block]:
             found.append(Block(page, line, language, token.content, orders))
             orders = {}
         elif token.type in ("paragraph_open", "heading_open") and orders:
-            raise ValueError(f"{page}:{(token.map or [0])[0] + 1}: a comment for a block that does not follow: {orders}")
+            raise ValueError(
+                f"{page}:{(token.map or [0])[0] + 1}: a comment for a block that does not follow: {orders}"
+            )
     return found
 
 

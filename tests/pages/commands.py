@@ -8,6 +8,7 @@ run the command once. Whatever else a page calls is the real program, or an erro
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import runpy
 import subprocess
@@ -21,7 +22,7 @@ VIEWS = 3  # at most, of those that a page asks for
 BATCH = 4  # images at most of a batch of the loader
 LARGE = ("resnext101_32x32d",)  # networks of which a small one takes the place, also with weights of a file
 WEB = "https://host/"  # a web server that serves the working directory
-TRAINING = "--device cpu --epochs 1 --stop-after 2 --batch-size 8 --size 64 --eval-size 64 --model test_vit"
+TRAINING = "--device cpu --epochs 1 --batch-size 8 --size 64 --eval-size 64 --model test_vit"
 """What examples/train_timm.py does here, whatever the recipe says."""
 
 
@@ -35,12 +36,6 @@ def prepare() -> None:
     load_torchvision()
     import nvidia.dali.plugin.pytorch  # noqa: F401
     import timm
-
-    import dali_dr  # noqa: F401
-    import dali_dr.cli
-    import dali_dr.evaluate
-    import dali_dr.loader.iterator
-    import dali_dr.reinforce.teachers
 
     _cut_down(torch, timm)
 
@@ -181,9 +176,35 @@ def torchrun(arguments: list[str]) -> int:
     return python(["-m", *words] if options.module else words)
 
 
+def srun(arguments: list[str]) -> int:
+    """Options of Slurm's are passed over; the command once, by its first word."""
+    words = list(itertools.dropwhile(lambda word: word.startswith("-"), arguments))
+    if not words or words[0] not in _COMMANDS:
+        raise SystemExit(f"srun {arguments}: no command, or options whose values are words of their own (write --x=y)")
+    return run(words[0], words[1:])
+
+
+def sbatch(arguments: list[str]) -> int:
+    """That the script is there, and bash takes it."""
+    words = list(itertools.dropwhile(lambda word: word.startswith("-"), arguments))
+    return subprocess.run(["bash", "-n", words[0]]).returncode
+
+
+def accelerate(arguments: list[str]) -> int:
+    """`accelerate launch …`, by its own parser; the script in one process."""
+    from accelerate.commands.launch import launch_command_parser
+
+    if arguments[0] != "launch":
+        raise SystemExit(f"accelerate {arguments[0]}: not in a page's world")
+    options = launch_command_parser().parse_args(arguments[1:])
+    return python([options.training_script, *options.training_script_args])
+
+
 def git(arguments: list[str]) -> int:
     """`git clone`, of which there is nothing to fetch."""
-    raise SystemExit(0 if arguments[0] == "clone" and len(arguments) >= 2 else f"git {arguments}: not in a page's world")
+    raise SystemExit(
+        0 if arguments[0] == "clone" and len(arguments) >= 2 else f"git {arguments}: not in a page's world"
+    )
 
 
 def make(arguments: list[str]) -> int:
@@ -234,6 +255,6 @@ def page(arguments: list[str]) -> int:
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "dali-dr": dali_dr, "python": python, "python3": python, "torchrun": torchrun, "git": git, "make": make, "pip": pip,
-    "curl": curl, "page": page,
+    "curl": curl, "srun": srun, "sbatch": sbatch, "accelerate": accelerate, "page": page,
 }  # fmt: skip
 NAMES = tuple(_COMMANDS)

@@ -17,9 +17,10 @@ from typing import Final
 
 from conftest import REPOSITORY, encode_jpeg, picture
 from fake_hub import FakeHub
+from PIL import Image
+
 from pages import commands, published
 from pages.warm import CLIENT
-from PIL import Image
 
 WNIDS: Final = ("n01440764", "n01443537", "n01484850")
 """Tench, goldfish and great white shark: the first three of ImageNet's classes."""
@@ -89,11 +90,11 @@ class World:
 
     def give(self, text: str, folder: Path) -> list[str]:
         """Puts what a page's text names into its folder; the names."""
-        given = []
-        for name in sorted(MAKERS):
-            if re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w-])", text):
-                _copy(self._thing(name), folder / name)
-                given.append(name)
+        text = text.replace(commands.WEB, " ")
+        named = [name for name in MAKERS if re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w-])", text)]
+        given = sorted({*named, *(other for name in named for other in BESIDE.get(name, ()))})
+        for name in given:
+            _copy(self._thing(name), folder / name)
         (folder / ".venv").mkdir()
         (folder / ".venv" / "bin").symlink_to(self.bin)
         for name in ("examples", "bench", "csrc", "Makefile"):
@@ -196,6 +197,10 @@ def _relabel(world: World, place: Path) -> None:
     published.relabel(world._thing("imagenet/train"), place)
 
 
+BESIDE: Final = {"list.csv": ("photos",)}
+"""What a thing names, and is useless without."""
+
+
 def _list(world: World, place: Path) -> None:
     world._thing("photos")
     with place.open("w", newline="") as file:
@@ -207,7 +212,18 @@ def _list(world: World, place: Path) -> None:
 def _checkpoint(data: str) -> Callable[[World, Path], None]:
     def make(world: World, place: Path) -> None:
         world._thing(data)
-        words = ["--data", data, "--val", data, "--out", str(place.parent), "--loss", "ce", "--loader", "{augment: rrc}"]
+        words = [
+            "--data",
+            data,
+            "--val",
+            data,
+            "--out",
+            str(place.parent),
+            "--loss",
+            "ce",
+            "--loader",
+            "{augment: rrc}",
+        ]
         world.command("torchrun", str(REPOSITORY / "examples" / "train_timm.py"), *words)
         if not place.exists():
             raise RuntimeError(f"the trainer wrote {sorted(path.name for path in place.parent.iterdir())}")
@@ -230,7 +246,15 @@ def _flowers_plus(world: World, place: Path) -> None:
     if not (world.made / "two.pth").exists():
         _weights("test_resnet", num_classes=2)(world, world.made / "two.pth")
     options = ["--views", "4", "--topk", "2", "--spec", "rrc+ra+re", "--on-error", "skip"]
-    words = ["reinforce", str(world._thing("photos")), "--teacher", "test_resnet@two.pth", "--out", str(place), *options]
+    words = [
+        "reinforce",
+        str(world._thing("photos")),
+        "--teacher",
+        "test_resnet@two.pth",
+        "--out",
+        str(place),
+        *options,
+    ]
     world.command("dali-dr", *words)
 
 

@@ -59,12 +59,12 @@ def run(world: World, name: str, folder: Path, slow: bool) -> list[dict[str, Any
     page = REPOSITORY / name
     text = "\n".join(block.text for block in blocks(page))
     world.hub.repos.clear()
-    given = world.give(text, folder)
+    world.give(text, folder)
     if "s3://" in text:
         world.upload(text)
     report = folder / ".report"
     done = subprocess.run(
-        [world.bin / "page", page, report, "slow" if slow else "quick", ",".join(given)],
+        [world.bin / "page", page, report, "slow" if slow else "quick"],
         cwd=folder,
         env=world.environment(folder),
         capture_output=True,

@@ -23,7 +23,7 @@ SECONDS = 240  # of one block of shell commands
 _OUT = re.compile(r"--out[ =](\S+)")
 
 
-def run_page(page: str, report: str, slow: str, given: str) -> int:
+def run_page(page: str, report: str, slow: str) -> int:
     """Runs a page's blocks.
 
     Args:
@@ -31,9 +31,8 @@ def run_page(page: str, report: str, slow: str, given: str) -> int:
       report: where a line of JSON for each block goes: line, language, how ("run", "compile", "run by", "shown", "slow",
         "failed"), why, seconds.
       slow: "slow" to run the blocks that are so marked, with what they need; else they are left to that run.
-      given: names that the world gave, with commas between.
     """
-    runner = _Runner(set(given.split(",")), slow == "slow")
+    runner = _Runner(slow == "slow")
     with Path(report).open("w") as file:
         for block in blocks(Path(page)):
             began = time.monotonic()
@@ -56,8 +55,8 @@ def _shown(error: BaseException, block: Block) -> str:
 
 
 class _Runner:
-    def __init__(self, given: set[str], slow: bool) -> None:
-        self.given, self.slow = given, slow
+    def __init__(self, slow: bool) -> None:
+        self.slow = slow
         self.names = _assumed()
         self.before: Block | None = None
 
@@ -125,7 +124,7 @@ def _remove(out: str) -> None:
         bucket, _, prefix = out.removeprefix("s3://").partition("/")
         store = boto3.resource("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).Bucket(bucket)
         store.objects.filter(Prefix=f"{prefix}/").delete()
-    elif Path(out).is_dir() and not Path(out).is_absolute():
+    elif Path(out).is_dir() and Path.cwd() in Path(out).resolve().parents:
         shutil.rmtree(out)
 
 

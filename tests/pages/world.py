@@ -88,18 +88,16 @@ class World:
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
 
-    def give(self, text: str, folder: Path) -> list[str]:
-        """Puts what a page's text names into its folder; the names."""
+    def give(self, text: str, folder: Path) -> None:
+        """Puts what a page's text names into its folder."""
         text = text.replace(commands.WEB, " ")
         named = [name for name in MAKERS if re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w-])", text)]
-        given = sorted({*named, *(other for name in named for other in BESIDE.get(name, ()))})
-        for name in given:
+        for name in sorted({*named, *(other for name in named for other in BESIDE.get(name, ()))}):
             _copy(self._thing(name), folder / name)
         (folder / ".venv").mkdir()
         (folder / ".venv" / "bin").symlink_to(self.bin)
         for name in ("examples", "bench", "csrc", "Makefile"):
             (folder / name).symlink_to(REPOSITORY / name)
-        return given
 
     def _thing(self, name: str) -> Path:
         place = self.made / name

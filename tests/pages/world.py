@@ -92,7 +92,8 @@ class World:
         """Puts what a page's text names into its folder."""
         text = text.replace(commands.WEB, " ")
         named = [name for name in MAKERS if re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w-])", text)]
-        for name in sorted({*named, *(other for name in named for other in BESIDE.get(name, ()))}):
+        beside = [other for one in named for other in BESIDE.get(one, ())]
+        for name in sorted({*named, *beside}):
             _copy(self._thing(name), folder / name)
         (folder / ".venv").mkdir()
         (folder / ".venv" / "bin").symlink_to(self.bin)

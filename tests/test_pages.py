@@ -201,12 +201,19 @@ def test_what_is_wrong_on_a_page_fails(world: World, tmp_path: Path) -> None:
     text = "```sh\ndali-dr pack photos --out p --oot x\n```\n\n```python\nx = 1\ndali_dr.ReinforcedIterater('photos')\n```\n"
     text += "\n<!-- page: compile: a reason -->\n```sh\ndali-dr pack … --views 3\n```\n"
     text += '\n```json\n{"size": 224, "crop": {"scale": [0, 1]}}\n```\n'
+    text += "\n```yaml\nmodel: resnet50\nepoch: 3\n```\n\n```yaml\nteacher: resnet50\nview: 3\n```\n"
+    text += "\n```console\n$ dali-dr pack nowhere --out p\nwhatever it says\n```\n"
+    text += "\n```python\na = 1\n```\n\n```diff\n@@ -1,1 +1,1 @@\n-b = 1\n+b = 2\n```\n"
     page.write_text(text)
     folder = tmp_path / "folder"
     folder.mkdir()
     lines = run(world, str(page), folder, slow=False)
-    assert [line["how"] for line in lines] == ["failed"] * 4
+    assert [line["how"] for line in lines] == ["failed"] * 7 + ["run", "failed"]
     said = [line["why"] for line in lines]
     assert "unrecognized arguments: --oot" in said[0]
     assert said[1].startswith("line 7 of the page: AttributeError") and "ReinforcedIterater" in said[1]
     assert "pack has no option --views" in said[2]
+    assert "crop" in said[3] or "interpolation" in said[3]
+    assert "train_timm.py has no option epoch" in said[4] and "reinforce has no option view" in said[5]
+    assert "nowhere is not a folder" in said[6]
+    assert "the diff has 'b = 1' where the block before it has 'a = 1'" in said[8]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-SHELL = frozenset({"sh", "bash"})
+SHELL = frozenset({"sh", "bash", "console"})
 DATA = frozenset({"json", "yaml", "toml"})
 RUN = SHELL | DATA | {"python", "diff"}
 SHOWN = frozenset({"text"})  # drawings and output: no code
@@ -64,13 +64,19 @@ def blocks(page: Path) -> list[Block]:
                 )
             if "compile" in orders and not orders["compile"]:
                 raise ValueError(f"{page}:{line}: compile: say why it cannot be run")
-            found.append(Block(page, line, language, token.content, orders))
+            text = _typed(token.content) if language == "console" else token.content
+            found.append(Block(page, line, language, text, orders))
             orders = {}
         elif token.type in ("paragraph_open", "heading_open") and orders:
             raise ValueError(
                 f"{page}:{(token.map or [0])[0] + 1}: a comment for a block that does not follow: {orders}"
             )
     return found
+
+
+def _typed(session: str) -> str:
+    """The commands of a session: what stands behind `$ `; all else is output, and becomes empty lines."""
+    return "".join(line[2:] if line.startswith("$ ") else "\n" for line in session.splitlines(keepends=True))
 
 
 def diffed(before: str, diff: Block) -> str:

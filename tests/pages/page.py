@@ -159,7 +159,7 @@ def _data(block: Block) -> None:
     if block.language == "yaml":
         import yaml
 
-        yaml.safe_load(block.text)
+        _options_of_yaml(yaml.safe_load(block.text))
         return
     found = json.loads(block.text)
     if isinstance(found, dict) and "crop" in found:
@@ -168,6 +168,23 @@ def _data(block: Block) -> None:
         again = AugmentationSpec.from_json(found).to_json()
         if again != found:
             raise ValueError(f"read as an augmentation it is another: {again}")
+
+
+def _options_of_yaml(found: Any) -> None:
+    """Keys of `dali-dr reinforce --config`, or of a recipe of the trainer, where the first is one; ValueError else."""
+    from dali_dr.cli import make_parser
+
+    reinforce = make_parser()._subparsers._group_actions[0].choices["reinforce"]  # type: ignore[union-attr]
+    sys.path.insert(0, str(Path("examples").resolve()))
+    from train_timm_options import make_parser as trainer
+
+    for parser in (reinforce, trainer(None)):
+        known = {action.dest for action in parser._actions}
+        names = [str(name).replace("-", "_") for name in found] if isinstance(found, dict) else []
+        if names and names[0] in known:
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"{parser.prog} has no option {', '.join(unknown)}")
+            return
 
 
 def _assumed() -> dict[str, Any]:

@@ -16,7 +16,10 @@ _PAGE_VIEWS: Final = 8
 def add(commands: Any) -> None:
     """Adds the subcommand."""
     preview = command(
-        commands, "preview", _preview, "look at a data set: a contact sheet (--out), a page (--html), a server (--serve)"
+        commands,
+        "preview",
+        _preview,
+        "look at a data set: a contact sheet (--out), a page (--html), a server (--serve)",
     )
     add_set(preview)
     preview.add_argument(
@@ -54,7 +57,10 @@ def add(commands: Any) -> None:
         help=f"of each image, spread over their order (default {_SHEET_VIEWS} on the sheet, {_PAGE_VIEWS} on the page)",
     )
     preview.add_argument(
-        "--class-names", type=Path, metavar="FILE", help="a name in each line, for class 0, 1, … (default: the set's own)"
+        "--class-names",
+        type=Path,
+        metavar="FILE",
+        help="a name in each line, for class 0, 1, … (default: the set's own)",
     )
     add_quiet(preview)
     preview.set_defaults(usage_error=preview.error)

@@ -24,7 +24,10 @@ FACTS: Final = np.dtype(
         ("number", "<u4"),  # of the sample
         ("label", "<i4"),
         ("teacher", "<i4"),  # the likeliest class of the mean of all views; of a label map, that leading most cells
-        ("confidence", "<f4"),  # mean probability of the views' likeliest classes; of a label map, the share of these cells
+        (
+            "confidence",
+            "<f4",
+        ),  # mean probability of the views' likeliest classes; of a label map, the share of these cells
         ("entropy", "<f4"),  # mean over the views, nats; of a label map, of the shares of its classes
         ("divergence", "<f4"),  # `divergence`
         ("agreement", "<f4"),  # share of the views whose likeliest class is the label
@@ -226,7 +229,10 @@ def _view(views: Reinforcements, place: int, row: int, size: tuple[int, int], sp
 
 def _geometry(views: Views, place: int, size: tuple[int, int] | None, spec: AugmentationSpec) -> dict[str, Any]:
     """``size`` is (height, width) of the image, None where that is not at hand."""
-    ops = [(OP_NAMES[op], value) for op, value in zip(views.ops[place].tolist(), views.magnitudes[place].tolist(), strict=True)]
+    ops = [
+        (OP_NAMES[op], value)
+        for op, value in zip(views.ops[place].tolist(), views.magnitudes[place].tolist(), strict=True)
+    ]
     box = views.crop[place].tolist()
     return {
         "box": _window(dict(ops), size, spec) if resize_of(spec) and size else box,
@@ -246,7 +252,10 @@ def _window(ops: dict[str, float], size: tuple[int, int], spec: AugmentationSpec
     shorter, resize = min(size), resize_of(spec)
     resized = [resize * side // shorter for side in size]
     centre = [round((side - spec.size) / 2) for side in resized]
-    at = [int(ops.get(name, place if not ops.keys() & set(_WINDOW) else 0)) for name, place in zip(_WINDOW, centre, strict=True)]
+    at = [
+        int(ops.get(name, place if not ops.keys() & set(_WINDOW) else 0))
+        for name, place in zip(_WINDOW, centre, strict=True)
+    ]
     scale = [side / long for side, long in zip(size, resized, strict=True)]
     top, left = (round(place * factor, 1) for place, factor in zip(at, scale, strict=True))
     height, width = (round(spec.size * factor, 1) for factor in scale)

@@ -220,7 +220,7 @@ def skeleton(title: str, style: str, policy: str | None) -> tuple[str, str]:
     text = (folder / "page.html").read_text(encoding="utf-8")
     meta = "" if policy is None else f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'
     for name, value in (("POLICY", meta), ("TITLE", html.escape(title)), ("STYLE", style)):
-        text = text.replace(f"<!--{name}-->", value, 1)
+        text = text.replace(f"<!--{name}-->", value)
     head, _, tail = text.partition("<!--DATA-->")
     return head, tail
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,5 +154,3 @@ def _mapped(dataset: Dataset, number: int, names: Names) -> list[_Cell]:
     overlay, shares = drawn_over(picture, dataset, number)
     caption = [f"{share:5.1%} of cells {names.output(output)}" for output, share in shares[:_LINES]]
     return [cell, (ImageOps.pad(overlay, (TILE, TILE), color="white"), caption)]
-
-

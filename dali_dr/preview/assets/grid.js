@@ -3,6 +3,7 @@
 const ON_A_PAGE = 6000; // of the grid: browsers draw nothing below some ten million pixels
 const CAPTION = 62; // pixels under the pictures
 const GAP = 12;
+const ON_A_CARD = 4; // views
 
 class Grid {
   constructor(source, classes, labels, open) {
@@ -56,7 +57,7 @@ class Grid {
     const least = width < 500 ? 150 : 190;
     this.columns = Math.max(Math.floor((width + GAP) / (least + GAP)), 1);
     this.width = (width + GAP) / this.columns - GAP;
-    this.strip = this.source.about.kind === "views" ? this.width / 4 : 0;
+    this.strip = this.source.about.kind === "views" ? this.width / ON_A_CARD : 0;
     this.height = Math.round(this.width * 0.75 + this.strip + CAPTION);
   }
 
@@ -150,8 +151,9 @@ class Grid {
     canvas.style.height = `${tall + this.strip}px`;
     const where = drawWhole(context, told.image, width, tall);
     if (told.map) drawMap(context, where, told.map, source.about.colours, 0.4);
-    drawBoxes(context, where, [source.table.height[place], source.table.width[place]], told, source.about);
-    told.pictures.slice(0, 4).forEach((picture, n) => {
+    const few = { views: told.views.slice(0, ON_A_CARD) }; // the boxes of the views below
+    drawBoxes(context, where, [source.table.height[place], source.table.width[place]], few, source.about);
+    told.pictures.slice(0, ON_A_CARD).forEach((picture, n) => {
       const left = n * this.strip;
       const { bitmap, x, y } = picture;
       context.drawImage(bitmap, x, y, picture.width, picture.height, left + 1, tall + 2, this.strip - 2, this.strip - 5);

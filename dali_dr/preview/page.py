@@ -16,8 +16,8 @@ import json
 import shutil
 import tempfile
 import zlib
-from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +26,13 @@ import numpy as np
 import tqdm
 from PIL import Image
 
+from dali_dr.ahead import ahead
 from dali_dr.errors import DaliDrError, shown
 from dali_dr.loader.options import default_threads
 from dali_dr.preview.facts import FACTS, Read, Reader, details, sampled
 from dali_dr.preview.maps import colour
 from dali_dr.preview.names import Names
-from dali_dr.preview.replayed import Pixels, Wanted, replay_many
+from dali_dr.preview.replayed import Replayer, Wanted
 from dali_dr.preview.stats import Statistics
 from dali_dr.preview.thumbs import Sizes, image_thumb, sprite, view_thumbs, webp
 from dali_dr.shards.dataset import Dataset
@@ -40,6 +41,7 @@ from dali_dr.shards.files import discard, temporary
 MOST_IMAGES: Final = 10_000
 """Images in a file, unless a user asks for more."""
 SCRIPTS: Final = ("data.js", "find.js", "draw.js", "plots.js", "dialog.js", "grid.js", "main.js")
+_AHEAD: Final = 2  # chunks begun ahead, per thread
 _IN_CHUNK: Final = 16  # images: a chunk is decoded as a whole when one of them is seen
 # Bytes that thumbnails shall take together, and the sizes that are tried for it, largest first.
 _BUDGET: Final = 90e6
@@ -100,8 +102,11 @@ class _Page:
         self._reader = Reader(dataset, views, names.comparable)
         self._statistics = Statistics(dataset, self._reader, names)
         self._facts = np.zeros(len(numbers), FACTS)
-        shown_views = min(views, dataset.manifest.views_max)
-        self._sizes = sizes_for(len(numbers), shown_views)
+        most = min(views, dataset.manifest.views_max)
+        self._sizes = sizes_for(len(numbers), most)
+        self._replayer = None
+        if most:
+            self._replayer = Replayer(dataset, images=_IN_CHUNK, views=most, threads=default_threads())
 
     def write(self, out: Any) -> None:
         """All of it. Chunks are made first and wait in a file, as the facts before them come from the same reading."""
@@ -126,47 +131,43 @@ class _Page:
             out.write(tail)
 
     def _chunks(self) -> Iterator[str]:
-        told: list[dict[str, Any]] = []
-        thumbs: list[Image.Image] = []
-        views: list[Image.Image] = []
+        """The chunks in their order; facts and statistics on the way."""
         name = shown(self._dataset.path.name)
-        bar = tqdm.tqdm(self._samples(), name, len(self._numbers), unit="img", disable=not self._progress)
-        for place, (read, encoded, pixels) in enumerate(bar):
-            self._facts[place] = read.facts
-            self._statistics.add(read)
-            small = [] if pixels is None else view_thumbs(pixels, self._sizes.view)
-            picture = image_thumb(encoded, self._sizes.image)
-            told.append({**details(read, self._dataset.manifest.spec), "thumb": picture.size, "at": len(views)})
-            thumbs.append(picture)
-            views += small
-            if len(told) == _IN_CHUNK or place == len(self._numbers) - 1:
-                parts = [deflated(told), _picture(sprite(thumbs, self._sizes.image))]
-                parts.append(_picture(sprite(views, self._sizes.view)) if views else "")
-                yield " ".join(parts)
-                told, thumbs, views = [], [], []
+        starts = range(0, len(self._numbers), _IN_CHUNK)
+        threads = default_threads()
+        with (
+            tqdm.tqdm(total=len(self._numbers), desc=name, unit="img", disable=not self._progress) as bar,
+            ThreadPoolExecutor(threads, "page") as executor,
+        ):
+            for start, (chunk, reads) in zip(
+                starts, ahead(executor, self._chunk, starts, _AHEAD * threads), strict=True
+            ):
+                for place, read in enumerate(reads, start):
+                    self._facts[place] = read.facts
+                    self._statistics.add(read)
+                bar.update(len(reads))
+                yield chunk
 
-    def _samples(self) -> Iterator[tuple[Read, bytes, Pixels | None]]:
-        """Of each image what was read, its bytes, and its views."""
-        if not self._dataset.manifest.views_max:
-            for number in self._numbers:
-                yield self._reader.read(number), self._dataset.image(number), None
-            return
-        waiting: deque[tuple[Read, bytes]] = deque()
-
-        def wanted() -> Iterator[Wanted]:
-            for number in self._numbers:
-                waiting.append((self._reader.read(number), self._dataset.image(number)))
-                read, encoded = waiting[-1]
-                if (views := read.shown) is not None:
-                    yield Wanted(number, encoded, views)
-
-        most = min(self._views, self._dataset.manifest.views_max)
-        for one, pixels in replay_many(self._dataset, wanted(), most=most, threads=default_threads()):
-            while int(waiting[0][0].facts["number"]) != one.number:  # of images without views
-                yield (*waiting.popleft(), None)
-            yield (*waiting.popleft(), pixels)
-        while waiting:
-            yield (*waiting.popleft(), None)
+    def _chunk(self, start: int) -> tuple[str, list[Read]]:
+        """A chunk, and what was read for it. Called in several threads."""
+        numbers = self._numbers[start : start + _IN_CHUNK]
+        reads = [self._reader.read(number) for number in numbers]
+        images = [self._dataset.image(number) for number in numbers]
+        wanted = [
+            Wanted(number, image, shown_views)
+            for number, image, read in zip(numbers, images, reads, strict=True)
+            if (shown_views := read.shown) is not None
+        ]
+        pixels = self._replayer.replay(wanted) if self._replayer is not None and wanted else []
+        views = [picture for one in pixels for picture in view_thumbs(one, self._sizes.view)]
+        thumbs = [image_thumb(image, self._sizes.image) for image in images]
+        at, told = 0, []
+        for read, thumb in zip(reads, thumbs, strict=True):
+            told.append({**details(read, self._dataset.manifest.spec), "thumb": thumb.size, "at": at})
+            at += len(read.rows)
+        parts = [deflated(told), _picture(sprite(thumbs, self._sizes.image))]
+        parts.append(_picture(sprite(views, self._sizes.view)) if views else "")
+        return " ".join(parts), reads
 
 
 def sizes_for(images: int, views: int) -> Sizes:

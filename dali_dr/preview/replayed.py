@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ from dali_dr.loader.graph import view_pipeline
 from dali_dr.shards.dataset import Dataset
 
 Pixels = npt.NDArray[np.uint8]
-_AT_ONCE: Final = 16  # images in a batch: enough to keep some threads at work
 
 
 @dataclass(frozen=True)
@@ -54,120 +53,77 @@ def replay_views(dataset: Dataset, number: int, rows: Sequence[int] | npt.NDArra
       (size, size, 3) uint8 RGB per row; mixed views rounded.
     """
     views = dataset.reinforcements(number).take(np.asarray(rows))
-    wanted = [Wanted(number, dataset.image(number), views)]
-    for _, pixels in replay_many(dataset, wanted, most=len(views), threads=1):
-        yield from pixels
+    replayer = Replayer(dataset, images=1, views=len(views), threads=1)
+    yield from replayer.replay([Wanted(number, dataset.image(number), views)])[0]
 
 
-def replay_many(
-    dataset: Dataset, wanted: Iterable[Wanted], *, most: int, threads: int
-) -> Iterator[tuple[Wanted, Pixels]]:
-    """Replays views of many images, in batches, the images taken a batch or two ahead.
+class Replayer:
+    """Replays views of a few images at a time, from any thread.
 
     Args:
-      dataset: that they are of.
-      wanted: views of images, in any number.
-      most: views of an image, at most.
+      dataset: a reinforced data set, that they are of.
+      images: in a call, at most.
+      views: of an image, at most.
       threads: of DALI.
-
-    Yields:
-      Each of ``wanted`` in its order, with (views, size, size, 3) uint8 RGB; mixed views rounded.
-
-    Raises:
-      DaliDrError: an image that cannot be shown.
     """
-    feed = _Feed(dataset, wanted, most)
-    spec = dataset.spec
-    pipeline = view_pipeline(
-        feed,
-        batch_size=feed.capacity,
-        mixing=spec.mixing is not None,
-        device="cpu",
-        device_id=None,
-        num_threads=threads,
-        size=(spec.size, spec.size),
-        stored_size=spec.size,
-        interpolation=spec.interpolation,
-        resize_shorter=resize_of(spec),
-        prefetch=1,
-    )
-    while True:
-        try:
-            (out,) = pipeline.run()
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if feed.failure is not None:
-                raise feed.failure from None
-            keys = ", ".join(dict.fromkeys(dataset.keys[one.number] for batch in feed.begun for one in batch))
-            raise DaliDrError(f"views of samples {keys} cannot be shown: {cleaned(str(error))}") from error
-        batch = feed.begun.popleft()
-        if spec.mixing is None:
-            pixels = [np.asarray(out[place]) for place in range(len(batch))]
-        else:  # an entry per view, floats
-            ends = np.cumsum([len(one.views) for one in batch])[:-1]
-            rounded = [np.rint(np.asarray(out[place])).astype(np.uint8) for place in range(len(out))]
-            pixels = np.split(np.stack(rounded), ends)
-        for one, views in zip(batch, pixels, strict=True):
-            yield one, np.ascontiguousarray(views.transpose(0, 2, 3, 1))
 
+    def __init__(self, dataset: Dataset, *, images: int, views: int, threads: int) -> None:
+        spec = dataset.spec
+        self._dataset, self._mixing = dataset, spec.mixing is not None
+        self._inputs: tuple[Any, ...] = ()
+        self._one = threading.Lock()
+        self._pipeline = view_pipeline(
+            lambda info: self._inputs,
+            batch_size=images * views if self._mixing else images,
+            mixing=self._mixing,
+            device="cpu",
+            device_id=None,
+            num_threads=threads,
+            size=(spec.size, spec.size),
+            stored_size=spec.size,
+            interpolation=spec.interpolation,
+            resize_shorter=resize_of(spec),
+            prefetch=1,  # so that a run takes these inputs and no later ones
+        )
 
-class _Feed:
-    """Gives the pipeline its batches, and keeps what they are of until they come out."""
+    def replay(self, wanted: Sequence[Wanted]) -> list[Pixels]:
+        """Of each image its views, (views, size, size, 3) uint8 RGB; mixed ones rounded.
 
-    def __init__(self, dataset: Dataset, wanted: Iterable[Wanted], most: int) -> None:
-        self._dataset, self._mixing = dataset, dataset.spec.mixing is not None
-        self._wanted = iter(wanted)
-        self._left: Wanted | None = None  # what had no room in the batch before
-        self.begun: deque[list[Wanted]] = deque()
-        self.failure: BaseException | None = None
-        self.capacity = _AT_ONCE * most if self._mixing else _AT_ONCE
+        Raises:
+          DaliDrError: an image that cannot be shown.
+        """
+        inputs = self._mixed(wanted) if self._mixing else self._unmixed(wanted)
+        with self._one:
+            self._inputs = inputs
+            try:
+                (out,) = self._pipeline.run()
+            except RuntimeError as error:
+                keys = ", ".join(self._dataset.keys[one.number] for one in wanted)
+                raise DaliDrError(f"views of samples {keys} cannot be shown: {cleaned(str(error))}") from error
+            # Copied: DALI may reuse the memory in the next run.
+            views = [np.array(out[place]) for place in range(len(out))]
+        if self._mixing:  # an entry per view, floats
+            ends = np.cumsum([len(one.views) for one in wanted])[:-1]
+            views = np.split(np.rint(np.stack(views)).astype(np.uint8), ends)
+        return [np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) for pixels in views]
 
-    def __call__(self, info: Any) -> tuple[Any, ...]:
-        try:
-            batch = list(self._taken())
-            if not batch:
-                raise StopIteration
-            self.begun.append(batch)
-            if self._mixing:
-                return self._mixed(batch)
-        except StopIteration:
-            raise
-        except BaseException as error:  # DALI would say something else
-            self.failure = error
-            raise
-        return [np.frombuffer(one.image, np.uint8) for one in batch], [one.views.pack() for one in batch]
+    def _unmixed(self, wanted: Sequence[Wanted]) -> tuple[Any, ...]:
+        return [np.frombuffer(one.image, np.uint8) for one in wanted], [one.views.pack() for one in wanted]
 
-    def _taken(self) -> Iterator[Wanted]:
-        """The images of the next batch; with mixing as many as have views for it."""
-        room = self.capacity
-        while room > 0:
-            one = self._left or next(self._wanted, None)
-            self._left = None
-            if one is None:
-                return
-            need = len(one.views) if self._mixing else 1
-            if need > room and room < self.capacity:
-                self._left = one
-                return
-            room -= need
-            yield one
-
-    def _mixed(self, batch: list[Wanted]) -> tuple[Any, ...]:
-        """The inputs of a mixing pipeline, an entry per view: each image and each partner is decoded once."""
-        words = [row for one in batch for row in one.views.pack()]
-        wanted = np.concatenate([one.views.mix.partner for one in batch if one.views.mix is not None])
-        numbers = sorted({int(number) for number in wanted if number >= 0})
-        images = [np.frombuffer(one.image, np.uint8) for one in batch]
-        partners = [np.frombuffer(self._dataset.image(number), np.uint8) for number in numbers]
-        places = [np.int32(place) for place, one in enumerate(batch) for _ in range(len(one.views))]
+    def _mixed(self, wanted: Sequence[Wanted]) -> tuple[Any, ...]:
+        """An entry per view: each image and each partner is decoded once."""
+        words = [row for one in wanted for row in one.views.pack()]
+        partners = np.concatenate([one.views.mix.partner for one in wanted if one.views.mix is not None]).tolist()
+        numbers = sorted({number for number in partners if number >= 0})
         slots = {number: np.int32(slot) for slot, number in enumerate(numbers)}
-        partner_places = [slots.get(int(number), np.int32(0)) for number in wanted]  # where there is none, any will do
+        places = [np.int32(place) for place, one in enumerate(wanted) for _ in range(len(one.views))]
+        partner_places = [slots.get(number, np.int32(0)) for number in partners]  # where there is none, any will do
 
-        def padded(files: list[Any]) -> list[Any]:
-            return files + [_ONE_PIXEL] * (len(words) - len(files))
+        def padded(files: list[bytes]) -> list[Any]:
+            return [np.frombuffer(file, np.uint8) for file in files] + [_ONE_PIXEL] * (len(words) - len(files))
 
-        return padded(images), words, places, padded(partners), partner_places
+        images = padded([one.image for one in wanted])
+        return images, words, places, padded([self._dataset.image(number) for number in numbers]), partner_places
 
 
 def _one_pixel() -> Any:

@@ -27,10 +27,11 @@ from PIL import Image
 
 from dali_dr.encoded import ANY_PIXELS, image_info
 from dali_dr.errors import DaliDrError, shown
+from dali_dr.loader.options import default_threads
 from dali_dr.preview.facts import Read, Reader, details, sampled
 from dali_dr.preview.names import Names
 from dali_dr.preview.page import assets, deflated, describe, policy_of, skeleton
-from dali_dr.preview.replayed import Pixels, Wanted, replay_many
+from dali_dr.preview.replayed import Pixels, Replayer, Wanted
 from dali_dr.preview.stats import Statistics
 from dali_dr.preview.thumbs import Sizes, image_thumb, sprite, view_thumbs, webp
 from dali_dr.shards.dataset import Dataset
@@ -65,7 +66,9 @@ class Site:
     def __init__(self, dataset: Dataset, names: Names, views: int) -> None:
         self._dataset, self._names, self._views = dataset, names, views
         self._reader = Reader(dataset, views, names.comparable)
-        self._replaying = threading.Lock()  # one pipeline at a time: it has all threads
+        self._replayer = None
+        if most := min(views, dataset.manifest.views_max):
+            self._replayer = Replayer(dataset, images=1, views=most, threads=default_threads())
         self._replayed = functools.lru_cache(_KEPT)(self._replay)
         self._counting = threading.Lock()
         self._counted: dict[str, Any] = {"plots": None, "note": "Reading records…"}
@@ -143,12 +146,9 @@ class Site:
     def _replay(self, number: int) -> tuple[Read, Pixels]:
         read = self._reader.read(number)
         views = read.shown
-        if views is None:
+        if views is None or self._replayer is None:
             raise NotThere(str(number))
-        wanted = [Wanted(number, self._dataset.image(number), views)]
-        with self._replaying:
-            ((_, pixels),) = replay_many(self._dataset, wanted, most=len(views), threads=2)
-        return read, pixels
+        return read, self._replayer.replay([Wanted(number, self._dataset.image(number), views)])[0]
 
     def _find(self, text: str) -> bytes:
         """A byte for each sample: whether its key holds the text, whatever the case."""

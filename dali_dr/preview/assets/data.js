@@ -103,7 +103,7 @@ class Embedded {
     return Promise.all([jsonOf(told), bitmap(images), views ? bitmap(views) : null]);
   }
 
-  // {views, map, image: where its picture is, pictures: where those of its views are}
+  // {views, map, image: where its picture is, pictures: a promise of where those of its views are}
   async sample(place) {
     const { chunk, sizes } = this.about;
     const [told, images, views] = await this.chunks.get(Math.floor(place / chunk));
@@ -111,7 +111,7 @@ class Embedded {
     const image = cell(images, place % chunk, sizes.image, one.thumb);
     const edge = Math.min(sizes.view, this.about.view_size || sizes.view);
     const pictures = one.views.map((_, n) => cell(views, one.at + n, sizes.view, [edge, edge]));
-    return { ...one, image, pictures };
+    return { ...one, image, pictures: Promise.resolve(pictures) };
   }
 
   async large(place) {
@@ -185,13 +185,12 @@ class Served {
     const bitmap = async (path) => createImageBitmap(await (await this.ask(path)).blob());
     const images = await bitmap(`thumb/${place}`);
     one.image = { bitmap: images, x: 0, y: 0, width: images.width, height: images.height };
-    one.pictures = [];
-    if (one.views.length) {
-      const { sizes } = this.about;
-      const edge = Math.min(sizes.view, this.about.view_size || sizes.view);
-      const views = await bitmap(`views/${place}`);
-      one.pictures = one.views.map((_, n) => cell(views, n, sizes.view, [edge, edge]));
-    }
+    const { sizes } = this.about;
+    const edge = Math.min(sizes.view, this.about.view_size || sizes.view);
+    const views = one.views.length ? bitmap(`views/${place}`) : null;
+    one.pictures = views
+      ? views.then((sheet) => one.views.map((_, n) => cell(sheet, n, sizes.view, [edge, edge])))
+      : Promise.resolve([]);
     return one;
   }
 

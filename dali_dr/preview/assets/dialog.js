@@ -22,6 +22,9 @@ class Viewer {
     if (!this.box.open) this.box.showModal();
     this.box.querySelector(".close").focus();
     this.paint();
+    const pictures = await told.pictures;
+    if (this.place !== place) return;
+    this.box.querySelectorAll(".view canvas").forEach((canvas, n) => this.drawView(canvas, pictures[n]));
     if (!this.source.served) return;
     this.large = await this.source.large(place).catch(() => null);
     if (this.place !== place) return;
@@ -192,14 +195,11 @@ class Viewer {
     const where = drawWhole(context, picture, width, height);
     if (told.map) drawMap(context, where, told.map, about.colours, this.opacity);
     drawBoxes(context, where, [table.height[place], table.width[place]], told, about, only);
-    if (!this.sharp) this.thumbs();
   }
 
-  thumbs() {
-    this.box.querySelectorAll(".view canvas").forEach((canvas, n) => {
-      const edge = canvas.clientWidth || 120;
-      if (this.told.pictures[n]) drawWhole(sized(canvas, edge, edge), this.told.pictures[n], edge, edge);
-    });
+  drawView(canvas, picture) {
+    const edge = canvas.clientWidth || 116;
+    drawWhole(sized(canvas, edge, edge), picture, edge, edge);
   }
 
   // Views at full size, where there is a server to ask.
@@ -208,9 +208,7 @@ class Viewer {
     for (const [n, view] of this.told.views.entries()) {
       const picture = await this.source.largeView(place, view.row).catch(() => null);
       if (this.place !== place || !picture) return;
-      this.told.pictures[n] = picture;
-      const edge = canvases[n].clientWidth || 120;
-      drawWhole(sized(canvases[n], edge, edge), picture, edge, edge);
+      this.drawView(canvases[n], picture);
     }
   }
 

@@ -153,14 +153,16 @@ class Grid {
     if (told.map) drawMap(context, where, told.map, source.about.colours, 0.4);
     const few = { views: told.views.slice(0, ON_A_CARD) }; // the boxes of the views below
     drawBoxes(context, where, [source.table.height[place], source.table.width[place]], few, source.about);
-    told.pictures.slice(0, ON_A_CARD).forEach((picture, n) => {
+    if (!performance.getEntriesByName("first picture").length) performance.mark("first picture");
+    const pictures = await told.pictures.catch(() => []);
+    if (!card.isConnected) return;
+    pictures.slice(0, ON_A_CARD).forEach((picture, n) => {
       const left = n * this.strip;
       const { bitmap, x, y } = picture;
       context.drawImage(bitmap, x, y, picture.width, picture.height, left + 1, tall + 2, this.strip - 2, this.strip - 5);
       context.fillStyle = colourOf(n);
       context.fillRect(left + 1, tall + this.strip - 3, this.strip - 2, 3);
     });
-    if (!performance.getEntriesByName("first picture").length) performance.mark("first picture");
   }
 
   moved(at) {

@@ -44,8 +44,8 @@ _KEPT: Final = 96  # images whose views stay, at 1.2 MB for eight of 224 pixels
 _IDLE: Final = 60  # seconds until a connection on which nothing is asked ends
 _MOST_TEXT: Final = 500  # characters that keys are searched for
 _TYPES: Final = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-_NUMBERED: Final = re.compile(r"/(index|read|sample|thumb|views|image)/(\d{1,12})")
-_VIEW: Final = re.compile(r"/view/(\d{1,12})/(\d{1,6})")
+_NUMBERED: Final = re.compile(r"/(index|read|sample|thumb|views|image)/(\d{1,12})", re.ASCII)
+_VIEW: Final = re.compile(r"/view/(\d{1,12})/(\d{1,6})", re.ASCII)
 
 Answer = tuple[str, bytes]  # its type and itself
 

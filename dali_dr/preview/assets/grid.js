@@ -181,6 +181,7 @@ class Grid {
 
   openAt(at) {
     this.moved(at);
+    this.opened = at; // a dialog that closes gives the focus back to where it was opened from
     this.open(this.shown[at]);
   }
 

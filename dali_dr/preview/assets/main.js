@@ -44,7 +44,7 @@ class App {
     this.grid = new Grid(source, this.classes, this.labels, (place) => this.viewer.open(place));
     this.viewer = new Viewer(source, this.classes, this.labels, {
       step: (by) => this.grid.step(by),
-      closed: () => this.grid.focus(this.grid.current),
+      closed: () => this.grid.focus(this.grid.opened),
     });
     this.listen();
   }

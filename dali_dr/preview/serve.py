@@ -17,6 +17,7 @@ import ipaddress
 import json
 import re
 import socket
+import sys
 import threading
 import urllib.parse
 from collections.abc import Callable
@@ -43,6 +44,8 @@ _STATISTICS_OF: Final = 2_000  # images, spread evenly
 _KEPT: Final = 96  # images whose views stay, at 1.2 MB for eight of 224 pixels
 _IDLE: Final = 60  # seconds until a connection on which nothing is asked ends
 _MOST_TEXT: Final = 500  # characters that keys are searched for
+_BYTES: Final = "application/octet-stream"
+_TEXT: Final = "text/plain; charset=utf-8"
 _TYPES: Final = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _NUMBERED: Final = re.compile(r"/(index|read|sample|thumb|views|image)/(\d{1,12})", re.ASCII)
 _VIEW: Final = re.compile(r"/view/(\d{1,12})/(\d{1,6})", re.ASCII)
@@ -179,9 +182,6 @@ class Site:
             self._counted = {"plots": [], "note": str(error)}
 
 
-_BYTES: Final = "application/octet-stream"
-
-
 def _json(data: Any) -> Answer:
     return "application/json", json.dumps(data).encode()
 
@@ -191,9 +191,10 @@ def allowed_host(header: str | None, host: str) -> bool:
 
     A name that somebody else gave this machine's address to is none of these.
     """
-    if not header:
+    try:
+        name = urllib.parse.urlsplit(f"//{header or ''}").hostname or ""
+    except ValueError:
         return False
-    name = urllib.parse.urlsplit(f"//{header}").hostname or ""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(name)
         return True
@@ -224,13 +225,11 @@ def make_server(site: Site, host: str, port: int) -> http.server.ThreadingHTTPSe
                 parts = urllib.parse.urlsplit(self.path)
                 kind, body = site.answer(parts.path, parts.query)
             except PermissionError:
-                self._send(http.HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"the Host header names another machine")
-            except (NotThere, ValueError) as error:
-                said = b"there is no such thing" if not isinstance(error, DaliDrError) else str(error).encode()
-                status = 500 if isinstance(error, DaliDrError) else 404
-                self._send(http.HTTPStatus(status), "text/plain; charset=utf-8", said)
+                self._send(http.HTTPStatus.MISDIRECTED_REQUEST, _TEXT, b"the Host header names another machine")
             except DaliDrError as error:
-                self._send(http.HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", str(error).encode())
+                self._send(http.HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, str(error).encode())
+            except (NotThere, ValueError):
+                self._send(http.HTTPStatus.NOT_FOUND, _TEXT, b"there is no such thing")
             else:
                 self._send(http.HTTPStatus.OK, kind, body)
 
@@ -262,8 +261,6 @@ def make_server(site: Site, host: str, port: int) -> http.server.ThreadingHTTPSe
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """As usual, but for connections that a browser has dropped."""
-            import sys
-
             if not isinstance(sys.exception(), ConnectionError):
                 super().handle_error(request, client_address)
 

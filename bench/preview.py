@@ -5,7 +5,7 @@
 The set is made here: photos (those of the demo unless DIR has more) in turn, with views drawn by the preset rrc+ra+re and random
 predictions. Seconds to the first picture are from the start of navigation to the file until its first card is painted (the
 mark "first picture" of the page), in a fresh headless Chromium, the middle of three. Exits with 1 above 3 seconds, or if the
-console shows an error.
+console shows an error. On a machine that has other work, the processor's seconds of the making say more than those of the clock.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def main() -> int:
             class_names=imagenet_classes()[0], check_images=False, keep_bytes=True, total=options.images,
         )  # fmt: skip
         dataset, path = dali_dr.Dataset(scratch / "set"), scratch / "set.html"
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         made = write_page(dataset, path, names=names_of(dataset), images=options.images, views=options.views)
-        making = time.perf_counter() - begun
+        making, work = time.perf_counter() - begun, time.process_time() - worked
         seen = [first_picture(path) for _ in range(3)]
     seconds = sorted(one for one, _ in seen)
     said = sorted({line for _, lines in seen for line in lines})
@@ -119,6 +119,7 @@ def main() -> int:
         "photos": len(photos),
         **made,
         "making_seconds": round(making, 1),
+        "making_cpu_seconds": round(work, 1),
         "first_picture_seconds": [round(one, 2) for one in seconds],
         "console": said,
     }

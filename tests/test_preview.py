@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.client
 import io
 import json
 import re
 import shutil
 import subprocess
+import tarfile
 import threading
 import zlib
 from collections.abc import Iterator
@@ -20,7 +22,9 @@ import pytest
 from conftest import encode_jpeg, picture
 from PIL import Image
 from scipy.special import entr, rel_entr
+from stores import s3_server
 from test_label_maps import CLASSES, random_map, reference, samples_of, write
+from test_store_cache import BUCKET, upload
 
 import dali_dr
 from dali_dr.augment.draw import draw
@@ -38,6 +42,8 @@ from dali_dr.preview.serve import Site, allowed_host, make_server
 from dali_dr.preview.sheet import fitted
 from dali_dr.preview.stats import Statistics
 from dali_dr.record.labels import Reinforcements, densify
+from dali_dr.shards.manifest import ImageTar
+from dali_dr.shards.sample import Place
 from dali_dr.sources.classes import imagenet_classes
 
 IMAGES, VIEWS, TOPK = 20, 6, 4
@@ -427,6 +433,37 @@ def test_pages_of_other_sets(
             assert told[0]["map"] == best.T.tolist()
             facts = np.frombuffer(inflated(found["facts"]), FACTS)[0]
             assert facts["confidence"] == pytest.approx(np.bincount(best.ravel()).max() / 225)
+
+
+def test_page_of_a_set_in_a_store(dataset: dali_dr.Dataset, tmp_path: Path) -> None:
+    with s3_server() as server:
+        server.bucket(BUCKET)
+        words = ["preview", upload(server, dataset.path, "set"), "--cache", str(tmp_path / "cache"), "--views", "3"]
+        assert main([*words, "--html", str(tmp_path / "store.html"), "--out", str(tmp_path / "s.png"), "--quiet"]) == 0
+    write_page(dataset, tmp_path / "folder.html", names=names_of(dataset), views=3, progress=False)
+    there, here = (blocks((tmp_path / name).read_text()) for name in ("store.html", "folder.html"))
+    assert there.keys() == here.keys() and all(there[name] == here[name] for name in here if name != "set")
+    assert json.loads(inflated(there["set"]))["title"] == f"s3://{BUCKET}/set"
+
+
+def test_page_of_images_beside_their_records(tmp_path: Path) -> None:
+    """A sidecar set: its images are in a tar that nobody rewrites."""
+    given = list(samples())
+    places = []
+    with tarfile.open(tmp_path / "images.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in given:
+            member = tarfile.TarInfo(f"{sample.key}.jpg")
+            member.size = len(sample.image_bytes)
+            tar.addfile(member, io.BytesIO(sample.image_bytes))
+            places.append(Place(0, tar.offset - -(-member.size // 512) * 512))
+    held = [dataclasses.replace(sample, place=place) for sample, place in zip(given, places, strict=True)]
+    one = make(
+        tmp_path / "set", samples=held, image_tars=[ImageTar("../images.tar", (tmp_path / "images.tar").stat().st_size)]
+    )
+    assert one.manifest.image_tars
+    write_page(one, tmp_path / "p.html", names=names_of(one), views=2, progress=False)
+    found = blocks((tmp_path / "p.html").read_text())
+    assert np.frombuffer(inflated(found["facts"]), FACTS)["image_bytes"].tolist() == [len(s.image_bytes) for s in given]
 
 
 def test_page_that_fails_leaves_nothing(

@@ -44,9 +44,9 @@ SCRIPTS: Final = ("data.js", "find.js", "draw.js", "plots.js", "dialog.js", "gri
 _AHEAD: Final = 2  # chunks begun ahead, per thread
 _IN_CHUNK: Final = 16  # images: a chunk is decoded as a whole when one of them is seen
 # Bytes that thumbnails shall take together, and the sizes that are tried for it, largest first.
-_BUDGET: Final = 90e6
-_SIZES: Final = (Sizes(256, 160), Sizes(192, 128), Sizes(144, 96), Sizes(112, 64))
-_BYTES_PER_PIXEL: Final = 0.2  # of WebP in base64, of small photos
+_BUDGET: Final = 96e6
+_SIZES: Final = (Sizes(256, 160), Sizes(192, 128), Sizes(144, 96), Sizes(96, 64))
+_BYTES_PER_PIXEL: Final = 0.24  # of small photos and views as WebP in base64
 _LEVEL: Final = 6  # of zlib
 
 

@@ -136,7 +136,7 @@ class _Page:
         starts = range(0, len(self._numbers), _IN_CHUNK)
         threads = default_threads()
         with (
-            tqdm.tqdm(total=len(self._numbers), desc=name, unit="img", disable=not self._progress) as bar,
+            tqdm.tqdm(total=len(self._numbers), desc=name, unit="img", disable=None if self._progress else True) as bar,
             ThreadPoolExecutor(threads, "page") as executor,
         ):
             for start, (chunk, reads) in zip(

@@ -51,8 +51,8 @@ class Viewer {
     );
     this.canvas = make("canvas", { className: "original", role: "img", "aria-label": `The image ${key}` });
     const left = make("div", { className: "dialog-left" }, this.canvas);
-    if (told.map) left.append(this.slider(), this.legend());
-    left.append(this.table());
+    if (told.map) left.append(this.slider());
+    else left.append(this.table());
     const views = make("ol", { className: "views" });
     told.views.forEach((view, n) => views.append(this.view(view, n)));
     const what = told.map
@@ -61,6 +61,7 @@ class Viewer {
         ? `${told.views.length} of ${this.source.table.views[place]} stored views, as training gets them, the surest first.`
         : "No stored views.";
     const right = make("div", { className: "dialog-right" }, make("p", { className: "quiet" }, what), views);
+    if (told.map) right.append(this.legend(), this.table());
     const body = make("div", { className: "dialog-body" }, left, ...(this.source.about.kind === "plain" ? [] : [right]));
     this.box.replaceChildren(bar, body);
   }

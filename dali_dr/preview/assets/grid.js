@@ -84,7 +84,7 @@ class Grid {
     const first = Math.max(Math.floor(top / step) - 1, 0) * this.columns;
     const last = Math.min((Math.ceil((top + innerHeight) / step) + 1) * this.columns, this.shown.length);
     for (const [at, card] of this.cards) {
-      if ((at < first || at >= last) && card !== document.activeElement) {
+      if ((at < first || at >= last) && !card.contains(document.activeElement)) {
         card.remove();
         this.cards.delete(at);
       }

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from dali_dr.cli import convert, copy, evaluate, export, look, pack, reinforce, repair, reshape, tune
+from dali_dr.cli import convert, copy, evaluate, export, look, pack, preview, reinforce, repair, reshape, tune
 from dali_dr.cli.common import Parser, say
 from dali_dr.errors import DaliDrError, ShownFormatter
 
@@ -22,6 +22,7 @@ _GROUPS: Final = (
     convert,
     evaluate,
     look,
+    preview,
     tune,
     reshape,
     repair,

@@ -1,11 +1,9 @@
-"""dali-dr info, verify, preview: what is in a data set, whether it is whole, what its views look like."""
+"""dali-dr info, verify: what is in a data set, and whether it is whole."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dali_dr.cli.common import (
@@ -48,12 +46,6 @@ def add(commands: Any) -> None:
     verify.add_argument("--seed", type=int, default=0, help="of the choice of these views (default %(default)s)")
     verify.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="for --teacher")
     add_quiet(verify)
-
-    preview = command(commands, "preview", _preview, "draw a contact sheet of replayed views")
-    add_set(preview)
-    preview.add_argument("--out", type=Path, required=True, metavar="PNG")
-    preview.add_argument("--rows", type=positive, default=6, help="images (default %(default)s)")
-    preview.add_argument("--views", type=positive, default=5, help="views per image (default %(default)s)")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -121,10 +113,3 @@ def _ask_teacher(options: argparse.Namespace) -> TeacherCheck | LabelMapCheck:
     device: Device = "gpu" if gpu else "cpu"
     ask = check_teacher if dataset.manifest.label_maps is None else check_label_maps
     return ask(dataset, teacher, samples=options.samples, seed=options.seed, device=device)
-
-
-def _preview(options: argparse.Namespace) -> None:
-    from dali_dr.preview import save_contact_sheet
-
-    save_contact_sheet(open_set(options), options.out, options.rows, options.views)
-    say(json.dumps({"sheet": str(options.out)}) if options.json else f"wrote {options.out}")

@@ -1,0 +1,156 @@
+"""Contact sheets: the original beside views as training gets them, with the teacher's top classes under each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from dali_dr.encoded import rgb_image
+from dali_dr.errors import DaliDrError, shown
+from dali_dr.preview.maps import drawn_over
+from dali_dr.preview.names import Names, names_of
+from dali_dr.preview.replayed import replay_views, spread
+from dali_dr.preview.suffixes import FORMATS, check_suffix
+from dali_dr.record.labels import Reinforcements
+from dali_dr.shards.dataset import Dataset
+from dali_dr.shards.files import discard, temporary
+
+TILE: Final = 224
+_MARGIN: Final = 8
+_LINE: Final = 15
+_LINES: Final = 3  # under a picture; of classes, so many are named under a view
+_COLUMN, _ROW = TILE + _MARGIN, TILE + _LINES * _LINE + 2 * _MARGIN
+_LONGEST: Final = 16_000  # pixels of a side: WebP holds 16,383
+
+
+def contact_sheet(
+    dataset: Dataset, samples: Sequence[int], views: int = 5, *, names: Names | None = None
+) -> Image.Image:
+    """Draws samples: with stored views, a row for each: the original, then views, what the teacher is surest of first.
+
+    Of a set of label maps a row holds the original and the same under its map; plain images fill the rows one by one.
+
+    Args:
+      dataset: any.
+      samples: sample numbers.
+      views: views per row, at most: of fewer stored ones, each is drawn once. Of plain images, so many and one fill a row.
+      names: of the classes; None: `names_of` the set.
+
+    Returns:
+      An RGB picture.
+
+    Raises:
+      DaliDrError: there are no samples, or so many that no picture holds them.
+    """
+    if not len(samples):
+        raise DaliDrError(f"{dataset.path}: there is nothing to draw: no images are wanted, or it has none")
+    names = names_of(dataset) if names is None else names
+    if dataset.manifest.label_maps is not None:
+        lines = [_mapped(dataset, number, names) for number in samples]
+    elif dataset.manifest.views_max:
+        lines = [_reinforced(dataset, number, views, names) for number in samples]
+    else:
+        cells = [_original(dataset, number, names) for number in samples]
+        lines = [cells[at : at + views + 1] for at in range(0, len(cells), views + 1)]
+    size = (_COLUMN * max(map(len, lines)) + _MARGIN, _ROW * len(lines) + _MARGIN)
+    if max(size) > _LONGEST:
+        raise DaliDrError(
+            f"a contact sheet of {size[0]} x {size[1]} pixels is too large: ask for fewer images or views, or for --html"
+        )
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for y, line in enumerate(lines):
+        for x, (picture, caption) in enumerate(line):
+            left, top = _MARGIN + x * _COLUMN, _MARGIN + y * _ROW
+            sheet.paste(picture, (left, top))
+            for number, text in enumerate(caption):
+                place = (left, top + TILE + 2 + number * _LINE)
+                draw.text(place, fitted(text, TILE, font.getlength), fill="black", font=font)
+    return sheet
+
+
+def save_contact_sheet(
+    dataset: Dataset, path: Path, rows: int = 6, views: int = 5, *, names: Names | None = None
+) -> None:
+    """Writes the sheet of samples spread over the data set as an image file, by its suffix one of `FORMATS`.
+
+    Of plain images, ``rows`` rows are filled.
+
+    Raises:
+      DaliDrError: another suffix, said before anything is drawn; or the file cannot be written.
+    """
+    check_suffix(path)
+    plain = not dataset.manifest.views_max and dataset.manifest.label_maps is None
+    numbers = spread(len(dataset), rows * (views + 1) if plain else rows)
+    picture = contact_sheet(dataset, numbers, views, names=names)
+    partial = temporary(path)
+    try:
+        picture.save(partial, FORMATS[path.suffix.lower()])
+        partial.replace(path)
+    except OSError as error:
+        raise DaliDrError(f"{path}: cannot be written ({error.strerror or error}): choose another place") from error
+    finally:
+        discard(partial)
+
+
+def fitted(text: str, width: float, length: Callable[[str], float]) -> str:
+    """``text``, `shown`, if it takes no more than ``width``; else as much of its beginning and end as fits, with … between."""
+    text = shown(text)
+    if length(text) <= width:
+        return text
+    keep, most = 0, len(text) - 1
+    while keep < most:  # the most characters that fit
+        middle = (keep + most + 1) // 2
+        if length(_shortened(text, middle)) <= width:
+            keep = middle
+        else:
+            most = middle - 1
+    return _shortened(text, keep)
+
+
+def _shortened(text: str, keep: int) -> str:
+    end = keep // 3  # names differ more at their beginnings, keys of one folder at their ends
+    return f"{text[: keep - end].rstrip()}…{text[len(text) - end :].lstrip()}"
+
+
+_Cell = tuple[Image.Image, list[str]]  # a picture and the lines under it
+
+
+def _original(dataset: Dataset, number: int, names: Names) -> _Cell:
+    picture = rgb_image(dataset.image(number))
+    caption = [
+        dataset.keys[number],
+        f"label: {names.label(dataset.label(number))}",
+        f"{picture.width} x {picture.height}",
+    ]
+    return ImageOps.pad(picture, (TILE, TILE), color="white"), caption
+
+
+def _reinforced(dataset: Dataset, number: int, views: int, names: Names) -> list[_Cell]:
+    cells = [_original(dataset, number, names)]
+    if not dataset.has_record(number):
+        return cells
+    reinforcements = dataset.reinforcements(number)
+    rows = spread(len(reinforcements), views)
+    for row, pixels in zip(rows, replay_views(dataset, number, rows), strict=True):
+        picture = Image.fromarray(pixels)
+        tile = picture if picture.size == (TILE, TILE) else picture.resize((TILE, TILE))
+        cells.append((tile, list(_classes(reinforcements, row, names))))
+    return cells
+
+
+def _classes(reinforcements: Reinforcements, row: int, names: Names) -> Iterator[str]:
+    pairs: list[Any] = list(zip(reinforcements.soft_ids[row], reinforcements.soft_probs[row], strict=True))
+    for number, probability in pairs[:_LINES]:
+        yield f"{probability:5.1%} {names.output(int(number))}"
+
+
+def _mapped(dataset: Dataset, number: int, names: Names) -> list[_Cell]:
+    cell = _original(dataset, number, names)
+    picture = rgb_image(dataset.image(number))
+    overlay, shares = drawn_over(picture, dataset, number)
+    caption = [f"{share:5.1%} of cells {names.output(output)}" for output, share in shares[:_LINES]]
+    return [cell, (ImageOps.pad(overlay, (TILE, TILE), color="white"), caption)]

@@ -30,8 +30,8 @@ class ReinforcedTrainer(transformers.Trainer):
     centre crop, with its labels, whole on every process.
 
     Args:
-      model, args, data_collator, train_dataset, eval_dataset, others, named: see `transformers.Trainer`. A string or a path as `train_dataset`
-        or `eval_dataset` is a data set's folder or URL.
+      model, args, data_collator, train_dataset, eval_dataset, others, named: see `transformers.Trainer`. A string or a path as
+        `train_dataset` or `eval_dataset` is a data set's folder or URL.
       loader_options: further keyword arguments of `dali_dr.ReinforcedIterator`, for training.
 
     Raises:
@@ -53,13 +53,14 @@ class ReinforcedTrainer(transformers.Trainer):
         train_dataset, eval_dataset = _opened(train_dataset), _opened(eval_dataset)
         if isinstance(train_dataset, Dataset):
             named.setdefault("compute_loss_func", soft_target_loss)
+            smoothing = getattr(args, "label_smoothing_factor", 0)
+            if smoothing:
+                raise ValueError(
+                    f"label_smoothing_factor is {smoothing}, but the targets of {train_dataset.path} are the teacher's, soft as "
+                    "they are: leave it at 0"
+                )
         self.loader_options: Options = loader_options or {}
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, *others, **named)
-        if isinstance(train_dataset, Dataset) and self.args.label_smoothing_factor:
-            raise ValueError(
-                f"label_smoothing_factor is {self.args.label_smoothing_factor}, but the targets of {train_dataset.path} are "
-                "the teacher's, soft as they are: leave it at 0"
-            )
 
     def get_train_dataloader(self) -> Any:
         """A loader of the reinforced data set, or the Trainer's own."""

@@ -8,7 +8,7 @@ SOURCES := $(shell find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -nam
 CLANGXX ?= $(firstword $(foreach v,21 20 19 18 17 16 15 14,$(shell command -v clang++-$(v) 2>/dev/null)) $(shell command -v clang++ 2>/dev/null))
 SECONDS ?= 60
 
-.PHONY: setup demo test test-all lint native native-clang fuzz-build fuzz fuzz-if-clang memory coverage device-test gpu-proof bench clean system
+.PHONY: setup demo test test-all lint native native-clang fuzz-build fuzz fuzz-if-clang memory coverage device-test gpu-proof bench notebook clean system
 
 setup: $(VENV)/.installed $(VENV)/.plugin
 
@@ -118,6 +118,10 @@ gpu-proof: setup
 
 bench: setup
 	$(BIN)/python bench/throughput.py
+
+# The notebook's stored output: runs it in its folder, as Jupyter does. Needs pip install nbclient ipykernel.
+notebook: setup
+	cd examples && PYTHONPATH=.. ../.venv/bin/jupyter-execute --inplace notebook.ipynb
 
 clean:
 	rm -rf build dist *.egg-info dali_dr/libdali_dr_ops.so dali_dr/_build.json demo-output

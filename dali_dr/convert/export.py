@@ -23,13 +23,13 @@ from typing import IO, Any, Final, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
-import tqdm
 
 from dali_dr.ahead import ahead
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Views
 from dali_dr.encoded import ANY_PIXELS, image_info
 from dali_dr.errors import ShardError, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import files
 from dali_dr.shards.dataset import Dataset
@@ -98,7 +98,7 @@ def export_ml_dr(
     config = config_of(data.manifest)
     _begin(data, out, config, order)
     work = _Export(data, order, out, config)
-    with tqdm.tqdm(total=len(order), unit="img", disable=not progress, desc=shown(out.name)) as bar:
+    with progress_bar(total=len(order), unit="img", disable=not progress, desc=shown(out.name)) as bar:
         done = work.to_tar(bar) if tar else work.to_folder(bar)
         if images is not None and folders is not None:
             bar.reset(len(order))

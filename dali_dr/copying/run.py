@@ -19,13 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import tqdm
-
 from dali_dr.ahead import ahead
 from dali_dr.copying.original import Original, OriginalSet
 from dali_dr.copying.origins import FolderOrigin, Item, Origin, StoreOrigin
 from dali_dr.copying.targets import FolderTarget, Target, target_in
 from dali_dr.errors import ShardError, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards import files
 from dali_dr.shards.index_layout import INDEX_NAME
 from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, checksum_of
@@ -133,7 +132,7 @@ class _Run:
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._there: dict[str, int] = {}
         self.objects = self.kept = self.bytes = self.total = 0
-        self._bar: Any = tqdm.tqdm(
+        self._bar: Any = progress_bar(
             total=whole, unit="B", unit_scale=True, unit_divisor=1000, desc="copied", disable=not progress
         )
 

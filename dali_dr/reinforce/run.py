@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import tqdm
 
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.record.labels import ROW_ORDERS, RowOrder
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
@@ -448,7 +448,7 @@ class Run:
         of_part = sum(map(self.images_of, self.part.numbers(len(self))))
         done = of_part - sum(map(self.images_of, mine))
         name = shown(self.out.name) + (f" {self.part}" if self.part.count > 1 else "")
-        with tqdm.tqdm(total=of_part, initial=done, unit="img", disable=not self._shows, desc=name) as bar:
+        with progress_bar(total=of_part, initial=done, unit="img", disable=not self._shows, desc=name) as bar:
             for number in mine:
                 begun = bar.n
                 self.make(number, bar.update)

@@ -18,6 +18,7 @@ import yaml
 
 from dali_dr.errors import DaliDrError, brief
 from dali_dr.reinforce.checkpoints import BEST_NAME
+from dali_dr.strict_yaml import DuplicateKey, strict_yaml
 
 _ACTIVATIONS: Final = ("relu", "gelu")
 _HUB: Final = "hf-hub:"
@@ -214,29 +215,6 @@ def _apart(text: str) -> tuple[str, str]:
         if depth == 0:
             return text[:at].strip(), text[at:]
     return text, ""
-
-
-class DuplicateKey(yaml.YAMLError):
-    """A mapping that says a key twice."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader takes the last of equal keys; this one takes none."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        said = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := sorted({key for key in said if said.count(key) > 1}):
-            raise DuplicateKey(f"line {node.start_mark.line + 1}: {', '.join(twice)} is there twice")
-        return super().construct_mapping(node, deep)
-
-
-def strict_yaml(text: str) -> Any:
-    """The value of a YAML text, as `yaml.safe_load` reads it.
-
-    Raises:
-      yaml.YAMLError: it is no YAML, or (`DuplicateKey`) a mapping in it says a key twice.
-    """
-    return yaml.load(text, _StrictLoader)
 
 
 def _mapping(text: str, braces: str) -> dict[str, Any]:

@@ -38,8 +38,8 @@ _EPILOG: Final = """\
 example:
   dali-dr reinforce imagenet/train --out imagenet-plus --teacher efficientnet-lite0 --views 32
 
-exit status: 0 done; 1 an error, told in a line on stderr (or of a check, that something is wrong); 2 bad usage. With
---json stdout is one JSON document, of an error, too. DALI_DR_DEBUG=1 prints tracebacks.
+exit status: 0 done; 1 an error, told in a line on stderr (or of a check, that something is wrong); 2 bad usage. \
+With --json stdout is one JSON document, of an error, too. DALI_DR_DEBUG=1 prints tracebacks.
 """
 
 

@@ -14,6 +14,7 @@ from dali_dr.cli.faults import say_json as say_json
 from dali_dr.cli.parser import Parser as Parser
 from dali_dr.cli.parser import say as say
 from dali_dr.encoded import CONTAINERS, MAX_PIXELS
+from dali_dr.errors import DaliDrError
 from dali_dr.store.url import StoreError, as_place, is_url, shown_url
 
 if TYPE_CHECKING:
@@ -75,6 +76,19 @@ def place(text: str) -> Path | str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def new_folder(text: str) -> Path:
+    """A folder on this machine, which need not be there yet, as argparse's ``type``."""
+    path = folder(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a file, want a folder: choose another")
+    return path
+
+
+def new_place(text: str) -> Path | str:
+    """As `new_folder`, or a URL of one in a store."""
+    return place(text) if is_url(text) else new_folder(str(place(text)))
+
+
 def add_set(parser: argparse._ActionsContainer, name: str = "dataset", cache: bool = True) -> None:
     """Adds a data set that is read, which may lie in a store, and ``cache``: --cache and --cache-bytes. See `open_set`."""
     parser.add_argument(name, type=place, metavar="SET", help="folder of the data set, or its URL (s3://…, hf://…)")
@@ -112,7 +126,7 @@ def add_output(parser: argparse._ActionsContainer, text: str, *, store: bool = F
     """Adds --out, the folder of a data set, described by ``text``; ``store``: or a URL."""
     if store:
         text += "; or its URL in a store (s3://BUCKET/FOLDER, docs/stores.md)"
-    parser.add_argument("--out", type=place if store else folder, required=True, metavar="DIR", help=text)
+    parser.add_argument("--out", type=new_place if store else new_folder, required=True, metavar="DIR", help=text)
 
 
 def add_reading(parser: argparse._ActionsContainer) -> None:
@@ -243,6 +257,36 @@ def print_info(path: Path | str, as_json: bool, summary: dict[str, Any] | None =
 
         m = Dataset(path).manifest
     print_manifest(m, as_json, summary)
+
+
+def read_config(path: Path | str) -> str:
+    """The options that made the reinforced data set ``path``, as YAML.
+
+    Raises:
+      DaliDrError: there is no data set, or it does not say.
+    """
+    from dali_dr.shards.report import CONFIG_NAME, REPORT_NAME
+
+    if isinstance(path, str):
+        from dali_dr.shards.remote import load_manifest
+        from dali_dr.store.opening import open_store
+        from dali_dr.store.url import MissingError
+
+        load_manifest(path)
+        try:
+            return open_store(path).read(f"{REPORT_NAME}/{CONFIG_NAME}").decode()
+        except MissingError:
+            pass
+    else:
+        from dali_dr.shards.dataset import Dataset
+
+        Dataset(path)
+        with contextlib.suppress(FileNotFoundError):
+            return (path / REPORT_NAME / CONFIG_NAME).read_text()
+    raise DaliDrError(
+        f"{path if isinstance(path, Path) else shown_url(path)}: has no {REPORT_NAME}/{CONFIG_NAME}: it was made by another "
+        "command than dali-dr reinforce, or by an earlier one"
+    )
 
 
 def print_manifest(m: Manifest, as_json: bool, summary: dict[str, Any] | None = None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dali_dr.cli.common import add_cache, add_labelling, add_quiet, command, positive, positive_float, say, say_json
+from dali_dr.cli.config import add_config
 from dali_dr.errors import DaliDrError
 
 if TYPE_CHECKING:
@@ -36,8 +37,13 @@ _SETTINGS: Final = (  # what was asked for, in JSON
 def add(commands: Any) -> None:
     """Adds the subcommand."""
     evaluate = command(
-        commands, "evaluate", _evaluate, "evaluate models on test sets: top-1, top-5, NLL, calibration, mCE"
+        commands,
+        "evaluate",
+        _evaluate,
+        "evaluate models on test sets: top-1, top-5, NLL, calibration, mCE",
+        "dali-dr evaluate efficientnet-lite0 imagenet-val",
     )
+    add_config(evaluate)
     evaluate.usage = "%(prog)s [options] (MODEL | --model MODEL [--model MODEL …]) SET [SET …]"
     evaluate.add_argument(
         "what",

@@ -21,6 +21,7 @@ from dali_dr.cli.common import (
     say,
     tell,
 )
+from dali_dr.cli.config import add_config
 
 if TYPE_CHECKING:
     from dali_dr.pack import Packed
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
-    pack = command(commands, "pack", _pack, "pack images into plain shards, without reinforcements")
+    pack = command(
+        commands,
+        "pack",
+        _pack,
+        "pack images into plain shards, without reinforcements",
+        "dali-dr pack imagenet/val --out imagenet-val",
+    )
+    add_config(pack)
     images = pack.add_argument_group("images")
     add_reading(images)
     add_on_error(images)

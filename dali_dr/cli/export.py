@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import add_quiet, add_set, command, open_set, say, say_json
+from dali_dr.cli.common import add_quiet, add_set, command, new_folder, open_set, say, say_json
 
 
 def add(commands: Any) -> None:
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     )
     export.add_argument("format", choices=("ml-dr",), help="ml-dr: github.com/apple/ml-dr, a .pth.tar per image")
     add_set(export)
-    export.add_argument("out", type=Path, metavar="OUT", help="folder to write, or to go on with")
+    export.add_argument("out", type=new_folder, metavar="OUT", help="folder to write, or to go on with")
     export.add_argument("--tar", action="store_true", help="write OUT/reinforced_data.tar.gz in place of a folder")
     export.add_argument(
         "--images",

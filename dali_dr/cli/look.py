@@ -66,8 +66,8 @@ def add(commands: Any) -> None:
     preview = command(commands, "preview", _preview, "draw a contact sheet of replayed views")
     add_set(preview)
     preview.add_argument("--out", type=Path, required=True, metavar="PNG")
-    preview.add_argument("--rows", type=positive, default=6, help="images (default %(default)s)")
-    preview.add_argument("--views", type=positive, default=5, help="views per image (default %(default)s)")
+    preview.add_argument("--rows", type=positive, default=6, metavar="N", help="images (default %(default)s)")
+    preview.add_argument("--views", type=positive, default=5, metavar="N", help="views per image (default %(default)s)")
 
 
 def _info(options: argparse.Namespace) -> None:

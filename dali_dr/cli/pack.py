@@ -54,7 +54,9 @@ def add(commands: Any) -> None:
         "--force", action="store_true", help="remove the data set or unfinished run that is in --out, and begin anew"
     )
     machine = pack.add_argument_group("machine")
-    machine.add_argument("--threads", type=positive, default=None, help="that judge images (default: one for each CPU)")
+    machine.add_argument(
+        "--threads", type=positive, default=None, metavar="N", help="that judge images (default: one for each CPU)"
+    )
     add_quiet(machine)
 
 

@@ -112,6 +112,9 @@ class Blueprint:
         if given.get("batch_views") is None:
             given["batch_views"] = self._settled(out, teacher, dry)
         given["topk"] = self._topk(teacher)
+        wanted = self.generation.get("topk", given["topk"])
+        if tell is not None and self.keep in (None, "topk") and not _embeds(teacher) and wanted > given["topk"]:
+            tell(f"--topk is {wanted}, and the teacher has {given['topk']} classes: all are kept")
         generation = Generation(teacher=teacher, device="gpu" if place.type == "cuda" else "cpu", **given)
         options = dict(self.options)
         if "num_classes" not in options:

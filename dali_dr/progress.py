@@ -27,6 +27,7 @@ class Lines(tqdm.tqdm):  # type: ignore[type-arg]  # generic for type checkers a
         self._began = time.monotonic()
         self._due = self._began + SHORTEST
         self._last = ""
+        self._deaf = False  # whether the stream takes no more
         # Every update asks the clock, so that what comes seldom is told when it comes; tqdm's monitor has nothing to mend.
         super().__init__(*args, **{**options, "miniters": 1, "mininterval": 0, "maxinterval": float("inf")})
 
@@ -37,7 +38,7 @@ class Lines(tqdm.tqdm):  # type: ignore[type-arg]  # generic for type checkers a
 
     def line(self) -> None:
         """Prints a line now, unless nothing has happened since the last one."""
-        if self.n == self.initial and not self.postfix:
+        if self._deaf or (self.n == self.initial and not self.postfix):
             return
         state = f"{self.n} {self.total} {self.desc} {self.postfix}"
         if state == self._last:
@@ -51,7 +52,7 @@ class Lines(tqdm.tqdm):  # type: ignore[type-arg]  # generic for type checkers a
             self.fp.write(f"{what}: {text}\n" if what else f"{text}\n")
             self.fp.flush()
         except (OSError, ValueError):
-            self.disable = True
+            self._deaf = True
 
     def clear(self, *_: Any, **__: Any) -> None:
         """Does nothing: lines stay."""

@@ -70,6 +70,7 @@ def add(commands: Any) -> None:
         "--teacher-size",
         type=positive,
         default=475,
+        metavar="N",
         help="pixels of the views that the teacher saw, for verify --teacher (default %(default)s)",
     )
     _add_stored(fkd)

@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
     )
     machine = pack.add_argument_group("machine")
     machine.add_argument(
-        "--threads", type=positive, default=None, metavar="N", help="that judge images (default: one for each CPU)"
+        "--threads", type=positive, default=None, metavar="N", help="that judge images (default: one a CPU)"
     )
     add_quiet(machine)
 

@@ -61,7 +61,7 @@ def _reinforce(options: argparse.Namespace) -> int:
 
 def _check_void(options: argparse.Namespace) -> None:
     """DaliDrError for an option that the others leave without effect."""
-    keep = options.keep or ("full" if options.target == "embedding" else "topk")
+    keep = options.keep or _kept(options.target)
     if options.topk is not None and keep != "topk":
         why = (
             f"--keep {keep} says"
@@ -74,6 +74,11 @@ def _check_void(options: argparse.Namespace) -> None:
             if (value := getattr(options, name)) is not None:
                 option = f"--{name.replace('_', '-')}"
                 raise DaliDrError(f"{option} {value}: is for --engine ray: add that, or leave {option} out")
+
+
+def _kept(target: str) -> str:
+    """What is kept of a prediction unless --keep says otherwise."""
+    return "full" if target == "embedding" else "topk"
 
 
 def _estimate(options: argparse.Namespace) -> int:
@@ -143,8 +148,14 @@ def _blueprint(options: argparse.Namespace) -> Blueprint:
 
 def _config(options: argparse.Namespace, spec: AugmentationSpec) -> dict[str, Any]:
     """What the options say of the data set, for `dali-dr reinforce --config` to make it again."""
+    from dali_dr.shards.write import SAMPLES_PER_SHARD
+
     values = {name: getattr(options, name) for name in DECIDING}
     values["device"] = None if options.device == "auto" else options.device
+    # What is in effect, whatever the defaults of another version are.
+    keep = values["keep"] = options.keep or _kept(options.target)
+    values["topk"] = (options.topk or DEFAULT_TOPK) if keep == "topk" else None
+    values["samples_per_shard"] = options.samples_per_shard or SAMPLES_PER_SHARD
     named = isinstance(options.spec, str) and spec.name == options.spec
     values |= {"size": spec.size} if named else {"spec": spec.to_json(), "size": None}
     return {

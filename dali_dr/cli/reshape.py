@@ -70,7 +70,7 @@ def add(commands: Any) -> None:
     add_output(retile, "data set to write, or to go on with", store=True)
     retile.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default: as it was")
     retile.add_argument(
-        "--threads", type=positive, default=None, metavar="N", help="that tile images (default: one for each CPU)"
+        "--threads", type=positive, default=None, metavar="N", help="that tile images (default: one a CPU)"
     )
     add_quiet(retile)
 

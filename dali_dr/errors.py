@@ -21,7 +21,7 @@ _HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
 
-_NEAR: Final = 0.6  # likeness of names from which on one may be meant for the other, as difflib measures it
+_NEAR: Final = 0.65  # likeness of names from which on one may be meant for the other, as difflib measures it
 
 
 def shown(text: object) -> str:

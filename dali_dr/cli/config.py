@@ -91,7 +91,7 @@ def _read(parser: Parser, path: Path) -> dict[str, Any]:
     import yaml
 
     from dali_dr.regular import read_regular
-    from dali_dr.strict_yaml import strict_yaml
+    from dali_dr.strict_yaml import DuplicateKey, strict_yaml
 
     try:
         value = strict_yaml(read_regular(path, _MAX_BYTES).decode())
@@ -99,6 +99,8 @@ def _read(parser: Parser, path: Path) -> dict[str, Any]:
         parser.error(f"--config {path}: cannot be read: {error.strerror or error}")
     except DaliDrError as error:
         parser.error(f"--config {error}")
+    except DuplicateKey as error:
+        parser.error(f"--config {path}: {error}")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         parser.error(f"--config {path}: is no YAML: {' '.join(str(error).split())}")
     if value is None:

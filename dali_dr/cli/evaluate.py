@@ -88,9 +88,9 @@ def add(commands: Any) -> None:
         "--plots", type=Path, default=None, metavar="DIR", help="write reliability diagrams there (PNG)"
     )
     machine = evaluate.add_argument_group("machine")
-    machine.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    machine.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default %(default)s")
     machine.add_argument("--batch-size", type=positive, default=64, metavar="N", help="default %(default)s")
-    machine.add_argument("--amp", choices=("none", "bfloat16", "float16"), default="none")
+    machine.add_argument("--amp", choices=("none", "bfloat16", "float16"), default="none", help="compute in this type")
     machine.add_argument("--threads", type=positive, default=None, metavar="N", help="default: one for each CPU")
     add_cache(machine)
     add_quiet(machine)
@@ -105,7 +105,7 @@ def _add_view(view: argparse._ActionsContainer) -> None:
     margin.add_argument(
         "--crop-pct", type=positive_float, default=None, metavar="PART", help="size / resize, such as 0.875"
     )
-    view.add_argument("--interpolation", choices=("bilinear", "bicubic"), default=None)
+    view.add_argument("--interpolation", choices=("bilinear", "bicubic"), default=None, help="of the resize")
     for name in ("mean", "std"):
         view.add_argument(
             f"--{name}", type=float, nargs=3, default=None, metavar=("R", "G", "B"), help="of values in 0 … 1"

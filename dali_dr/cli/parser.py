@@ -64,8 +64,8 @@ class Parser(argparse.ArgumentParser):
                 self.print_help()
                 self.exit()
             return super().parse_known_args(words, namespace)
-        self._refuse_unknown(words)
         settle = self._configure(words)
+        self._refuse_unknown(words)
         found, left = cast("tuple[argparse.Namespace, list[str]]", super().parse_known_args(words, namespace))
         if left:
             pattern = f"; {_PATTERN}" if any(Path(word).suffix in (".tar", ".parquet") for word in left) else ""

@@ -63,9 +63,16 @@ def add(commands: Any) -> None:
     verify.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="for --teacher")
     add_quiet(verify)
 
-    preview = command(commands, "preview", _preview, "draw a contact sheet of replayed views")
+    preview = command(
+        commands,
+        "preview",
+        _preview,
+        "draw a contact sheet of replayed views",
+        "dali-dr preview imagenet-plus --out sheet.png",
+    )
+    add_quiet(preview)
     add_set(preview)
-    preview.add_argument("--out", type=Path, required=True, metavar="PNG")
+    preview.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
     preview.add_argument("--rows", type=positive, default=6, metavar="N", help="images (default %(default)s)")
     preview.add_argument("--views", type=positive, default=5, metavar="N", help="views per image (default %(default)s)")
 

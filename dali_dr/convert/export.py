@@ -96,6 +96,9 @@ def export_ml_dr(
     folders = None if images is None else _folders(data)
     out = Path(out).absolute()
     config = config_of(data.manifest)
+    home = getattr(data, "path", None)
+    if isinstance(home, Path) and out.resolve().is_relative_to(home.resolve()):
+        raise ShardError(f"{out}: is the data set that is exported, or in it; choose another folder")
     _begin(data, out, config, order)
     work = _Export(data, order, out, config)
     with progress_bar(total=len(order), unit="img", disable=not progress, desc=shown(out.name)) as bar:

@@ -19,7 +19,7 @@ from dali_dr.augment.fresh import DEFAULT_SIZE, Evaluation
 from dali_dr.errors import DaliDrError, SpecError
 from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.reinforce.checkpoints import load_strictly, read_checkpoint
-from dali_dr.reinforce.teacher_names import Named, check_file, check_name
+from dali_dr.reinforce.teacher_names import Named, check_name
 from dali_dr.reinforce.teachers import PYPI_TEACHERS, load_teacher
 
 _PREFIX: Final = "model."  # of Lightning's state dicts
@@ -170,7 +170,6 @@ def load_model(text: str) -> Model:
         raise DaliDrError(f"{text}: a projection head has no classes that could be right: leave head out")
     if named.file is None and Path(named.name).is_file():
         named = dataclasses.replace(named, name="", file=Path(named.name))
-    check_file(text, named.file)
     model = _pretrained(text, named) if named.file is None else _from_file(text, named, named.file)
     said = Override(size=own.input_size, mean=own.mean, std=own.std)
     return dataclasses.replace(model, view=said.of(model.view))

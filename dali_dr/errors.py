@@ -7,9 +7,11 @@ where texts leave: in `DaliDrError`, in `ShownFormatter` for logs, in `dali_dr.c
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 import reprlib
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ from typing import Any, Final
 _HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
+
+_NEAR: Final = 0.65  # likeness of names from which on one may be meant for the other, as difflib measures it
 
 
 def shown(text: object) -> str:
@@ -37,6 +41,15 @@ def brief(value: object, limit: int = 100) -> str:
     except Exception:  # a number of more digits than Python prints, someone's __repr__
         text = f"a {type(value).__name__}"
     return shown(text if len(text) <= limit else text[:limit] + "…")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """ ": did you mean X or Y?" of the names that are nearly ``word``, for the end of a message; "" where none is."""
+    names = {name.lower(): name for name in known}
+    close = [names[name] for name in difflib.get_close_matches(word.lower(), names, 3, _NEAR)]
+    if not close:
+        return ""
+    return f": did you mean {', '.join(close[:-1]) + ' or ' * (len(close) > 1) + close[-1]}?"
 
 
 class ShownFormatter(logging.Formatter):

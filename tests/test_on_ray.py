@@ -276,7 +276,7 @@ class Hours:
 
 
 def states(shards: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """(images, workers) of each state of the bar in a file."""
+    """(images, workers) of each line in a file."""
     clock = types.SimpleNamespace(now=100.0)
     monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     left = [list(range(shards)), []]
@@ -295,8 +295,10 @@ def states(shards: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     with on_ray._Driver(Ten(range(shards)), Hours(clock), None, True) as driver:  # type: ignore[arg-type]
         driver.work()
     text = capsys.readouterr().err
-    assert text.endswith("\n") and text.count("\n") == 1, "what follows begins a line"
-    return [(int(done), int(workers)) for done, workers in re.findall(r"(\d+)/\d+ \[.*?workers=(\d+)", text)]
+    assert text.endswith("\n") and "\r" not in text, "what follows begins a line"
+    found = [(int(done), int(workers)) for done, workers in re.findall(r"(\d+)/\d+ \[.*?workers=(\d+)", text)]
+    assert len(found) == text.count("\n")
+    return found
 
 
 def test_the_bar_in_a_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

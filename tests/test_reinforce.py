@@ -206,7 +206,7 @@ def test_cli_end_to_end(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (["info", "--help"], 0),
         (["verify", "--help"], 0),
         (["preview", "--help"], 0),
-        ([], 2),
+        ([], 0),
         (["info"], 2),
         (["reinforce", "x", "--out", "y", "--teacher", "z", "--views", "0"], 2),
         (["info", "/no/such/folder"], 1),

@@ -26,7 +26,7 @@ from dali_dr.augment.members import (
     number,
     probability,
 )
-from dali_dr.errors import SpecError, brief
+from dali_dr.errors import SpecError, brief, meant
 from dali_dr.regular import read_regular
 
 MAX_SIZE: Final = 4096  # largest view edge in pixels
@@ -152,14 +152,15 @@ class AugmentationSpec:
     @classmethod
     def preset(cls, name: str, size: int = 224) -> Self:
         """The preset ``name`` at view edge ``size``: "rrc+ra+re" is ImageNet+'s; docs/augmentations.md has them all."""
-        if not isinstance(name, str) or name not in _PRESETS:
-            raise SpecError(f"augmentation preset: want one of {', '.join(_PRESETS)}, got {brief(name)}")
-        return cls(size=size, **_PRESETS[name](size))
+        if not isinstance(name, str) or name not in PRESETS:
+            near = meant(name, PRESETS) if isinstance(name, str) else ""
+            raise SpecError(f"augmentation preset: want one of {', '.join(PRESETS)}, got {brief(name)}{near}")
+        return cls(size=size, **PRESETS[name](size))
 
     @property
     def name(self) -> str | None:
         """The name of the preset that this spec equals at its own size, or None."""
-        return next((name for name in _PRESETS if self == self.preset(name, self.size)), None)
+        return next((name for name in PRESETS if self == self.preset(name, self.size)), None)
 
     @property
     def num_ops(self) -> int:
@@ -295,7 +296,7 @@ def _timm(magnitude: int) -> RandAugment:
 
 
 # Of docs/augmentations.md, which names their sources; members that depend on the view's size among them.
-_PRESETS: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
+PRESETS: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
     "rrc": lambda size: {},
     "rrc+mixing": lambda size: {"mixing": Mixing()},
     "rrc+ra+re": lambda size: {"rand_augment": RandAugment(), "random_erasing": RandomErasing()},

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
+from dali_dr.choices import KEEPS, NUMBERINGS, ON_ERRORS
+from dali_dr.cli.faults import say_json as say_json
+from dali_dr.cli.parser import Parser as Parser
+from dali_dr.cli.parser import say as say
 from dali_dr.encoded import CONTAINERS, MAX_PIXELS
-from dali_dr.errors import shown
+from dali_dr.errors import DaliDrError
 from dali_dr.store.url import StoreError, as_place, is_url, shown_url
 
 if TYPE_CHECKING:
@@ -20,57 +25,40 @@ if TYPE_CHECKING:
 
 _FIRST, *_OTHERS = (container.suffixes[0] for container in CONTAINERS)
 _FOLDER_HELP: Final = f"CLASS/NAME.{_FIRST} (also {', '.join(_OTHERS)}), or flat with ImageNet's file names"
-_NUMBERINGS: Final = (
-    "auto",
-    "sorted",
-    "numeric",
-    "imagenet",
-)  # Numbering in sources.source, whose import takes a second
-_KEPT: Final = ("topk", "full", "hard", "smoothing")  # what --labels meant before it became --keep
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors show what was typed, which a shell may have made of names of files."""
-
-    def error(self, message: str) -> NoReturn:
-        """Usage and message on stderr; ends with exit status 2."""
-        super().error(shown(message))
-
-
-def say(text: str, file: TextIO | None = None, end: str = "\n") -> None:
-    """Prints ``text``, `shown`, in what the stream can encode. All that subcommands print goes through here."""
-    stream = sys.stdout if file is None else file
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end)
-
-
-def say_json(data: Any) -> None:
-    """Prints ``data`` as JSON of ASCII characters, which escapes all others."""
-    print(json.dumps(data, indent=1).replace("\x7f", "\\u007f"))
-
-
-def command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    """A parser of the subcommand ``name``, which calls ``run`` and is described by ``text``."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+def command(commands: Any, name: str, run: Any, text: str, example: str = "") -> Parser:
+    """A parser of the subcommand ``name``, which calls ``run`` and is described by ``text`` and an example to copy."""
+    parser: Parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    if example:
+        parser.epilog = f"example:\n  {example}"
     parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print results, and errors, as one JSON document on stdout")
     return parser
 
 
 def positive(text: str) -> int:
     """An integer of 1 or more, as argparse's ``type``."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r}: want a whole number of 1 or more")
+
+
+def whole(text: str) -> int:
+    """An integer, as argparse's ``type``."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: want a whole number") from None
 
 
 def positive_float(text: str) -> float:
     """A number above 0, as argparse's ``type``."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r}: want a number above 0")
 
 
 def folder(text: str) -> Path:
@@ -86,6 +74,19 @@ def place(text: str) -> Path | str:
         return as_place(text)
     except StoreError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def new_folder(text: str) -> Path:
+    """A folder on this machine, which need not be there yet, as argparse's ``type``."""
+    path = folder(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a file, want a folder: choose another")
+    return path
+
+
+def new_place(text: str) -> Path | str:
+    """As `new_folder`, or a URL of one in a store."""
+    return place(text) if is_url(text) else new_folder(str(place(text)))
 
 
 def add_set(parser: argparse._ActionsContainer, name: str = "dataset", cache: bool = True) -> None:
@@ -125,7 +126,7 @@ def add_output(parser: argparse._ActionsContainer, text: str, *, store: bool = F
     """Adds --out, the folder of a data set, described by ``text``; ``store``: or a URL."""
     if store:
         text += "; or its URL in a store (s3://BUCKET/FOLDER, docs/stores.md)"
-    parser.add_argument("--out", type=place if store else folder, required=True, metavar="DIR", help=text)
+    parser.add_argument("--out", type=new_place if store else new_folder, required=True, metavar="DIR", help=text)
 
 
 def add_reading(parser: argparse._ActionsContainer) -> None:
@@ -155,7 +156,7 @@ def add_labelling(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--labels",
         type=_numbering,
-        choices=_NUMBERINGS,
+        choices=NUMBERINGS,
         default="auto",
         help="how classes are numbered: sorted: by their names in sorted order, as torchvision does it; numeric: each "
         "name is the number; imagenet: ImageNet's numbers of synsets; auto (default): as imagenet or numeric where all "
@@ -195,7 +196,7 @@ def tell(source: Source | Pictures) -> None:
 
 
 def _numbering(text: str) -> str:
-    if text in _KEPT:
+    if text in KEEPS:  # what --labels meant before it became --keep
         raise argparse.ArgumentTypeError(
             f"says how classes are numbered; what is kept of a prediction is said by --keep {text}"
         )
@@ -206,7 +207,7 @@ def add_on_error(parser: argparse._ActionsContainer) -> None:
     """Adds --on-error."""
     parser.add_argument(
         "--on-error",
-        choices=("raise", "skip"),
+        choices=ON_ERRORS,
         default="raise",
         help="what to do with an image that cannot be read, or that training would not show as Pillow does",
     )
@@ -235,7 +236,7 @@ def add_keep_bytes(parser: argparse._ActionsContainer) -> None:
 
 def add_quiet(parser: argparse._ActionsContainer) -> None:
     """Adds --quiet."""
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def wants_gpu(device: str) -> bool:
@@ -256,6 +257,36 @@ def print_info(path: Path | str, as_json: bool, summary: dict[str, Any] | None =
 
         m = Dataset(path).manifest
     print_manifest(m, as_json, summary)
+
+
+def read_config(path: Path | str) -> str:
+    """The options that made the reinforced data set ``path``, as YAML.
+
+    Raises:
+      DaliDrError: there is no data set, or it does not say.
+    """
+    from dali_dr.shards.report import CONFIG_NAME, REPORT_NAME
+
+    if isinstance(path, str):
+        from dali_dr.shards.remote import load_manifest
+        from dali_dr.store.opening import open_store
+        from dali_dr.store.url import MissingError
+
+        load_manifest(path)
+        try:
+            return open_store(path).read(f"{REPORT_NAME}/{CONFIG_NAME}").decode()
+        except MissingError:
+            pass
+    else:
+        from dali_dr.shards.dataset import Dataset
+
+        Dataset(path)
+        with contextlib.suppress(FileNotFoundError):
+            return (path / REPORT_NAME / CONFIG_NAME).read_text()
+    raise DaliDrError(
+        f"{path if isinstance(path, Path) else shown_url(path)}: has no {REPORT_NAME}/{CONFIG_NAME}: it was made by another "
+        "command than dali-dr reinforce, or by an earlier one"
+    )
 
 
 def print_manifest(m: Manifest, as_json: bool, summary: dict[str, Any] | None = None) -> None:

@@ -40,7 +40,13 @@ def add(commands: Any) -> None:
     convert = commands.add_parser("convert", help=text, description=f"{text.capitalize()}.")
     convert.epilog = _URLS
     formats = convert.add_subparsers(required=True, metavar="FORMAT")
-    ml_dr = command(formats, "ml-dr", _convert, _ML_DR)
+    ml_dr = command(
+        formats,
+        "ml-dr",
+        _convert,
+        _ML_DR,
+        "dali-dr convert ml-dr imagenet_plus_randaug.tar.gz --images imagenet-train --out imagenet-plus",
+    )
     ml_dr.set_defaults(format="ml-dr")
     _add_input(ml_dr, "folder of NUMBER.pth.tar files, or a .tar or .tar.gz of one; several: runs of one set, merged")
     ml_dr.add_argument(
@@ -48,7 +54,9 @@ def add(commands: Any) -> None:
     )
     _add_stored(ml_dr)
     _add_common(ml_dr)
-    fkd = command(formats, "fkd", _convert, _FKD)
+    fkd = command(
+        formats, "fkd", _convert, _FKD, "dali-dr convert fkd fkd.tar --images imagenet-train --out imagenet-fkd"
+    )
     fkd.set_defaults(format="fkd")
     _add_input(fkd, "folder of CLASS/NAME.tar files, or a .tar or .tar.gz of one; several: parts of one set")
     fkd.add_argument(
@@ -57,16 +65,23 @@ def add(commands: Any) -> None:
         default="auto",
         help="of the labels (default: as the files show it)",
     )
-    fkd.add_argument("--size", type=positive, default=224, help="pixels of a view (default %(default)s)")
+    fkd.add_argument("--size", type=positive, default=224, metavar="N", help="pixels of a view (default %(default)s)")
     fkd.add_argument(
         "--teacher-size",
         type=positive,
         default=475,
+        metavar="N",
         help="pixels of the views that the teacher saw, for verify --teacher (default %(default)s)",
     )
     _add_stored(fkd)
     _add_common(fkd)
-    relabel = command(formats, "relabel", _convert, _RELABEL)
+    relabel = command(
+        formats,
+        "relabel",
+        _convert,
+        _RELABEL,
+        "dali-dr convert relabel relabel.tar --images imagenet-train --out imagenet-relabel",
+    )
     relabel.set_defaults(format="relabel")
     _add_input(relabel, "folder of CLASS/NAME.pt files, or a .tar or .tar.gz of one; several: parts of one set")
     relabel.add_argument(
@@ -126,7 +141,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_keep_bytes(output)
     output.add_argument("--samples-per-shard", type=positive, default=None, metavar="N", help="default 1000")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--threads", type=positive, default=None, help="that convert (default: one for each CPU)")
+    machine.add_argument(
+        "--threads", type=positive, default=None, metavar="N", help="that convert (default: one for each CPU)"
+    )
     machine.add_argument(
         "--dry-run",
         action="store_true",

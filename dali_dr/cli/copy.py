@@ -20,13 +20,23 @@ _PLACE: Final = "folder or URL (s3://BUCKET/FOLDER, gs://…, az://…, hf://dat
 def add(commands: Any) -> None:
     """Adds the subcommands."""
     copy = command(
-        commands, "copy", _copy, "copy a data set between folders and stores, checked; the same command goes on"
+        commands,
+        "copy",
+        _copy,
+        "copy a data set between folders and stores, checked; the same command goes on",
+        "dali-dr copy s3://bucket/imagenet-plus /nvme/imagenet-plus",
     )
     copy.add_argument("source", metavar="SRC", help=_PLACE)
     copy.add_argument("destination", metavar="DST", help=_PLACE)
     _add_shared(copy)
 
-    push = command(commands, "push", _push, "copy a data set to the Hugging Face Hub, with a data card")
+    push = command(
+        commands,
+        "push",
+        _push,
+        "copy a data set to the Hugging Face Hub, with a data card",
+        "dali-dr push imagenet-plus hf://OWNER/NAME --license cc-by-4.0",
+    )
     push.add_argument("source", metavar="SET", help=_PLACE)
     push.add_argument("destination", metavar="HUB", help="hf://OWNER/NAME; the repository is made if it is absent")
     push.add_argument("--private", action="store_true", help="make the repository private, if it is made")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dali_dr.cli.common import add_cache, add_labelling, add_quiet, command, positive, positive_float, say, say_json
+from dali_dr.cli.config import add_config
 from dali_dr.errors import DaliDrError
 
 if TYPE_CHECKING:
@@ -36,8 +37,13 @@ _SETTINGS: Final = (  # what was asked for, in JSON
 def add(commands: Any) -> None:
     """Adds the subcommand."""
     evaluate = command(
-        commands, "evaluate", _evaluate, "evaluate models on test sets: top-1, top-5, NLL, calibration, mCE"
+        commands,
+        "evaluate",
+        _evaluate,
+        "evaluate models on test sets: top-1, top-5, NLL, calibration, mCE",
+        "dali-dr evaluate efficientnet-lite0 imagenet-val",
     )
+    add_config(evaluate)
     evaluate.usage = "%(prog)s [options] (MODEL | --model MODEL [--model MODEL …]) SET [SET …]"
     evaluate.add_argument(
         "what",
@@ -82,9 +88,9 @@ def add(commands: Any) -> None:
         "--plots", type=Path, default=None, metavar="DIR", help="write reliability diagrams there (PNG)"
     )
     machine = evaluate.add_argument_group("machine")
-    machine.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    machine.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default %(default)s")
     machine.add_argument("--batch-size", type=positive, default=64, metavar="N", help="default %(default)s")
-    machine.add_argument("--amp", choices=("none", "bfloat16", "float16"), default="none")
+    machine.add_argument("--amp", choices=("none", "bfloat16", "float16"), default="none", help="compute in this type")
     machine.add_argument("--threads", type=positive, default=None, metavar="N", help="default: one for each CPU")
     add_cache(machine)
     add_quiet(machine)
@@ -99,7 +105,7 @@ def _add_view(view: argparse._ActionsContainer) -> None:
     margin.add_argument(
         "--crop-pct", type=positive_float, default=None, metavar="PART", help="size / resize, such as 0.875"
     )
-    view.add_argument("--interpolation", choices=("bilinear", "bicubic"), default=None)
+    view.add_argument("--interpolation", choices=("bilinear", "bicubic"), default=None, help="of the resize")
     for name in ("mean", "std"):
         view.add_argument(
             f"--{name}", type=float, nargs=3, default=None, metavar=("R", "G", "B"), help="of values in 0 … 1"

@@ -7,15 +7,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import add_quiet, add_set, command, open_set, say, say_json
+from dali_dr.cli.common import add_quiet, add_set, command, new_folder, open_set, say, say_json
 
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
-    export = command(commands, "export", _export, "write stored views in the form that another training code reads")
+    export = command(
+        commands,
+        "export",
+        _export,
+        "write stored views in the form that another training code reads",
+        "dali-dr export ml-dr imagenet-plus imagenet-plus-ml-dr",
+    )
     export.add_argument("format", choices=("ml-dr",), help="ml-dr: github.com/apple/ml-dr, a .pth.tar per image")
     add_set(export)
-    export.add_argument("out", type=Path, metavar="OUT", help="folder to write, or to go on with")
+    export.add_argument("out", type=new_folder, metavar="OUT", help="folder to write, or to go on with")
     export.add_argument("--tar", action="store_true", help="write OUT/reinforced_data.tar.gz in place of a folder")
     export.add_argument(
         "--images",

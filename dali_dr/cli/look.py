@@ -14,9 +14,11 @@ from dali_dr.cli.common import (
     open_set,
     positive,
     print_info,
+    read_config,
     say,
     say_json,
     wants_gpu,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -26,10 +28,22 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Adds the subcommands."""
-    info = command(commands, "info", _info, "print what is in a data set")
+    info = command(commands, "info", _info, "print what is in a data set", "dali-dr info imagenet-plus")
+    info.add_argument(
+        "--config",
+        action="store_true",
+        help="print the options that made it, as YAML for dali-dr reinforce --config FILE",
+    )
+    add_quiet(info)
     add_set(info, cache=False)
 
-    verify = command(commands, "verify", _verify, "check hashes, index and every record of a data set")
+    verify = command(
+        commands,
+        "verify",
+        _verify,
+        "check hashes, index and every record of a data set",
+        "dali-dr verify imagenet-plus",
+    )
     add_set(verify)
     verify.add_argument("--images", action="store_true", help="also decode every image, and compare with Pillow")
     add_max_pixels(verify)
@@ -43,12 +57,21 @@ def add(commands: Any) -> None:
     verify.add_argument(
         "--samples", type=positive, default=200, metavar="N", help="views for --teacher (default %(default)s)"
     )
-    verify.add_argument("--seed", type=int, default=0, help="of the choice of these views (default %(default)s)")
+    verify.add_argument("--seed", type=whole, default=0, help="of the choice of these views (default %(default)s)")
     verify.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="for --teacher")
     add_quiet(verify)
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.config:
+        text = read_config(options.dataset)
+        if options.json:
+            from dali_dr.strict_yaml import strict_yaml
+
+            say_json(strict_yaml(text))
+        else:
+            say(text.rstrip("\n"), lines=True)
+        return
     print_info(options.dataset, options.json)
 
 

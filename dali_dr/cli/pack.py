@@ -21,6 +21,7 @@ from dali_dr.cli.common import (
     say,
     tell,
 )
+from dali_dr.cli.config import add_config
 
 if TYPE_CHECKING:
     from dali_dr.pack import Packed
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
-    pack = command(commands, "pack", _pack, "pack images into plain shards, without reinforcements")
+    pack = command(
+        commands,
+        "pack",
+        _pack,
+        "pack images into plain shards, without reinforcements",
+        "dali-dr pack imagenet/val --out imagenet-val",
+    )
+    add_config(pack)
     images = pack.add_argument_group("images")
     add_reading(images)
     add_on_error(images)
@@ -46,7 +54,9 @@ def add(commands: Any) -> None:
         "--force", action="store_true", help="remove the data set or unfinished run that is in --out, and begin anew"
     )
     machine = pack.add_argument_group("machine")
-    machine.add_argument("--threads", type=positive, default=None, help="that judge images (default: one for each CPU)")
+    machine.add_argument(
+        "--threads", type=positive, default=None, metavar="N", help="that judge images (default: one a CPU)"
+    )
     add_quiet(machine)
 
 

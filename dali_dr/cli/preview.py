@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
         "preview",
         _preview,
         "look at a data set: a contact sheet (--out), a page (--html), a server (--serve)",
+        "dali-dr preview imagenet-plus --out sheet.png --html page.html",
     )
     add_set(preview)
     preview.add_argument(
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
         metavar="ADDRESS",
         help="for --serve: where to listen; anything but the default lets other machines see the set (default %(default)s)",
     )
-    preview.add_argument("--rows", type=positive, default=6, help="of the contact sheet (default %(default)s)")
+    preview.add_argument("--rows", type=positive, default=6, metavar="N", help="of the contact sheet (default %(default)s)")
     preview.add_argument(
         "--images",
         type=positive,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from dali_dr.cli.common import add_quiet, command, say
+from dali_dr.cli.common import add_quiet, command, folder, say
 
 
 def add(commands: Any) -> None:
     """Adds the subcommands."""
-    index = command(commands, "index", _index, "make index.bin anew from the tars of a data set")
-    index.add_argument("dataset", type=Path)
+    index = command(
+        commands, "index", _index, "make index.bin anew from the tars of a data set", "dali-dr index imagenet-plus"
+    )
+    index.add_argument("dataset", type=folder, metavar="SET", help="folder of the data set")
     index.add_argument(
         "--full",
         action="store_true",
@@ -22,9 +23,14 @@ def add(commands: Any) -> None:
     add_quiet(index)
 
     seal = command(
-        commands, "seal", _seal, "check a dataset.json that was changed by hand, and write its checksum anew"
+        commands,
+        "seal",
+        _seal,
+        "check a dataset.json that was changed by hand, and write its checksum anew",
+        "dali-dr seal imagenet-plus",
     )
-    seal.add_argument("dataset", type=Path)
+    seal.add_argument("dataset", type=folder, metavar="SET", help="folder of the data set")
+    add_quiet(seal)
 
 
 def _index(options: argparse.Namespace) -> None:

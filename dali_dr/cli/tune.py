@@ -6,18 +6,26 @@ import argparse
 import dataclasses
 from typing import Any
 
-from dali_dr.cli.common import add_quiet, add_set, command, open_set, positive, say, say_json
+from dali_dr.cli.common import add_quiet, add_set, command, open_set, positive, positive_float, say, say_json
 
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
-    tune = command(commands, "tune", _tune, "find this machine's loader settings by trying them")
+    tune = command(
+        commands, "tune", _tune, "find this machine's loader settings by trying them", "dali-dr tune imagenet-plus"
+    )
     add_set(tune)
-    tune.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    tune.add_argument("--batch-size", type=positive, default=64)
-    tune.add_argument("--seconds", type=float, default=2.0, help="per setting (default %(default)s)")
-    tune.add_argument("--threads", type=positive, nargs="+", default=None, metavar="N")
-    tune.add_argument("--prefetch", type=positive, nargs="+", default=[1, 2, 4], metavar="N")
+    tune.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="default %(default)s")
+    tune.add_argument("--batch-size", type=positive, default=64, metavar="N", help="default %(default)s")
+    tune.add_argument(
+        "--seconds", type=positive_float, default=2.0, metavar="S", help="per setting (default %(default)s)"
+    )
+    tune.add_argument(
+        "--threads", type=positive, nargs="+", default=None, metavar="N", help="numbers of threads to try"
+    )
+    tune.add_argument(
+        "--prefetch", type=positive, nargs="+", default=[1, 2, 4], metavar="N", help="depths of prefetching to try"
+    )
     add_quiet(tune)
 
 

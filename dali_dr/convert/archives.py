@@ -20,11 +20,11 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import tqdm
 
 from dali_dr.convert.names import Named, Naming
 from dali_dr.convert.streams import Sequential, is_gzip, pieces_of
 from dali_dr.errors import ConvertError, brief, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.regular import read_regular
 from dali_dr.shards import files, tar
 from dali_dr.shards.reading import open_regular, read_fully
@@ -298,7 +298,7 @@ def open_archive(path: Path | str, naming: Naming, *, kept: Path | None = None, 
     survey = None if place is None else Survey.load(place, stamp)
     if survey is None:
         with (
-            tqdm.tqdm(
+            progress_bar(
                 total=size,
                 unit="B",
                 unit_scale=True,

@@ -23,13 +23,13 @@ from typing import IO, Any, Final, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
-import tqdm
 
 from dali_dr.ahead import ahead
 from dali_dr.augment.spec import AugmentationSpec, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.augment.views import NO_PARTNER, SELF_PARTNER, Views
 from dali_dr.encoded import ANY_PIXELS, image_info
 from dali_dr.errors import ShardError, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import files
 from dali_dr.shards.dataset import Dataset
@@ -96,9 +96,12 @@ def export_ml_dr(
     folders = None if images is None else _folders(data)
     out = Path(out).absolute()
     config = config_of(data.manifest)
+    home = getattr(data, "path", None)
+    if isinstance(home, Path) and out.resolve().is_relative_to(home.resolve()):
+        raise ShardError(f"{out}: is the data set that is exported, or in it; choose another folder")
     _begin(data, out, config, order)
     work = _Export(data, order, out, config)
-    with tqdm.tqdm(total=len(order), unit="img", disable=not progress, desc=shown(out.name)) as bar:
+    with progress_bar(total=len(order), unit="img", disable=not progress, desc=shown(out.name)) as bar:
         done = work.to_tar(bar) if tar else work.to_folder(bar)
         if images is not None and folders is not None:
             bar.reset(len(order))

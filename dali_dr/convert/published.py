@@ -12,13 +12,13 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import tqdm
 
 from dali_dr.ahead import ahead, batches
 from dali_dr.convert.archives import Archive
 from dali_dr.convert.arrivals import BUDGET, Arrivals
 from dali_dr.convert.staging import Stage
 from dali_dr.errors import ConvertError, shown
+from dali_dr.progress import bar as progress_bar
 
 _NAMED: Final = 3  # numbers that a message names
 
@@ -187,7 +187,7 @@ class Published:
 
     def _files(self, group: _Group, wanted: Callable[[int], bool]) -> Iterator[tuple[int, bytes]]:
         total = sum(archive.survey.length for archive in group.archives)
-        with tqdm.tqdm(
+        with progress_bar(
             total=total,
             unit="B",
             unit_scale=True,

@@ -14,14 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import tqdm
-
 from dali_dr.ahead import ahead, batches
 from dali_dr.convert.format import Meaning, Record
 from dali_dr.convert.images import Pictures, shown_size
 from dali_dr.convert.published import Published
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ConvertError, RecordError, ShardError
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards import files
 from dali_dr.shards.folder import lock, settings_of
 from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest
@@ -172,7 +171,7 @@ class Conversion:
         """Of all images, where views of some are mixed with crops of others, which must lie inside."""
         if self.meaning.sizes is None:
             return
-        sizes = tqdm.tqdm(
+        sizes = progress_bar(
             self.pictures.sizes(), "sizes of images", len(self.pictures), disable=not self.progress, unit="img"
         )
         for number, size in enumerate(sizes):

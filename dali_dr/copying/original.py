@@ -20,13 +20,14 @@ from dali_dr.shards.index_fit import checked_index
 from dali_dr.shards.index_layout import INDEX_NAME
 from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, Manifest, ShardInfo, checksum_of
 from dali_dr.shards.rebuild import rebuild_index
-from dali_dr.shards.report import CHANGED_NAME, REPORT_NAME, SKIPPED_NAME, SUMMARY_NAME
+from dali_dr.shards.report import CHANGED_NAME, CONFIG_NAME, REPORT_NAME, SKIPPED_NAME, SUMMARY_NAME
 from dali_dr.shards.source_table import SOURCES_NAME
 from dali_dr.shards.strict_json import MAX_BYTES, parse_json
 
 _log = logging.getLogger(__name__)
 REPORTS: Final = tuple(
-    f"{REPORT_NAME}/{name}" for name in (SKIPPED_NAME, CHANGED_NAME, SOURCES_NAME, "confidence.png", SUMMARY_NAME)
+    f"{REPORT_NAME}/{name}"
+    for name in (SKIPPED_NAME, CHANGED_NAME, SOURCES_NAME, "confidence.png", CONFIG_NAME, SUMMARY_NAME)
 )
 _MOST_INDEXED: Final = 4096  # bytes in an index of a sample or file, whose names are shorter: more is not downloaded
 _OF_THE_HUB: Final = ".gitattributes"  # every repository has it

@@ -19,14 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import tqdm
-
 from dali_dr.ahead import ahead
 from dali_dr.copying.original import Original, OriginalSet
 from dali_dr.copying.origins import FolderOrigin, Item, Origin, StoreOrigin
 from dali_dr.copying.targets import FolderTarget, Target, target_in
 from dali_dr.errors import ShardError, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards import files
+from dali_dr.shards.absent import no_data_set
 from dali_dr.shards.index_layout import INDEX_NAME
 from dali_dr.shards.manifest import MANIFEST_NAME, STATE_NAME, checksum_of
 from dali_dr.shards.strict_json import MAX_BYTES
@@ -133,7 +133,7 @@ class _Run:
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._there: dict[str, int] = {}
         self.objects = self.kept = self.bytes = self.total = 0
-        self._bar: Any = tqdm.tqdm(
+        self._bar: Any = progress_bar(
             total=whole, unit="B", unit_scale=True, unit_divisor=1000, desc="copied", disable=not progress
         )
 
@@ -268,7 +268,7 @@ class _Passing:
 def _origin(place: Path | str, room: Path) -> Origin:
     if isinstance(place, Path):
         if not place.is_dir():
-            raise ShardError(f"{place}: no such folder; a data set is a folder that write_shards made")
+            raise no_data_set(place)
         return FolderOrigin(place)
     from dali_dr.store.opening import open_store
 

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dali_dr._plugin import build_facts
 from dali_dr.errors import DaliDrError
@@ -23,6 +22,7 @@ from dali_dr.evaluate.metrics import BINS, Scores, Tally, mean_corruption_error
 from dali_dr.evaluate.models import Model, Override, View, load_model
 from dali_dr.loader.iterator import ReinforcedIterator
 from dali_dr.loader.options import Device
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards.report import Refused
 from dali_dr.sources import Reading
 from dali_dr.sources.source import READING
@@ -359,7 +359,9 @@ class _Run:
         accepted = torch.from_numpy(answers.accepted)
         refused: list[Refused] = []
         total = len(numbers) * len(self.models)
-        bar = tqdm(total=total, desc=name_of(leaf.place), unit="img", disable=not self.machine.progress, leave=False)
+        bar = progress_bar(
+            total=total, desc=name_of(leaf.place), unit="img", disable=not self.machine.progress, leave=False
+        )
         parts = opened.parts(numbers, kind.border, self.machine.num_threads, self.share)
         with bar, contextlib.closing(parts):  # type: ignore[type-var]
             for part in parts:

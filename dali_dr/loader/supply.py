@@ -22,13 +22,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import tqdm
 
 from dali_dr import _plugin
 from dali_dr.errors import ShardError
 from dali_dr.loader.options import Machine, Schedule
 from dali_dr.loader.plan import Plan
 from dali_dr.loader.state import Place
+from dali_dr.progress import bar as progress_bar
 from dali_dr.sampling.sampler import Sampler, Share
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.remote import Remote, check_fits
@@ -296,7 +296,7 @@ class Supply:
             self._queue = deque((0, file) for file in missing if file not in self._lost)
             self._start()
             self._change.notify_all()
-        with tqdm.tqdm(
+        with progress_bar(
             total=total, unit="B", unit_scale=True, desc="fetching shards", leave=False,
             disable=None if self._progress and here < total else True,
         ) as bar:  # fmt: skip

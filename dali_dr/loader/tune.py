@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import tqdm
 
 from dali_dr.loader.iterator import ReinforcedIterator
 from dali_dr.loader.options import Device, default_threads
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards.dataset import Dataset
 
 HW_LOADS = (0.0, 0.12, 0.65, 0.99)
@@ -59,7 +59,7 @@ def tune(
     loads: Sequence[float | None] = (hw_loads or HW_LOADS) if device == "gpu" else (None,)
     combinations = list(itertools.product(threads, prefetch, loads))
     trials = []
-    for count, depth, load in tqdm.tqdm(combinations, unit="setting", disable=not progress, desc="tune"):
+    for count, depth, load in progress_bar(combinations, unit="setting", disable=not progress, desc="tune"):
         more: dict[str, Any] = {} if load is None else {"hw_decoder_load": load}
         iterator = ReinforcedIterator(
             dataset,

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_dr.augment.views import VIEW_COLUMNS, Views, reject
+from dali_dr.choices import ROW_ORDERS as ROW_ORDERS
+from dali_dr.choices import RowOrder as RowOrder
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +28,6 @@ Form = Literal["full", "hard", "smoothing", "marginal_smoothing", "marginal_reno
 FORMS: Final[tuple[str, ...]] = ("full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm")
 
 # What the rows of a record are ordered by, see `order_rows`.
-RowOrder = Literal["confidence", "entropy"]
-ROW_ORDERS: Final[tuple[RowOrder, ...]] = ("confidence", "entropy")
 
 # A row may sum to a little more than 1: softmax in float32 adds about 1e-6, a float16 record up to 2**-11.
 SUM_TOLERANCE: Final = 1e-3

@@ -6,13 +6,13 @@ import functools
 import struct
 import sys
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from dali_dr.augment.views import MAX_SIDE
+from dali_dr.choices import Probabilities as Probabilities
 from dali_dr.record.checks import DAMAGED, UPDATE, refuse
 from dali_dr.record.rootprobs import MAX_ROOT_STEP, MIN_ROOT_STEP
 
-Probabilities = Literal["root8", "log8", "float16", "float32"]
 ENCODINGS: Final[tuple[Probabilities, ...]] = ("float32", "float16", "log8", "root8")  # by their number in the header
 LOG8: Final = ENCODINGS.index("log8")
 ROOT8: Final = ENCODINGS.index("root8")  # since version 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.choices import KEEPS
+from dali_dr.choices import Keep as Keep
 from dali_dr.errors import DaliDrError
 from dali_dr.reinforce.generate import Generation, check_drawn
 from dali_dr.reinforce.kept import settle_batch
@@ -21,7 +23,6 @@ from dali_dr.shards import outbox
 from dali_dr.sources.opening import open_source
 from dali_dr.sources.source import READING, Reading, Source
 
-Keep = Literal["topk", "full", "hard", "smoothing"]
 _TEACHER: frozenset[str] = frozenset({"teacher", "device"})
 
 
@@ -111,6 +112,9 @@ class Blueprint:
         if given.get("batch_views") is None:
             given["batch_views"] = self._settled(out, teacher, dry)
         given["topk"] = self._topk(teacher)
+        wanted = self.generation.get("topk", given["topk"])
+        if tell is not None and self.keep in (None, "topk") and not _embeds(teacher) and wanted > given["topk"]:
+            tell(f"--topk is {wanted}, and the teacher has {given['topk']} classes: all are kept")
         generation = Generation(teacher=teacher, device="gpu" if place.type == "cuda" else "cpu", **given)
         options = dict(self.options)
         if "num_classes" not in options:
@@ -138,8 +142,8 @@ class Blueprint:
 
     def _topk(self, teacher: Predictor) -> int:
         keep = self.keep or ("full" if _embeds(teacher) else "topk")
-        if keep not in get_args(Keep):
-            raise DaliDrError(f"keep is {keep!r}, want one of {', '.join(get_args(Keep))}")
+        if keep not in KEEPS:
+            raise DaliDrError(f"keep is {keep!r}, want one of {', '.join(KEEPS)}")
         outputs = teacher.num_outputs
         wanted: int = self.generation.get("topk", 10)
         return {"topk": min(wanted, outputs), "full": outputs}.get(keep, 1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
+from dali_dr.choices import ENGINES
+from dali_dr.choices import Engine as Engine
 from dali_dr.reinforce.blueprint import Blueprint
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.part import Part
@@ -17,7 +19,6 @@ from dali_dr.shards import outbox
 from dali_dr.sources.source import Source
 from dali_dr.store.url import as_place
 
-Engine = Literal["local", "ray"]
 Tell = Callable[[str], object]
 
 
@@ -48,7 +49,7 @@ def reinforce(
       part: make only the K-th of N parts of the shards, "K/N", counted from 1; None: as torchrun or Slurm says, else all.
       progress: show a progress bar.
       options: attributes of `dali_dr.reinforce.run.Run`: class_names, samples_per_shard, probabilities, on_error, pool,
-        select, sidecar.
+        select, row_order, sidecar, config.
 
     Returns:
       What came of it; its manifest is None where shards of other parts are missing.
@@ -57,8 +58,8 @@ def reinforce(
       DaliDrError: an image cannot be decoded or stored (with on_error="raise"), ``out`` belongs to another run, or the
         cluster fails.
     """
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine is {engine!r}, want one of {', '.join(get_args(Engine))}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}, want one of {', '.join(ENGINES)}")
     if engine == "local" and (address is not None or workers is not None):
         raise ValueError('address and workers are of engine="ray"')
     if engine == "ray" and part is not None:

@@ -8,14 +8,15 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Final, Protocol
 
 import torch
 
+from dali_dr.choices import AMPS, TARGETS
+from dali_dr.choices import Amp as Amp
+from dali_dr.choices import Target as Target
 from dali_dr.errors import DaliDrError
 
-Amp = Literal["bfloat16", "float16"]
-Target = Literal["class", "embedding"]
 DEFAULT_BATCH: Final = 64  # views per teacher batch on the CPU, where a larger one is hardly faster
 _FULL: Final = 0.4  # share of the GPU's memory above which the batch is not doubled: decoding needs some, too
 
@@ -120,8 +121,11 @@ class Teacher:
             raise DaliDrError("a teacher wants one member or more")
         if not self.temperature > 0:
             raise DaliDrError(f"temperature is {self.temperature}, want a positive number")
-        if self.amp not in (None, *get_args(Amp)) or self.target not in get_args(Target):
-            raise DaliDrError(f"amp is {self.amp!r} and target {self.target!r}, want {Amp} or None, and {Target}")
+        if self.amp not in (None, *AMPS) or self.target not in TARGETS:
+            raise DaliDrError(
+                f"amp is {self.amp!r} and target {self.target!r}, want {', '.join(AMPS)} or None, and "
+                f"{' or '.join(TARGETS)}"
+            )
         for member in self.members:
             member.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         outputs = {m.name: m.num_outputs for m in self.members}

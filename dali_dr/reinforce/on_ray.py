@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-import tqdm
 
 from dali_dr.errors import DaliDrError, shown
+from dali_dr.progress import bar as progress_bar
+from dali_dr.progress import show as show_progress
 from dali_dr.reinforce.blueprint import Blueprint
 from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.run import Made, Outcome, Run, Step
@@ -39,8 +39,7 @@ _ANSWER: Final = 10.0  # seconds in which a cluster's address must answer
 _UNSEEN: Final = (
     120.0  # seconds after which a shard that a worker made must be seen here: NFS may keep a listing for 60
 )
-_TURNS: Final = 0.5  # seconds between states of the bar on a terminal
-_LINES: Final = (3.0, 30.0)  # likewise, in a file: at first, and in a run of five minutes or more
+_TURNS: Final = 0.5  # seconds between states of the bar
 _LONGEST: Final = 400  # characters of a text of Ray's
 _OBJECTS: Final = 100 << 20  # bytes of a local Ray's object store, in which only the blueprint lies
 _log = logging.getLogger(__name__)
@@ -210,7 +209,9 @@ class _Driver:
         self._looked = self._shown = 0.0
         self._began = time.monotonic()
         self._workers = 0  # when last looked
-        self._bar: Any = tqdm.tqdm(disable=not progress, unit="img", desc=shown(Path(outbox.shown_place(run.out)).name))
+        self._bar: Any = progress_bar(
+            disable=not progress, unit="img", desc=shown(Path(outbox.shown_place(run.out)).name)
+        )
 
     def __enter__(self) -> _Driver:
         return self
@@ -225,7 +226,7 @@ class _Driver:
         self._done = total - sum(map(run.images_of, missing))
         self._bar.reset(total)
         self._bar.initial = self._done
-        self._show()
+        self._show(now=True)
         self._began = time.monotonic()
         while missing:
             self._pool.work(missing, self._made, self._turn)
@@ -251,10 +252,9 @@ class _Driver:
             self._see()
 
     def _show(self, now: bool = False) -> None:
-        """Shows where the run is, ``now`` or if it is time; in a file, no more often than a file should grow."""
+        """Shows where the run is, ``now`` or if it is time."""
         clock, bar = time.monotonic(), self._bar
-        pause = _TURNS if sys.stderr.isatty() else min(max((clock - self._began) / 10, _LINES[0]), _LINES[1])
-        if not now and clock < self._shown + pause:
+        if not now and clock < self._shown + _TURNS:
             return
         self._shown = clock
         bar.n = self._done + self._pool.under_way
@@ -265,7 +265,10 @@ class _Driver:
         if self._price is not None:
             told["cost"] = f"{self._pool.worker_hours * self._price:,.2f}"
         bar.set_postfix(told, refresh=False)
-        bar.refresh()
+        if now:
+            show_progress(bar)
+        else:
+            bar.refresh()
 
     def _see(self) -> None:
         """Looks whether what workers made is here.

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import tqdm
 
 from dali_dr.ahead import ahead, batches
 from dali_dr.errors import ShardError
 from dali_dr.images.judge import BATCH, Refusal
+from dali_dr.progress import bar as progress_bar
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.networks import Predictor
 from dali_dr.reinforce.select import WIDE, Select, select
@@ -103,7 +103,7 @@ class Pieces:
         with g.judge() as judge, ThreadPoolExecutor(count, "read") as readers:
             entrance = g.entrance(self.images, judge, tile=False)
             read = ahead(readers, entrance.read, range(len(self.images)), max(2 * BATCH, count + BATCH))
-            with tqdm.tqdm(total=len(self.images), unit="img", desc="judging", disable=not self.progress) as bar:
+            with progress_bar(total=len(self.images), unit="img", desc="judging", disable=not self.progress) as bar:
                 for batch in batches(read, BATCH):
                     for image, sample in zip(batch, entrance.admit(batch), strict=True):
                         if isinstance(sample.problem, Refusal):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from PIL import Image, ImageDraw, ImageFont
 
+from dali_dr import __version__
 from dali_dr.shards import files, tar
 from dali_dr.shards.manifest import Manifest
-from dali_dr.shards.report import REPORT_NAME, SUMMARY_NAME, Changed, Refused, counted, write_lists
+from dali_dr.shards.report import CONFIG_NAME, REPORT_NAME, SUMMARY_NAME, Changed, Refused, counted, write_lists
 
 CONFIDENCE_BINS: Final = 50  # of 0..1
 
@@ -26,6 +28,7 @@ def write_report(
     figures: Sequence[dict[str, Any]],
     refused: Sequence[Refused],
     changed: Sequence[Changed],
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the lists (`dali_dr.shards.report`), confidence.png and summary.json into the folder of the report.
 
@@ -38,6 +41,7 @@ def write_report(
         teacher_seconds and confidence (views by the probability of the most likely class).
       refused: every image that was left out.
       changed: every image that is not stored as its source has it.
+      config: options of `dali-dr reinforce`, written as config.yaml.
 
     Returns:
       The summary.
@@ -67,6 +71,12 @@ def write_report(
         "workers": [dict(zip(("rank", "host", "device"), worker, strict=True)) for worker in workers],
     }
     write_lists(out, refused, changed)
+    if config is not None:
+        text = (
+            f"# dali-dr reinforce --config THIS_FILE --out FOLDER makes this data set again (dali_dr {__version__}).\n"
+        )
+        text += yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        tar.write_atomically(folder / CONFIG_NAME, text.encode())
     png = io.BytesIO()
     histogram(counts, summary["mean_confidence"]).save(png, "PNG")
     tar.write_atomically(folder / "confidence.png", png.getvalue())

@@ -21,15 +21,15 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import tqdm
 
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.record.labels import ROW_ORDERS, RowOrder
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
@@ -118,6 +118,7 @@ class Run:
       select: how they are chosen, see `dali_dr.reinforce.select`.
       row_order: of the stored views, see `dali_dr.shards.write.write_shards`.
       sidecar: store records alone, beside the tars of a `TarSource`, which stay as they are.
+      config: options of `dali-dr reinforce` that make this data set, by name, for the report; they decide nothing here.
       part: of the shards, that `work` makes.
       progress: show a progress bar (of the first part only).
     """
@@ -134,6 +135,7 @@ class Run:
     select: Select = "random"
     row_order: RowOrder = "confidence"
     sidecar: bool = False
+    config: Mapping[str, Any] | None = None
     part: Part = dataclasses.field(default_factory=Part)
     progress: bool = True
 
@@ -448,7 +450,7 @@ class Run:
         of_part = sum(map(self.images_of, self.part.numbers(len(self))))
         done = of_part - sum(map(self.images_of, mine))
         name = shown(self.out.name) + (f" {self.part}" if self.part.count > 1 else "")
-        with tqdm.tqdm(total=of_part, initial=done, unit="img", disable=not self._shows, desc=name) as bar:
+        with progress_bar(total=of_part, initial=done, unit="img", disable=not self._shows, desc=name) as bar:
             for number in mine:
                 begun = bar.n
                 self.make(number, bar.update)
@@ -458,7 +460,7 @@ class Run:
         figures = self._kept.figures(self._draft.name)
         if (self.out / MANIFEST_NAME).exists() or self.missing():  # now that all is read
             raise _Overtaken
-        write_report(self.out, manifest, figures, [*refused, *self._refused().values()], changed)
+        write_report(self.out, manifest, figures, [*refused, *self._refused().values()], changed, self._settled_config)
 
     def _report_late(self, manifest: Manifest) -> None:
         """The report of a run that an earlier dali_dr ended, which wrote it last, and did not come to that."""
@@ -469,7 +471,13 @@ class Run:
         known = [f for f in facts if f is not None] + [*shards_folder.empty_shards(self.out, self._draft).values()]
         known.sort(key=lambda f: f.name)
         refused = [one for f in known for one in f.refused] + list(self._refused().values())
-        write_report(self.out, manifest, figures, refused, [one for f in known for one in f.changed])
+        changed = [one for f in known for one in f.changed]
+        write_report(self.out, manifest, figures, refused, changed, self._settled_config)
+
+    @property
+    def _settled_config(self) -> dict[str, Any] | None:
+        """The config, with the views per teacher batch, which were perhaps measured."""
+        return None if self.config is None else {**self.config, "batch": self.generation.batch_views}
 
 
 def _figures_of(shard: Path) -> str:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.choices import SELECTS as SELECTS
+from dali_dr.choices import Select as Select
 from dali_dr.keyed import philox_key
 
-Select = Literal[
-    "random",
-    "min-confidence",
-    "max-confidence",
-    "min-entropy",
-    "max-entropy",
-    "min-loss",
-    "max-loss",
-    "kmeans",
-]
-SELECTS: Final[tuple[Select, ...]] = get_args(Select)
 WIDE: Final[tuple[Select, ...]] = ("min-entropy", "max-entropy", "min-loss", "max-loss", "kmeans")
 """Those that look at all classes of a prediction."""
 BY_LABEL: Final[tuple[Select, ...]] = ("min-loss", "max-loss")

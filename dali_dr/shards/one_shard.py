@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
 
+from dali_dr.choices import OnError as OnError
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError
 from dali_dr.shards import files, outbox, tar
@@ -20,8 +20,6 @@ from dali_dr.shards.keys import KeyTable, keys_of
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.report import Announcer, Changed, Refused
 from dali_dr.shards.sample import Origin, Parts, Sample, check_key, parts_of, refuse
-
-OnError = Literal["raise", "skip"]
 
 
 def write_one_shard(

@@ -7,9 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import tqdm
-
 from dali_dr.errors import ShardError
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards.facts import ImageTars, image_files, scan_shard
 from dali_dr.shards.index_layout import IndexedFile
 from dali_dr.shards.manifest import Manifest, ShardInfo
@@ -42,7 +41,7 @@ def rebuild_index(
     images = ImageTars.of(folder, manifest)
     table = SampleTable(image_files(manifest), image_crcs=full)
     records = dataclasses.replace(manifest, tiles=None)  # what became of images is of no concern here
-    with tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=index.name) as bar:
+    with progress_bar(total=manifest.images, unit="img", disable=not progress, desc=index.name) as bar:
         for shard in manifest.shards:
             path = folder / shard.name
             with contextlib.nullcontext(path) if here is None else here(shard) as path:

@@ -25,6 +25,7 @@ REPORT_NAME: Final = "report"  # the folder of it, in that of the data set
 SKIPPED_NAME: Final = "skipped.jsonl"
 CHANGED_NAME: Final = "changed.jsonl"
 SUMMARY_NAME: Final = "summary.json"
+CONFIG_NAME: Final = "config.yaml"  # options of `dali-dr reinforce` that make the data set again
 FIRST: Final = 10  # refused images that are told of one by one; the others are only counted
 _STARTS: Final = 16  # first bytes of a refused image that are kept
 _log = logging.getLogger(__name__)

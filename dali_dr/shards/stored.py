@@ -17,10 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import tqdm
-
 from dali_dr.ahead import ahead
 from dali_dr.errors import ShardError
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards import files, tar
 from dali_dr.shards.facts import ShardFacts, facts_path, parse_facts
 from dali_dr.shards.index_layout import INDEX_NAME
@@ -270,7 +269,7 @@ class Stored:
 
     def _each(self, names: list[str], do: Callable[[str], Any]) -> None:
         """Call ``do`` with each name, several at a time."""
-        bar = tqdm.tqdm(
+        bar = progress_bar(
             total=len(names), desc=f"{self.out.name}: store", unit="object", leave=False, delay=_PATIENCE,
             disable=not self.progress,
         )  # fmt: skip

@@ -7,16 +7,17 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
-import tqdm
 
 from dali_dr.augment.views import Mix
 from dali_dr.encoded import ANY_PIXELS, MAX_PIXELS, image_info, written_suffix
 from dali_dr.errors import ShardError, shown
 from dali_dr.images.jpeg import restart_interval
 from dali_dr.images.judge import BATCH, Judge, Refusal
+from dali_dr.progress import Progress
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards import tar
 from dali_dr.shards.facts import (
     ImageTars,
@@ -136,7 +137,7 @@ def _verify(
     here = bring or (lambda name: contextlib.nullcontext(folder / name))
     with (
         Judge(max_pixels=max_pixels, decode=images) as judge,
-        tqdm.tqdm(total=manifest.images, unit="img", disable=not progress, desc=shown(folder.name)) as bar,
+        progress_bar(total=manifest.images, unit="img", disable=not progress, desc=shown(folder.name)) as bar,
     ):
         judged = _Judged(judge, report) if images else None
         for number, shard in enumerate(manifest.shards):
@@ -199,7 +200,7 @@ def _check_shard(
     pictures: ImageTars | None,
     facts: ShardFacts,
     report: VerifyReport,
-    bar: tqdm.tqdm[NoReturn],
+    bar: Progress,
     partners: _Partners | None,
     start: int,
     with_idx: bool,

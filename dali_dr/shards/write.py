@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-import tqdm
-
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
 from dali_dr.images.judge import Judge
+from dali_dr.progress import bar as progress_bar
 from dali_dr.record.label_map import LabelMaps
 from dali_dr.record.labels import ROW_ORDERS, RowOrder
 from dali_dr.record.layout import Probabilities
@@ -182,7 +181,7 @@ def write_draft(
     _check(draft, samples, on_error)
     total = _length(samples, inventory) if total is None else total
     out = out.absolute()  # the samples are someone else's code, which may change the working directory
-    with lock(out), tqdm.tqdm(total=total, unit="img", disable=not progress, desc=shown(out.name)) as bar:
+    with lock(out), progress_bar(total=total, unit="img", disable=not progress, desc=shown(out.name)) as bar:
         run = _Run(samples, out, draft, inventory, on_error, total, bar)
         return run.do(resume, force, handling)
 

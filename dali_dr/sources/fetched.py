@@ -22,10 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-import tqdm
-
 from dali_dr.ahead import ahead
 from dali_dr.errors import ShardError, shown
+from dali_dr.progress import bar as progress_bar
 from dali_dr.sources.remote import Gone, Unavailable, parent, read_part, split, store_of
 from dali_dr.store.url import StoreError, as_place, shown_url
 
@@ -144,7 +143,7 @@ class Remote:
         part, state = self.folder / _PART, self.folder / _STATE
         there = _there(part, state)
         _make_room(self.bytes - there, self.folder)
-        bar = tqdm.tqdm(
+        bar = progress_bar(
             total=self.bytes,
             initial=there,
             unit="B",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import ShardError, brief
 from dali_dr.regular import read_regular
+from dali_dr.shards.absent import near_path
 from dali_dr.shards.sample import MAX_IMAGE_BYTES
 from dali_dr.sources.classes import SYNSET, classes_of_folders
 from dali_dr.sources.folder_walk import Disk, Walk
@@ -22,6 +23,18 @@ from dali_dr.sources.source import READING, Reading, keys_of
 from dali_dr.store.url import as_place, shown_url
 
 _EXAMPLES: Final = 3  # of empty class folders that are named
+
+
+def _no_folder(path: Path) -> str:
+    """What to say of ``path``, which names no folder, nor a list or tars."""
+    if path.is_file():
+        return (
+            f"{path} is not a folder, and its name is none of a list (.csv, .jsonl, .parquet) or of tars (.tar): give it "
+            "such a name, or a folder of class folders of images"
+        )
+    if any(character in path.name for character in "*?{}"):
+        return f"{path} is not a folder: a pattern names tars and ends in .tar, as in 't-*.tar' or 't-{{000..146}}.tar'"
+    return f"{path} is not a folder{near_path(path) or ': give a folder of class folders of images'}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +90,7 @@ class ImageFolder:
                     f"{shown_url(root)}: there are no objects below it: give the URL of a folder of class folders of images"
                 )
         elif not root.is_dir():
-            raise ShardError(f"{root} is not a folder: give a folder of class folders of images")
+            raise ShardError(_no_folder(root))
         if reading.label_field is not None:
             raise ShardError(
                 f"{root}: images in folders have no field {brief(reading.label_field)}: leave --label-field out"

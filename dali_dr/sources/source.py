@@ -6,17 +6,16 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.choices import Numbering as Numbering
 from dali_dr.errors import ShardError, brief
 from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.sample import Place, fitting_key, key_fault, safe_key
 from dali_dr.sources.remote import Unavailable
-
-Numbering = Literal["auto", "sorted", "numeric", "imagenet"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dali_dr.errors import ShardError, brief
 from dali_dr.images.convert import suffixes as convertible
 from dali_dr.shards import tar
+from dali_dr.shards.absent import near_path
 from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.others import Group, LabelRule, groups_of, image_of, no_image, whole_number
 from dali_dr.shards.outbox import url_of
@@ -188,7 +189,8 @@ def expand(pattern: str) -> list[File]:
             if not matches:
                 what = "no file matches" if glob.has_magic(name) else "no such file"
                 several = f" ({brief(pattern)} names {len(names)} files in all)" if len(names) > 1 else ""
-                raise ShardError(f"{name}: {what}{several}: correct the name, or copy the tar there")
+                near = near_path(Path(name)) if what == "no such file" else ""
+                raise ShardError(f"{name}: {what}{several}{near or ': correct the name, or copy the tar there'}")
             found += map(Path, matches)
     return found
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypedDict, cast, get_args
+from typing import Any, Final, ForwardRef, Literal, Required, TypedDict, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +40,8 @@ Layout = Literal["CHW", "HWC"]
 OnError = Literal["raise", "skip"]
 Integrity = Literal["normal", "full"]
 OrderName = Literal["global", "windowed", "sequential"]
-Targets = Literal[
-    "sparse", "dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"
-]
+DenseTargets = Literal["dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
+Targets = Literal["sparse"] | DenseTargets
 Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
 Curricula = Window | Mapping[str, Any] | str
 Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
@@ -61,8 +61,8 @@ _ELSEWHERE: Final = {  # what arguments of DataLoader and of DALI's iterators ar
 }
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments of `ReinforcedIterator`, each a field of one of the groups below."""
+class _Others(TypedDict, total=False):
+    """The keyword arguments of `ReinforcedIterator` that do not decide what kind of batch it yields."""
 
     size: Sizes | None
     dtype: DType | torch.dtype
@@ -70,9 +70,6 @@ class Options(TypedDict, total=False):
     std: Sequence[float]
     augment: Augment | None
     layout: Layout
-    targets: Targets
-    as_tuples: bool
-    with_index: bool
     label_ndim: int
     seed: int
     order: OrderName | Order | None
@@ -106,6 +103,22 @@ class Options(TypedDict, total=False):
     prepare_first_batch: bool
     reader_name: str | None
     dynamic_shape: Any
+
+
+class Options(_Others, total=False):
+    """The keyword arguments of `ReinforcedIterator`, each a field of one of the groups below."""
+
+    targets: Targets
+    as_tuples: bool
+    with_index: bool
+
+
+class Arguments(_Others, total=False):
+    """What `ReinforcedIterator` takes besides what decides what kind of batch it yields; for its overloads."""
+
+    batch_size: Required[int]
+    schedule: Schedule | None
+    machine: Machine | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,9 +320,10 @@ def gather(
             raise TypeError(f"{next(iter(own))} is given beside {said}, which says it: put it in there")
         parts.append(part)
     if given:
-        known, name = sorted(Options.__annotations__), next(iter(given))
+        name = next(iter(given))
+        known = sorted({*Options.__annotations__, "batch_size", *(kind.__name__.lower() for kind in GROUPS)})
         near = difflib.get_close_matches(name, known, 1)
-        hint = _ELSEWHERE.get(name) or (f"you may mean {near[0]}" if near else f"it has {', '.join(known)}")
+        hint = _ELSEWHERE.get(name) or (f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}")
         raise TypeError(f"ReinforcedIterator has no argument {name!r}; {hint}")
     return cast(tuple[Show, Schedule, Machine], tuple(parts))
 
@@ -366,3 +380,28 @@ def default_threads() -> int:
     if processors == os.cpu_count():
         processors //= checks.environment("LOCAL_WORLD_SIZE", 1, 1)
     return max(1, processors)
+
+
+def signature() -> inspect.Signature:
+    """The signature of `ReinforcedIterator.__init__` with every argument by name, of which the code says most as `**options`.
+
+    Defaults are those of the groups. What DALI's scripts may say besides has None.
+    """
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    fields = {field.name: field.default for kind in GROUPS for field in dataclasses.fields(kind)}
+    own = {"self": "", "dataset": "Dataset | str | os.PathLike[str]", "batch_size": "int"}
+    groups = {kind.__name__.lower(): f"{kind.__name__} | None" for kind in GROUPS}
+    words = {name: _words(hint) for name, hint in Options.__annotations__.items()}
+    words = {name: words[name] for name in (*fields, *sorted(words.keys() - fields.keys()))}
+    parameters = []
+    for name, text in (own | words | groups).items():
+        default = inspect.Parameter.empty if name in own else fields.get(name)
+        annotation = text or inspect.Parameter.empty
+        parameters.append(
+            inspect.Parameter(name, kinds[name not in ("self", "dataset")], default=default, annotation=annotation)
+        )
+    return inspect.Signature(parameters, return_annotation="None")
+
+
+def _words(hint: object) -> str:
+    return hint.__forward_arg__ if isinstance(hint, ForwardRef) else str(hint)

@@ -1,0 +1,1 @@
+"""Loaders for the training scripts of others."""

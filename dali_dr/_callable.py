@@ -6,17 +6,15 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 
 class CallableModule(types.ModuleType):
-    """Base of such a package's class; what it calls is imported when it is called or asked about.
+    # Such a package's class: it says in `_home` the module and the name of the function, which is imported when it is
+    # called or asked about. `inspect.signature` and `help` of the package tell those of the function, too. No docstring
+    # here: `__doc__` below is that of the package.
 
-    `inspect.signature` and `help` of the package are those of the function, with the package's own text before.
-    """
-
-    _home: ClassVar[tuple[str, str]]
-    """Module and name of the function."""
+    _home: tuple[str, str]
 
     def _function(self) -> Callable[..., Any]:
         module, name = self._home

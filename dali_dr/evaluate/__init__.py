@@ -9,9 +9,5 @@ import sys
 
 from dali_dr._callable import CallableModule
 
-
-class _Callable(CallableModule):
-    _home = "dali_dr.evaluate.run", "evaluate"
-
-
-sys.modules[__name__].__class__ = _Callable
+_home = "dali_dr.evaluate.run", "evaluate"
+sys.modules[__name__].__class__ = CallableModule

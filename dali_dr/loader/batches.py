@@ -1,7 +1,6 @@
 """What `ReinforcedIterator` yields, for type checkers and for people: the tensors of a batch by name."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: with it NotRequired would not be known at run time.
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch

@@ -83,7 +83,7 @@ class EpochBatchSampler(torch.utils.data.Sampler[list[int]]):
         self._loader.set_epoch(epoch)
 
 
-class ShownDataset(Dataset):
+class ShownDataset(Dataset, torch.utils.data.Dataset[Any]):
     """`loader.dataset`: the data set, which in a DataLoader over the loader's `batch_sampler` gives the loader's batches."""
 
     def __init__(self, dataset: Dataset, loader: Loader) -> None:

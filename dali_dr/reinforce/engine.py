@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 
 from dali_dr.reinforce.blueprint import Blueprint
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.part import Part
-from dali_dr.reinforce.run import Outcome
+from dali_dr.reinforce.run import Outcome, RunOptions
 from dali_dr.shards import outbox
 from dali_dr.sources.source import Source
 from dali_dr.store.url import as_place
@@ -32,23 +33,34 @@ def reinforce(
     workers: int | None = None,
     part: Part | str | None = None,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Outcome:
     """Reinforces a whole source into a data set; a run that was interrupted goes on where it stopped.
+
+        from dali_dr.reinforce.teachers import load_teacher
+
+        teacher = load_teacher("efficientnet-lite0", "cpu")
+        spec = dali_dr.AugmentationSpec.preset("rrc+ra+re", size=224)
+        generation = dali_dr.Generation(spec, teacher, num_views=32)
+        dali_dr.reinforce("imagenet/train", "imagenet-plus", generation, num_classes=1000)
 
     Args:
       source: as `dali_dr.sources.open_source` takes it, or any object with the members of `dali_dr.sources.Source`.
       out: folder of the data set, or its URL in a store.
       generation: what is drawn and who predicts. Where other processes do the work, its teacher's weights go to them.
       num_classes: labels are below it, and so are the teacher's ids (unless it gives embeddings).
+
+    Machines:
       engine: "local", this process (or, with several GPUs, a worker for each by a Ray of this machine, where Ray is
         installed); "ray", workers on a Ray cluster.
       address: of the cluster, HOST:PORT or "auto"; None: this machine alone.
       workers: of the cluster, at most; None: as many as it has room for.
       part: make only the K-th of N parts of the shards, "K/N", counted from 1; None: as torchrun or Slurm says, else all.
       progress: show a progress bar.
-      options: attributes of `dali_dr.reinforce.run.Run`: class_names, samples_per_shard, probabilities, on_error, pool,
-        select, sidecar.
+
+    Data set:
+      class_names, samples_per_shard, probabilities, on_error, pool, select, row_order, sidecar: attributes of
+        `dali_dr.reinforce.run.Run`, which has their meaning and defaults.
 
     Returns:
       What came of it; its manifest is None where shards of other parts are missing.
@@ -56,7 +68,12 @@ def reinforce(
     Raises:
       DaliDrError: an image cannot be decoded or stored (with on_error="raise"), ``out`` belongs to another run, or the
         cluster fails.
+      ValueError, TypeError: an argument out of range, or that does not exist.
     """
+    if unknown := sorted(options.keys() - RunOptions.__annotations__.keys()):
+        near = difflib.get_close_matches(unknown[0], RunOptions.__annotations__, 1)
+        hint = f"did you mean {near[0]}?" if near else f"want some of {', '.join(RunOptions.__annotations__)}"
+        raise TypeError(f"reinforce has no argument {unknown[0]!r}; {hint}")
     if engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}, want one of {', '.join(get_args(Engine))}")
     if engine == "local" and (address is not None or workers is not None):

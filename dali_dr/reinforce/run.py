@@ -23,7 +23,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import tqdm
@@ -98,6 +98,19 @@ class Outcome:
 
 class _Overtaken(Exception):
     """What was being read to finish the data set went meanwhile: another process has finished it, or its disk failed."""
+
+
+class RunOptions(TypedDict, total=False):
+    """What a caller may say of a run besides source, place and generation: attributes of `Run`, which has their defaults."""
+
+    class_names: Sequence[str] | None
+    samples_per_shard: int
+    probabilities: Probabilities
+    on_error: OnError
+    pool: int | None
+    select: Select
+    row_order: RowOrder
+    sidecar: bool
 
 
 @dataclasses.dataclass(frozen=True)

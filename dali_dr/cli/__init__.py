@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from dali_dr.cli import convert, copy, evaluate, export, look, pack, reinforce, repair, reshape, tune
+from dali_dr.cli import bench, convert, copy, evaluate, export, look, pack, reinforce, repair, reshape, tune
 from dali_dr.cli.common import Parser, say
 from dali_dr.errors import DaliDrError, ShownFormatter
 
@@ -23,6 +23,7 @@ _GROUPS: Final = (
     evaluate,
     look,
     tune,
+    bench,
     reshape,
     repair,
     copy,

@@ -141,7 +141,9 @@ def test_a_users_script_is_clean_and_misspelt_names_are_told(folder: Path, check
         ({}, Batch),
         ({"augment": "rrc"}, Batch),
         ({"with_index": True}, IndexedBatch),
-        *(({"targets": name}, DenseBatch) for name in get_args(DenseTargets) if name != "full"),  # wants all classes stored
+        *(
+            ({"targets": name}, DenseBatch) for name in get_args(DenseTargets) if name != "full"
+        ),  # wants all classes stored
         ({"targets": "dense", "with_index": True}, DenseBatch),
     ],
 )

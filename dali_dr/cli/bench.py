@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from dali_dr.throughput.chart import check_chart, draw_chart
-    from dali_dr.throughput.compare import as_json, compare, in_words, seconds_wanted
+    from dali_dr.throughput.compare import as_json, compare, in_words, seconds_wanted, unsteady
     from dali_dr.throughput.loaders import Settings
     from dali_dr.throughput.measure import machine
     from dali_dr.throughput.photos import MOST_IMAGES, check_space, find_photos, source_name, space_wanted, write_sets
@@ -70,6 +70,8 @@ def _bench(options: argparse.Namespace) -> None:
     here = machine()
     title = f"{here['cpu']}, {threads} threads{', ' + here['gpu'] if settings.device == 'gpu' else ''}"
     notes = _notes(photos, written)
+    if warning := unsteady(figures):
+        notes.append(warning)
     if options.out is not None:
         draw_chart(figures, options.out, title)
     if options.json:

@@ -36,16 +36,17 @@ def draw_chart(figures: Figures, path: Path, title: str) -> None:
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(rows)), layout="constrained")
     axes = figure.subplots()
     colours = [_OURS if row.own else _DECODING if row.name == DECODE else _OTHERS for row in rows]
-    bars = axes.barh([row.label for row in rows], rates, color=colours)
+    axes.barh([row.label for row in rows], rates, color=colours)
     low = [rate - min(figures.rates[row.name]) for row, rate in zip(rows, rates, strict=True)]
     high = [max(figures.rates[row.name]) - rate for row, rate in zip(rows, rates, strict=True)]
     if any(low) or any(high):
         axes.errorbar(rates, range(len(rows)), xerr=[low, high], fmt="none", ecolor="#444", elinewidth=1, capsize=2)
-    axes.bar_label(bars, labels=[f"{rate:,.0f}" for rate in rates], padding=8, fontsize=9)
+    for place, (rate, up) in enumerate(zip(rates, high, strict=True)):  # right of the bar and of what its rounds span
+        axes.annotate(f"{rate:,.0f}", (rate + up, place), (6, 0), textcoords="offset points", va="center", fontsize=9)
     if (decoding := figures.median(DECODE)) is not None:
         axes.axvline(decoding, color=_DECODING, linestyle="--", linewidth=1, zorder=0)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.15 * max(rates))
+    axes.set_xlim(0, 1.12 * max(rate + up for rate, up in zip(rates, high, strict=True)))
     axes.set_xlabel("images per second")
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

@@ -18,6 +18,7 @@ from dali_dr.throughput.measure import measure
 from dali_dr.throughput.sets import ORIGINAL
 
 START_S: Final = 6.0  # about what a fresh process takes to import torch and DALI, and to warm up
+STEADY: Final = 1.25  # of the fastest by the slowest round of a loader, which an idle machine stays well below
 NEGLIGIBLE: Final = 0.05  # a difference of rates that one short measurement cannot show
 
 
@@ -136,12 +137,12 @@ def in_words(figures: Figures) -> list[str]:
     best = max((name for name in figures.rates if BY_NAME[name].own), key=lambda name: figures.median(name) or 0.0)
     if ratio := figures.ratio("ours_rrc_ra_re", DECODE):
         words.append(
-            f"With RandAugment and erasing, dali_dr feeds {ratio:.2f} × as many images as stock DALI can decode here when "
-            "it does nothing else: "
+            f"With RandAugment and erasing, dali_dr feeds {ratio:.2f} × as many images as stock DALI decodes here when it "
+            "does nothing else"
             + (
-                "no loader on stock decoders can be faster than that."
+                ", so more than any loader on stock decoders can."
                 if ratio >= 1
-                else "what is lacking to 1 is the price of replay and of the targets."
+                else "; what is lacking to 1 is the price of replay."
             )
         )
     for other, what in (("dali_plain", "stock DALI"), ("torchvision_plain", "torchvision")):
@@ -179,3 +180,15 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "ratios": {pair: round(ratio, 3) for pair, ratio in found.items() if ratio is not None},
         "left_out": dict(figures.left_out),
     }
+
+
+def unsteady(figures: Figures) -> str | None:
+    """A warning where rounds differ by so much that something else was running; else None."""
+    spans = {name: max(values) / min(values) for name, values in figures.rates.items()}
+    worst = max(spans, key=lambda name: spans[name])
+    if spans[worst] <= STEADY:
+        return None
+    return (
+        f'the rounds of "{BY_NAME[worst].label}" differ by a factor of {spans[worst]:.1f}: something else is running on this '
+        "machine; end it, or take more rounds (--rounds 7)"
+    )

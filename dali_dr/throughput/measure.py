@@ -13,7 +13,7 @@ import torch
 
 from dali_dr.throughput.loaders import Loader, Settings
 
-WARM_UP: Final = 1.0  # seconds run before the clock starts: prefetch queues fill, the page cache and allocators settle
+WARM_UP: Final = 1.0  # seconds run before the clock starts (no more than are measured): prefetch queues fill, the page cache and allocators settle
 
 
 def machine() -> dict[str, Any]:
@@ -43,7 +43,7 @@ def machine() -> dict[str, Any]:
 def measure(loader: Loader, scratch: Path, settings: Settings) -> float:
     """Images per second of one loader over the data sets in ``scratch``."""
     run, release = loader(scratch, settings)
-    deadline = time.perf_counter() + WARM_UP
+    deadline = time.perf_counter() + min(WARM_UP, settings.seconds)
     while time.perf_counter() < deadline:
         run()
     begin, images = time.perf_counter(), 0

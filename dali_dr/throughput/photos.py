@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 from dali_dr.encoded import SUFFIXES
 from dali_dr.errors import DaliDrError, shown
+from dali_dr.images.judge import Judge, Refusal
 from dali_dr.shards.dataset import Dataset
-from dali_dr.shards.report import read_refused
 from dali_dr.store.url import shown_url
 from dali_dr.throughput.sets import ORIGINAL, Images, drawn, write
 
@@ -36,12 +36,14 @@ class Photos:
 
     Attributes:
       images: key, bytes and label 0 of each.
+      names: of their files, or their keys in the data set.
       found: files or samples that there are.
       unreadable: what could not be read, and why.
       tiled: whether the images are in tiles already.
     """
 
     images: Images
+    names: tuple[str, ...]
     found: int
     unreadable: tuple[str, ...] = ()
     tiled: bool = False
@@ -75,6 +77,7 @@ def find_photos(data: Path | str, most: int = MOST_IMAGES, most_bytes: int = MOS
         )
     images: Images = []
     unreadable: list[str] = []
+    names: list[str] = []
     total = 0
     for path in _shuffled(paths):
         try:
@@ -86,13 +89,15 @@ def find_photos(data: Path | str, most: int = MOST_IMAGES, most_bytes: int = MOS
         if len(images) == most or (images and total > most_bytes):
             break
         images.append((f"{len(images):06d}", content, 0))
+        names.append(shown(path.relative_to(data)))
     if not images:
         raise DaliDrError(f"{data}: none of its {len(paths)} images can be read, the first one: {unreadable[0]}")
-    return Photos(images, len(paths), tuple(unreadable))
+    return Photos(images, tuple(names), len(paths), tuple(unreadable))
 
 
 def _of_dataset(dataset: Dataset, most: int, most_bytes: int) -> Photos:
     images: Images = []
+    names: list[str] = []
     total = 0
     for number in _shuffled(range(len(dataset))):
         content = bytes(dataset.image(number))
@@ -100,9 +105,10 @@ def _of_dataset(dataset: Dataset, most: int, most_bytes: int) -> Photos:
         if len(images) == most or (images and total > most_bytes):
             break
         images.append((f"{len(images):06d}", content, 0))
+        names.append(dataset.keys[number])
     if not images:
         raise DaliDrError(f"{dataset.url or dataset.path}: holds no images")
-    return Photos(images, len(dataset), tiled=dataset.manifest.tiles is not None)
+    return Photos(images, tuple(names), len(dataset), tiled=dataset.manifest.tiles is not None)
 
 
 def _shuffled(items: Sequence[_T]) -> list[_T]:
@@ -154,21 +160,15 @@ def write_sets(photos: Photos, scratch: Path, batch_size: int) -> Written:
       DaliDrError: no image is left.
     """
     repeats = -(-FEWEST * batch_size // len(photos.images))
-    # Judged once: what is left out here is left out of the others before they are written.
-    _, plain = drawn("plain", photos.images, None, CLASSES, 0)
-    write(None, plain, CLASSES, scratch / "judged", on_error="skip", keep_bytes=True)
-    judged = Dataset(scratch / "judged") if (scratch / "judged" / "dataset.json").exists() else None
-    kept = set() if judged is None else set(judged.keys)
-    refused = tuple(f"{one.key}: {one.reason}" for one in read_refused(scratch / "judged"))
-    good = [
-        (f"{turn}-{key}", content, label)
-        for turn in range(repeats)
-        for key, content, label in photos.images
-        if key in kept
-    ]
-    shutil.rmtree(scratch / "judged")
-    if not good:
+    with Judge() as judge:
+        verdicts = judge([data for _, data, _ in photos.images])
+    refused = tuple(
+        f"{name}: {one.reason}" for name, one in zip(photos.names, verdicts, strict=True) if isinstance(one, Refusal)
+    )
+    kept = [one for one, verdict in zip(photos.images, verdicts, strict=True) if not isinstance(verdict, Refusal)]
+    if not kept:
         raise DaliDrError(f"none of the {len(photos.images)} images can be trained on, the first one: {refused[0]}")
+    good = [(f"{turn}-{key}", data, label) for turn in range(repeats) for key, data, label in kept]
     for form in FORMS:
         spec, samples = drawn(form.removeprefix(ORIGINAL), good, None, CLASSES, VIEWS)
         write(spec, samples, CLASSES, scratch / form, keep_bytes=form.startswith(ORIGINAL), check_images=False)

@@ -153,6 +153,10 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator, Generic[Given]):  
       ValueError, TypeError: an argument out of range, or that does not exist; a misspelt one is told the name that it is near to.
     """
 
+    show: Show
+    schedule: Schedule
+    machine: Machine
+
     @overload
     def __init__(
         self: ReinforcedIterator[list[Batch]],

@@ -73,6 +73,10 @@ class Dataset:
         cannot be reached, or the cache not be written.
     """
 
+    path: Path
+    manifest: Manifest
+    index: SampleIndex
+
     def __init__(
         self,
         path: str | Path,

@@ -13,7 +13,8 @@ import torch
 
 from dali_dr.throughput.loaders import Loader, Settings
 
-WARM_UP: Final = 1.0  # seconds run before the clock starts (no more than are measured): prefetch queues fill, the page cache and allocators settle
+WARM_UP: Final = 1.0
+"""Seconds run before the clock starts, but no more than are measured: queues fill, page cache and allocators settle."""
 
 
 def machine() -> dict[str, Any]:

@@ -241,3 +241,5 @@ def test_help_begins_with_an_example_and_groups_all_options(name: str, groups: t
 def test_types_are_shipped() -> None:
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "py.typed" in settings["package-data"]["dali_dr"] and (REPOSITORY / "dali_dr" / "py.typed").is_file()
+    # Else setuptools makes editable installs by an import hook, and neither checker finds the package (tried with 80).
+    assert settings["package-dir"] == {"": "."}

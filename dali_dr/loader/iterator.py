@@ -33,11 +33,11 @@ from dali_dr.loader.options import (
     Show,
     Targets,
     gather,
-    signature,
 )
 from dali_dr.loader.partners import make_partner_cache
 from dali_dr.loader.plan import make_plan
 from dali_dr.loader.present import Presentation
+from dali_dr.loader.signature import signature
 from dali_dr.loader.skip import Skipped, Skipping, write_report
 from dali_dr.loader.state import Place, Standing
 from dali_dr.loader.stopwatch import Stopwatch

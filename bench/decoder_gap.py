@@ -14,7 +14,8 @@ import sys
 from typing import Any
 
 import proof_step
-from loaders import SIZE
+
+from dali_dr.throughput.sets import SIZE
 
 BATCHES = 8
 

@@ -19,8 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loaders import SIZE, prepare
+from loaders import prepare
 from throughput import machine
+
+from dali_dr.throughput.sets import SIZE
 
 WARM_UP = 0.7  # seconds before the clock starts
 

@@ -33,84 +33,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_sets import ORIGINAL, SIZE
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ERASE = 0.25
-SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of RandomResizedCrop
-
-Loader = Callable[[Path, argparse.Namespace], tuple[Callable[[], int], Callable[[], None]]]
-"""Of data sets' folder and options: a function that loads a batch and returns its number of images, and one that ends."""
-
-
-def endless(loader: Any, first: Callable[[Any], Any], gpu: bool) -> tuple[Callable[[], int], Callable[[], None]]:
-    """Counts images of a loader that is restarted at the end of each epoch; `first` picks the images of a batch."""
-    state = {"iterator": iter(loader)}
-
-    def run() -> int:
-        try:
-            batch = next(state["iterator"])
-        except StopIteration:
-            state["iterator"] = iter(loader)
-            batch = next(state["iterator"])
-        if gpu:
-            import torch
-
-            torch.cuda.current_stream().synchronize()
-        return len(first(batch))
-
-    return run, lambda: state.clear()
-
-
-def files_of(scratch: Path) -> list[bytes]:
-    """The original files of ours."""
-    from dali_dr import Dataset
-
-    dataset = Dataset(scratch / f"{ORIGINAL}rrc")
-    return [dataset.image(number) for number in range(len(dataset))]
-
-
-class JpegImages:
-    """A torch map-style data set over such files: a decoder and a transform, as ImageFolder does it; the label is the number."""
-
-    def __init__(self, files: list[bytes], decode: Callable[[bytes], Any], transform: Callable[[Any], Any]) -> None:
-        self._files, self._decode, self._transform = files, decode, transform
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, number: int) -> Any:
-        return self._transform(self._decode(self._files[number])), number
-
-
-def data_loader(decode: Callable[[], Callable[[bytes], Any]], transform: Callable[[], Callable[[Any], Any]]) -> Loader:
-    """A torch DataLoader; what imports a peer is called when it is built."""
-
-    def build(scratch: Path, options: argparse.Namespace) -> Any:
-        import torch
-
-        gpu = options.device == "gpu"
-        images: Any = JpegImages(files_of(scratch), decode(), transform())
-        loader = torch.utils.data.DataLoader(
-            images,
-            batch_size=options.batch_size,
-            sampler=torch.utils.data.RandomSampler(images, num_samples=10**9, replacement=True),
-            num_workers=options.threads,
-            pin_memory=gpu,
-            persistent_workers=True,
-        )
-        return endless(loader, lambda batch: batch[0].cuda(non_blocking=True) if gpu else batch[0], gpu)
-
-    return build
-
+from dali_dr.throughput.loaders import (
+    ERASE,
+    MEAN,
+    RATIO,
+    SCALE,
+    STD,
+    Loader,
+    by_pillow,
+    data_loader,
+    endless,
+    files_of,
+    v1,
+)
+from dali_dr.throughput.sets import SIZE
 
 # ---- decoders: bytes -> an image as the transforms want it
-
-
-def by_pillow() -> Callable[[bytes], Any]:
-    from PIL import Image
-
-    return lambda data: Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def by_torchvision() -> Callable[[bytes], Any]:
@@ -144,17 +82,6 @@ def by_simplejpeg_to_torch() -> Callable[[bytes], Any]:
 
 
 # ---- transforms
-
-
-def v1(ra_re: bool) -> Callable[[Any], Any]:
-    from dali_dr._torchvision import load_torchvision
-
-    load_torchvision()
-    from torchvision import transforms as T
-
-    augment, erase = ([T.RandAugment(2, 9)], [T.RandomErasing(ERASE)]) if ra_re else ([], [])
-    crop = [T.RandomResizedCrop(SIZE, SCALE, RATIO), T.RandomHorizontalFlip()]
-    return T.Compose([*crop, *augment, T.ToTensor(), T.Normalize(MEAN, STD), *erase])
 
 
 def v2(ra_re: bool) -> Callable[[Any], Any]:

@@ -16,18 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from loaders import LOADERS, NAMES, prepare
 from peers import PEERS, missing
+
+from dali_dr.throughput.measure import machine, measure
 
 RATIOS = (
     ("ours_rrc_ra_re", "decode_roi"),
@@ -57,7 +56,6 @@ BARS = {
     "ours_4_views/ours_rrc_ra_re": (2.0, 2.8),
 }
 MOST_BYTES, HOPED_BYTES = 1.03, 1.0  # of the images in tiles, by those of the files as they were
-WARM_UP = 1.0  # seconds run before the clock starts: prefetch queues fill, the page cache and allocators settle
 
 
 def main() -> int:
@@ -76,7 +74,7 @@ def main() -> int:
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.measure[0], Path(options.measure[1]), options)))
+        print(json.dumps(measure(LOADERS[options.measure[0]], Path(options.measure[1]), options)))
         return 0
     left_out = {name: why for name in options.only if (why := missing(name))}
     for why in left_out.values():
@@ -168,44 +166,6 @@ def verdict(value: float, bar: float, hoped: float) -> str:
     """What is said behind a value that has a bar; less is better where the hoped is below the bar."""
     met = [value <= x if hoped < bar else value >= x for x in (bar, hoped)]
     return f"   bar {bar:.2f} {'met' if met[0] else 'MISSED'}; {hoped:.2f} {'reached' if met[1] else 'not reached'}"
-
-
-def machine() -> dict[str, Any]:
-    import torch
-
-    cpu = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")),
-        platform.machine(),
-    )
-    packages = ("nvidia-dali-cuda120", "nvidia-dali-cuda130", "torch", "torchvision", "pillow", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "versions": versions,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def measure(name: str, scratch: Path, options: argparse.Namespace) -> float:
-    """Images per second of one loader."""
-    run, release = LOADERS[name](scratch, options)
-    deadline = time.perf_counter() + WARM_UP
-    while time.perf_counter() < deadline:
-        run()
-    begin, images = time.perf_counter(), 0
-    while (now := time.perf_counter()) < begin + options.seconds:
-        images += run()
-    release()
-    return images / (now - begin)
 
 
 if __name__ == "__main__":

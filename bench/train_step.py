@@ -17,7 +17,9 @@ from typing import Any
 
 import proof_step
 import torch
-from loaders import SIZE, our_iterator, stock_iterator
+
+from dali_dr.throughput.loaders import our_iterator, stock_iterator
+from dali_dr.throughput.sets import SIZE
 
 WARM, MEASURED = 10, 40  # steps
 

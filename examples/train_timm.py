@@ -35,6 +35,7 @@ import dali_dr
 from dali_dr._plugin import build_facts
 from dali_dr._torchvision import load_torchvision
 from dali_dr.distributed import convert_sync_batchnorm
+from dali_dr.reinforce.teacher_names import check_renamed
 
 load_torchvision()  # before timm imports it; matters only beside a CPU build of torch
 import timm  # noqa: E402
@@ -133,11 +134,7 @@ class Run:
         embeds = bool(self._embeddings()) and not o.teacher
         if embeds and (o.val or o.loss not in ("kl", "soft-ce")):
             raise ValueError(f"{o.data}: holds embeddings, of no classes: want --loss kl or soft-ce, and no --val")
-        old = timm.models.get_deprecated_models()
-        if (name := o.model.split(".")[0]) in old:
-            raise ValueError(
-                f"--model {o.model}: timm gives {old[name] or 'nothing'} for this old name; say that, if it is meant"
-            )
+        check_renamed(f"--model {o.model}", o.model)
         torch.manual_seed(o.seed)
         arguments = {"num_classes": data.num_outputs if embeds else data.num_classes} | o.model_options
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from dali_dr import DaliDrError, losses
+from dali_dr import DaliDrError, distributed, losses
 from dali_dr._torchvision import load_torchvision
 from dali_dr.distributed import SyncBatchNorm, bake_loss, convert_sync_batchnorm, gather_rows
 
@@ -149,3 +150,8 @@ def test_unknown_batch_norm_is_refused() -> None:
 
     with pytest.raises(DaliDrError, match=r"0 is a .*Odd, of which no synchronised form is known"):
         convert_sync_batchnorm(torch.nn.Sequential(Odd(3)), "cpu")
+
+
+def test_it_takes_what_the_loss_of_one_process_takes() -> None:
+    one, all_ranks = (inspect.signature(f).parameters for f in (losses.bake_loss, distributed.bake_loss))
+    assert [str(p) for p in one.values() if p.name != "targets"] == [str(p) for p in all_ranks.values()]

@@ -121,7 +121,7 @@ def test_out_of_range_is_refused_by_name(dataset: dali_dr.Dataset, name: str, va
 def test_unknown_arguments_are_named(dataset: dali_dr.Dataset) -> None:
     for name, hint in (
         ("shuffle", "order="), ("num_workers", "num_threads"), ("drop_last", "last_batch"), ("output_map", "output_map"),
-        ("num_thread", "you may mean num_threads"), ("qqq", "it has .*seed"),
+        ("num_thread", r"did you mean num_threads\?"), ("qqq", "it has .*seed"),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=rf"no argument '{name}'; .*{hint}"):
             make(dataset, **{name: True})

@@ -382,7 +382,10 @@ def test_wrong_recipes_are_named(
         ("--loader {curriculum:&{start:&easy,end:&harder}}", "not 'harder'"),
         ("--model nosuchmodel", "--model nosuchmodel"),
         ("--model-options {depht:&3}", "cannot be made"),
-        ("--model ig_resnext101_32x48d", "timm gives resnext101_32x8d.fb_wsl_ig1b_ft_in1k for this old name"),
+        (
+            "--model ig_resnext101_32x48d",
+            "gives resnext101_32x8d.fb_wsl_ig1b_ft_in1k for this old name, which is another",
+        ),
         ("--optimizer nosuch", "nosuch"),
         ("--data /nowhere", "/nowhere"),
         ("--loss kd --teacher nosuch", "nosuch"),

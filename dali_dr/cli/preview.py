@@ -44,7 +44,9 @@ def add(commands: Any) -> None:
         metavar="ADDRESS",
         help="for --serve: where to listen; anything but the default lets other machines see the set (default %(default)s)",
     )
-    preview.add_argument("--rows", type=positive, default=6, metavar="N", help="of the contact sheet (default %(default)s)")
+    preview.add_argument(
+        "--rows", type=positive, default=6, metavar="N", help="of the contact sheet (default %(default)s)"
+    )
     preview.add_argument(
         "--images",
         type=positive,

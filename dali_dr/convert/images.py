@@ -315,7 +315,7 @@ class InDataset:
         self._data = data
         self.keys: Sequence[str] = IndexKeys(data)
         self.labels: npt.NDArray[np.int32] = data.index.labels
-        self.class_names = data.class_names or tuple(map(str, range(data.num_classes)))
+        self.class_names: tuple[str, ...] = data.class_names or tuple(map(str, range(data.num_classes)))
 
     def __len__(self) -> int:
         return len(self._data)

@@ -123,7 +123,7 @@ class PathTable:
             self.flat = self.flat and b"/" not in encoded
             hashes += _hashed(encoded)
         all_texts.update(hashes)
-        self.digest = all_texts.hexdigest()[:32]
+        self.digest: str = all_texts.hexdigest()[:32]
         found = np.frombuffer(bytes(hashes), "<u8")
         self._numbers = np.argsort(found, kind="stable").astype(np.int32)
         self._hashes = found[self._numbers]

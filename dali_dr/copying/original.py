@@ -85,7 +85,7 @@ class OriginalSet:
                 text = image_tars.text_of(moved)
                 self._index_of = self._local
         self._text = text
-        self.identity = checksum_of(json.loads(text))
+        self.identity: str = checksum_of(json.loads(text))
 
     def items(self) -> list[Item]:
         """All objects, in the order in which they are copied."""

@@ -6,17 +6,8 @@ The module can be called: `dali_dr.evaluate(models, sets, kinds=…)` is `dali_d
 from __future__ import annotations
 
 import sys
-import types
-from typing import Any
 
+from dali_dr._callable import CallableModule
 
-class _Callable(types.ModuleType):
-    """A package that is also the function which users look for under its name, whatever was imported before."""
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        from dali_dr.evaluate.run import evaluate
-
-        return evaluate(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+_home = "dali_dr.evaluate.run", "evaluate"
+sys.modules[__name__].__class__ = CallableModule

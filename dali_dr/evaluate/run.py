@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -105,15 +105,28 @@ class Result:
         return not self.missing and not self.refused and self.expected in (None, self.scores.images)
 
 
+class EvaluateOptions(TypedDict, total=False):
+    """The keyword arguments of `evaluations`."""
+
+    kinds: Sequence[str] | str
+    train: str | Path | None
+    override: Override | None
+    reading: Reading
+    real: Path | None
+    all_classes: bool
+    machine: Machine | None
+    bins: int
+
+
 def evaluate(
-    models: Sequence[Model | str] | Model | str, sets: Sequence[str | Path] | str | Path, **options: Any
+    models: Sequence[Model | str] | Model | str,
+    sets: Sequence[str | Path] | str | Path,
+    **options: Unpack[EvaluateOptions],
 ) -> list[Result]:
     """Evaluates models on test sets; the arguments are those of `evaluations`, which gives results one by one.
 
-    Example:
-
-        results = dali_dr.evaluate("runs/resnet50/best.pt", ["imagenet-val", "imagenet-a"], kinds=["imagenet", "imagenet-a"])
-        print(results[0].scores.top1, results[0].scores.ece)
+    results = dali_dr.evaluate("runs/resnet50/best.pt", ["imagenet-val", "imagenet-a"], kinds=["imagenet", "imagenet-a"])
+    print(results[0].scores.top1, results[0].scores.ece)
     """
     return list(evaluations(models, sets, **options))
 

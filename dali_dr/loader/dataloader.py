@@ -68,9 +68,9 @@ class EpochBatchSampler(torch.utils.data.Sampler[list[int]]):
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self.sampler = EpochSampler(loader)
-        self.batch_size = loader.batch_size
-        self.drop_last = loader.drop_last
+        self.sampler: EpochSampler = EpochSampler(loader)
+        self.batch_size: int = loader.batch_size
+        self.drop_last: bool = loader.drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from self._loader.tickets()
@@ -83,7 +83,7 @@ class EpochBatchSampler(torch.utils.data.Sampler[list[int]]):
         self._loader.set_epoch(epoch)
 
 
-class ShownDataset(Dataset):
+class ShownDataset(Dataset, torch.utils.data.Dataset[Any]):
     """`loader.dataset`: the data set, which in a DataLoader over the loader's `batch_sampler` gives the loader's batches."""
 
     def __init__(self, dataset: Dataset, loader: Loader) -> None:
@@ -111,7 +111,7 @@ class DataLoaderFace:
     persistent_workers = False
     pin_memory = False
     pin_memory_device = ""
-    timeout = 0.0
+    timeout: float = 0.0
     generator = None
     worker_init_fn = None
     multiprocessing_context = None

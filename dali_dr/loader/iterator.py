@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, Unpack
+from typing import Any, Generic, Literal, NoReturn, Self, Unpack, cast, overload
 
 import torch
 from nvidia.dali.plugin.base_iterator import LastBatchPolicy
@@ -17,16 +17,27 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr.errors import DaliDrError
 from dali_dr.loader import state
+from dali_dr.loader.batches import Batch, DenseBatch, Given, IndexedBatch
 from dali_dr.loader.checks import MAX_BATCH, whole
 from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSampler, ShownDataset, Ticket
 from dali_dr.loader.decoding import compare_decoders
 from dali_dr.loader.faults import explained, take_fault
 from dali_dr.loader.feed import Feed
 from dali_dr.loader.graph import MIX_OUTPUTS, OUTPUTS, replay_pipeline
-from dali_dr.loader.options import Machine, Options, Schedule, Show, gather
+from dali_dr.loader.options import (
+    Arguments,
+    DenseTargets,
+    Machine,
+    Options,
+    Schedule,
+    Show,
+    Targets,
+    gather,
+)
 from dali_dr.loader.partners import make_partner_cache
 from dali_dr.loader.plan import make_plan
 from dali_dr.loader.present import Presentation
+from dali_dr.loader.signature import signature
 from dali_dr.loader.skip import Skipped, Skipping, write_report
 from dali_dr.loader.state import Place, Standing
 from dali_dr.loader.stopwatch import Stopwatch
@@ -36,13 +47,20 @@ from dali_dr.sampling.standins import NothingLeft
 from dali_dr.shards.dataset import Dataset
 
 _log = logging.getLogger(__name__)
+_UNSAID = object()  # of an argument that was not given, where None is a value that is refused
 
 
-class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[misc]
+class ReinforcedIterator(DataLoaderFace, DALIGenericIterator, Generic[Given]):  # type: ignore[misc]
     """Iterates over a reinforced data set: every batch replays stored views against their stored targets.
 
-    A `nvidia.dali.plugin.pytorch.DALIGenericIterator`: `for batch in iterator` runs one epoch and yields
-    `[{"data", "label", "soft_ids", "soft_probs"}]`; the next `for` runs the next epoch, with no call to `reset` needed.
+        loader = dali_dr.ReinforcedIterator("imagenet-plus", batch_size=256, device="cpu")
+        for epoch in range(90):
+            for (batch,) in loader:  # "data", "label", "soft_ids", "soft_probs": see `dali_dr.Batch`
+                logits = model(batch["data"])
+                loss = dali_dr.losses.kl_divergence(logits, batch["soft_ids"], batch["soft_probs"])
+
+    A `nvidia.dali.plugin.pytorch.DALIGenericIterator`: a `for` runs one epoch and yields lists of one batch; the next `for` runs
+    the next epoch, with no call to `reset` needed.
 
     **Epochs.** `iter()` (so `for`, too) begins an epoch: the next one, as soon as a batch of the current one was given out, be it
     all of it, a few batches before a `break`, or one that was only looked at; `set_epoch(e)` says which instead. Only after
@@ -50,41 +68,38 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
     every rank that does the same calls. After an exception out of `next()`, a Ctrl-C included, the next batch is the one that
     would have come.
 
-    - data: (B, 3, size, size), or (B, size, size, 3) with layout="HWC", of `dtype`, normalised unless dtype is "uint8".
-    - label: (B,) int64 class ids of the data set itself; (B, 1) with label_ndim=2, as DALI's readers have them.
-    - soft_ids: (B, K) int32, the teacher's most likely classes on exactly this view, falling.
-    - soft_probs: (B, K) float32, their probabilities (see `dali_dr.losses`).
-    - targets: instead of the two, with targets="dense" (B, classes) float32, the mass that the teacher gave to other
-      classes spread over them evenly; with targets="top1" (B,) int64, the teacher's most likely class.
-    - index: (B,) int64 sample numbers, and view: (B,) int32 rows of `dataset.reinforcements(i)`, when asked for;
-      view v < 0 is fresh, drawn with number -v - 1.
-
-    - mix_label: (B,) int64, and mix_weight: (B,) float32, of data sets with stored mixing: the label of the image that the view
-      is mixed with, and the weight of `label`, lam and the area of the CutMix box together; the other has the rest. The label
-      and 1 where nothing is mixed in. Not with as_tuples.
-
-    Of mixed views (MixUp, CutMix), label and index are those of the image itself, whose weight (mix_weight) may be small: train
-    on the soft targets, or on both labels (docs/mixing.md). A double-mix yields two views of every image in a batch, next to each
-    other: the mixed pair with image and partner in either role. So batches are twice as large, and an epoch has two views of
-    every image.
+    **Batches.** `dali_dr.Batch` says what they hold; `IndexedBatch` and `DenseBatch` with other options; with as_tuples=True they
+    are `(images, targets)`. Of mixed views (MixUp, CutMix), label and index are those of the image itself, whose weight
+    (mix_weight) may be small: train on the soft targets, or on both labels (docs/mixing.md). A double-mix yields two views of
+    every image in a batch, next to each other: the mixed pair with image and partner in either role. So batches are twice as
+    large, and an epoch has two views of every image.
 
     Args:
       dataset: a `dali_dr.Dataset`, its folder, or its URL in a store.
       batch_size: images per batch of this process.
       show, schedule, machine: the arguments below in three groups, `Show`, `Schedule` and `Machine` of
         `dali_dr.loader.options`, for programs that hand them on; a group excludes its arguments one by one.
-      device: "gpu" decodes and replays on the GPU and yields CUDA tensors; "cpu" needs no GPU. Also in torch's spellings:
-        "cuda", "cuda:1", a `torch.device`.
+
+    Show:
       size: of the views in pixels; default: as they were drawn. An int; (height, width); a list of (size, batch_size)
         pairs of which every batch has one, drawn evenly (variable batches, CVNets); or a function epoch -> size
         (progressive resizing). See schemas/reinforcement-record.md for what another size does to stored views.
       dtype: "float32", "float16", "bfloat16" or "uint8" (0 … 255, not normalised), or torch's type of that name.
       mean, std: per channel, of values in 0 … 1.
-      seed: of the order of the samples and of the choice of views.
       augment: show fresh views with hard targets instead of the stored ones, which a data set of plain images need not have:
         an `AugmentationSpec` or a preset's name ("rrc", "rrc+ra+re"), drawn anew for every visit of an image as
         `dali_dr.augment.draw.draw` draws it; or "eval" or an `Evaluation`, the resized image's centre. soft_ids are then
         the label and soft_probs 1, both (B, 1). Of label maps, fresh views ("rrc" by default) have targets, see docs/plain.md.
+      layout: "CHW" or "HWC".
+      targets: "sparse" (soft_ids and soft_probs), "dense", "ml-dr" (dense with that code's fault, see `densify`), "top1", or
+        one of FKD's forms, dense too: "full", "hard", "smoothing", "marginal_smoothing" (as "dense"), "marginal_renorm".
+      as_tuples: yield `(images, targets)` instead, dense unless targets="top1": what a torchvision-style loop with
+        `CrossEntropyLoss` takes.
+      with_index: add "index" and "view" to the batches.
+      label_ndim: 1 or 2, axes of the labels.
+
+    Schedule:
+      seed: of the order of the samples and of the choice of views.
       order: "global", a permutation of all samples per epoch and the default but for evaluation; "windowed", shard after
         shard, shuffled within `window` positions (for network disks); "sequential", the order of the shards and the
         default for evaluation; or an `Order` of `dali_dr.sampling.order`.
@@ -99,18 +114,24 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         (a, b): the part of the views, in their stored order, that is replayed.
       p_reinforced: probability that a stored view is replayed (ml-dr takes 0.99); else a fresh one of the same
         specification, without mixing, is drawn, whose target is the label.
+      last_batch: "partial", "drop" or "fill"; see `dali_dr.sampling.sampler.Sampler`. Every rank gets the same number of
+        batches.
+      auto_reset: after an epoch's end `next()` goes on with the next epoch (True, "yes"), or raises StopIteration until
+        `reset()` or `iter()` (False, "no"), as DALI's iterators do by default.
+
+    Machine:
+      device: "gpu" decodes and replays on the GPU and yields CUDA tensors; "cpu" needs no GPU. Also in torch's spellings:
+        "cuda", "cuda:1", a `torch.device`.
+      device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
       rank, world_size: this process's place; default: torch.distributed's where that is initialised, else RANK and WORLD_SIZE
         of the environment (torchrun), else 0 of 1.
-      last_batch: "partial", "drop" or "fill"; see `dali_dr.sampling.sampler.Sampler`. Every rank gets the same number of
-        batches. last_batch_policy: the same in DALI's words.
       num_threads: DALI's CPU threads; default: the processors that this process may use, divided among torchrun's processes
         on this machine unless they are bound.
-      targets: "sparse" (soft_ids and soft_probs), "dense", "ml-dr" (dense with that code's fault, see `densify`), "top1", or
-        one of FKD's forms, dense too: "full", "hard", "smoothing", "marginal_smoothing" (as "dense"), "marginal_renorm".
-      as_tuples: yield `(images, targets)` instead, dense unless targets="top1": what a torchvision-style loop with
-        `CrossEntropyLoss` takes.
-      with_index: add "index" and "view" to the batches.
-      layout: "CHW" or "HWC".
+      roi_decode, decode_device, decoder, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
+      partner_cache_bytes: of memory for decoded partners, where a data set's come from a library; 0: none (docs/mixing.md).
+      prepare_first_batch: begin to prepare batches at once instead of at the first `next()`.
+
+    Faults:
       on_error: "raise", or "skip": where a view cannot be read or decoded another sample stands in, the same one on every rank,
         after every resume and with any prefetch (docs/loader.md); it is logged once, and listed by `skip_report`.
       max_skipped: share of an epoch's positions for which others may stand in; with more the run ends with an error.
@@ -119,13 +140,9 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
       max_pixels: images with more by their header are an error, before memory is taken for them; 0: none are.
       io_retry_s: seconds for which a shard that is missing, of another size or not to be read is tried again before that is
         an error; 0: it is tried once.
-      roi_decode, decode_device, decoder, hw_decoder_load, prefetch: see `dali_dr.loader.graph.replay_pipeline`.
-      partner_cache_bytes: of memory for decoded partners, where a data set's come from a library; 0: none (docs/mixing.md).
-      device_id: CUDA device number; default LOCAL_RANK of the environment, else torch's current device.
-      auto_reset: after an epoch's end `next()` goes on with the next epoch (True, "yes"), or raises StopIteration until
-        `reset()` or `iter()` (False, "no"), as DALI's iterators do by default.
-      label_ndim: 1 or 2, axes of the labels.
-      prepare_first_batch: begin to prepare batches at once instead of at the first `next()`.
+
+    Words of DALI:
+      last_batch_policy: last_batch as DALI's iterators say it, `LastBatchPolicy.FILL` or its name.
       reader_name, dynamic_shape: of DALI's iterators, and true here whatever they say: the length of an epoch is known, and
         shapes may change. Its `size`, samples of an epoch or -1, is taken for what it is, too.
 
@@ -133,22 +150,81 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
       ShardError: the data set is missing or damaged; while iterating, the message names shard, key and offset.
       DaliDrError: device="gpu" without a GPU.
       PluginError: the plugin is not built, or device="gpu" and it was built without CUDA or for a newer driver.
-      ValueError, TypeError: an argument out of range, or that does not exist.
+      ValueError, TypeError: an argument out of range, or that does not exist; a misspelt one is told the name that it is near to.
     """
 
+    show: Show
+    schedule: Schedule
+    machine: Machine
+
+    @overload
+    def __init__(
+        self: ReinforcedIterator[list[Batch]],
+        dataset: Dataset | str | os.PathLike[str],
+        *,
+        targets: Literal["sparse"] = "sparse",
+        as_tuples: Literal[False] = False,
+        with_index: Literal[False] = False,
+        **options: Unpack[Arguments],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ReinforcedIterator[list[IndexedBatch]],
+        dataset: Dataset | str | os.PathLike[str],
+        *,
+        targets: Literal["sparse"] = "sparse",
+        as_tuples: Literal[False] = False,
+        with_index: Literal[True],
+        **options: Unpack[Arguments],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ReinforcedIterator[list[DenseBatch]],
+        dataset: Dataset | str | os.PathLike[str],
+        *,
+        targets: DenseTargets,
+        as_tuples: Literal[False] = False,
+        with_index: bool = False,
+        **options: Unpack[Arguments],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ReinforcedIterator[tuple[torch.Tensor, torch.Tensor]],
+        dataset: Dataset | str | os.PathLike[str],
+        *,
+        targets: Targets = "sparse",
+        as_tuples: Literal[True],
+        with_index: bool = False,
+        **options: Unpack[Arguments],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: ReinforcedIterator[Any],
+        dataset: Dataset | str | os.PathLike[str],
+        *,
+        show: Show | None = None,
+        targets: Targets = "sparse",
+        as_tuples: bool = False,
+        with_index: bool = False,
+        **options: Unpack[Arguments],
+    ) -> None: ...
     def __init__(
         self,
         dataset: Dataset | str | os.PathLike[str],
         *,
-        batch_size: int,
         show: Show | None = None,
         schedule: Schedule | None = None,
         machine: Machine | None = None,
-        **options: Unpack[Options],
+        **options: Any,
     ) -> None:
+        batch_size = options.pop("batch_size", _UNSAID)
         lossy = "skip" in (options.get("on_error"), machine and machine.on_error)
         self._dataset = dataset if isinstance(dataset, Dataset) else Dataset(os.fspath(dataset), lossy=lossy)
-        self.show, self.schedule, self.machine = gather(options, show, schedule, machine, len(self._dataset))
+        self.show, self.schedule, self.machine = gather(
+            cast(Options, options), show, schedule, machine, len(self._dataset)
+        )
+        if batch_size is _UNSAID:
+            raise TypeError("ReinforcedIterator wants batch_size, the images per batch of this process")
         plan = make_plan(
             self._dataset, whole("batch_size", batch_size, 1, MAX_BATCH), self.show, self.schedule, self.machine
         )
@@ -229,7 +305,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             self._counted = epoch, self._sampler.batches(epoch), self._sampler.images(epoch)
         return self._counted[1:]
 
-    def __iter__(self) -> ReinforcedIterator:
+    def __iter__(self) -> Self:
         """Begins an epoch; see the class."""
         with self._alone():
             self._settle(self._standing.begun())
@@ -262,7 +338,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
         self._standing = standing
         return standing
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Given:
         with self._alone():
             self._own()
             result, after = self._next()
@@ -273,7 +349,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
 
     next = __next__
 
-    def _next(self) -> tuple[Any, Standing]:
+    def _next(self) -> tuple[Given, Standing]:
         """The next batch, and where the iterator stands once it is given out."""
         standing = self._settle(self._standing.settled())
         place = standing.place
@@ -285,7 +361,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             self._rebuild(place)
         share, batch = self._fetch(place)
         replaced = self._skipping.check(share, standing.replaced)
-        result = self._presented(batch)
+        result = cast(Given, self._presented(batch))
         self._feed.pop()
         self._skipping.given_out(share)
         after = Place(share.epoch, share.consumed)
@@ -461,7 +537,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             yield Ticket(share.samples.tolist(), place)
             place = Place(share.epoch, share.consumed)
 
-    def redeem(self, ticket: Ticket) -> Any:
+    def redeem(self, ticket: Ticket) -> Given:
         """The batch of a ticket. The first ones of an epoch may be left out, none after that."""
         standing = self._standing
         if ticket.place != standing.place:
@@ -473,3 +549,7 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator):  # type: ignore[m
             self._standing = dataclasses.replace(standing, place=ticket.place)
         self._redeemed = True
         return next(self)
+
+
+# The arguments by name, for `help` and whoever asks `inspect`; checkers have the overloads.
+ReinforcedIterator.__init__.__signature__ = signature()  # type: ignore[attr-defined]

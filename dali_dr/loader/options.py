@@ -7,7 +7,7 @@ import difflib
 import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypedDict, cast, get_args
+from typing import Any, Final, Literal, Required, TypedDict, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,8 @@ Layout = Literal["CHW", "HWC"]
 OnError = Literal["raise", "skip"]
 Integrity = Literal["normal", "full"]
 OrderName = Literal["global", "windowed", "sequential"]
-Targets = Literal[
-    "sparse", "dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"
-]
+DenseTargets = Literal["dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]
+Targets = Literal["sparse"] | DenseTargets
 Sizes = int | tuple[int, int] | Sequence[tuple[int, int]] | Callable[[int], int]
 Curricula = Window | Mapping[str, Any] | str
 Samples = Sequence[int] | Sequence[str] | npt.NDArray[np.integer[Any]]
@@ -61,8 +60,8 @@ _ELSEWHERE: Final = {  # what arguments of DataLoader and of DALI's iterators ar
 }
 
 
-class Options(TypedDict, total=False):
-    """The keyword arguments of `ReinforcedIterator`, each a field of one of the groups below."""
+class _Others(TypedDict, total=False):
+    """The keyword arguments of `ReinforcedIterator` that do not decide what kind of batch it yields."""
 
     size: Sizes | None
     dtype: DType | torch.dtype
@@ -70,9 +69,6 @@ class Options(TypedDict, total=False):
     std: Sequence[float]
     augment: Augment | None
     layout: Layout
-    targets: Targets
-    as_tuples: bool
-    with_index: bool
     label_ndim: int
     seed: int
     order: OrderName | Order | None
@@ -106,6 +102,22 @@ class Options(TypedDict, total=False):
     prepare_first_batch: bool
     reader_name: str | None
     dynamic_shape: Any
+
+
+class Options(_Others, total=False):
+    """The keyword arguments of `ReinforcedIterator`, each a field of one of the groups below."""
+
+    targets: Targets
+    as_tuples: bool
+    with_index: bool
+
+
+class Arguments(_Others, total=False):
+    """What `ReinforcedIterator` takes besides what decides what kind of batch it yields; for its overloads."""
+
+    batch_size: Required[int]
+    schedule: Schedule | None
+    machine: Machine | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,9 +319,10 @@ def gather(
             raise TypeError(f"{next(iter(own))} is given beside {said}, which says it: put it in there")
         parts.append(part)
     if given:
-        known, name = sorted(Options.__annotations__), next(iter(given))
+        name = next(iter(given))
+        known = sorted({*Options.__annotations__, "batch_size", *(kind.__name__.lower() for kind in GROUPS)})
         near = difflib.get_close_matches(name, known, 1)
-        hint = _ELSEWHERE.get(name) or (f"you may mean {near[0]}" if near else f"it has {', '.join(known)}")
+        hint = _ELSEWHERE.get(name) or (f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}")
         raise TypeError(f"ReinforcedIterator has no argument {name!r}; {hint}")
     return cast(tuple[Show, Schedule, Machine], tuple(parts))
 

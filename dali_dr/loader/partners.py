@@ -38,7 +38,7 @@ class PartnerCache:
     _numbers = itertools.count()
 
     def __init__(self, most_bytes: int) -> None:
-        self.number = next(self._numbers)
+        self.number: int = next(self._numbers)
         self.most_bytes = most_bytes
         library = _plugin.library()
         self._counts = library.dali_dr_partners_counts

@@ -36,7 +36,7 @@ class Stopwatch:
     _numbers = itertools.count()
 
     def __init__(self) -> None:
-        self.number = next(self._numbers)
+        self.number: int = next(self._numbers)
         self._reset()
 
     def _reset(self) -> None:

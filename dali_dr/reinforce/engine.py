@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
-from dali_dr.choices import ENGINES
+from dali_dr.choices import ENGINES, OnError, Probabilities, RowOrder, Select
 from dali_dr.choices import Engine as Engine
+from dali_dr.errors import meant
 from dali_dr.reinforce.blueprint import Blueprint
 from dali_dr.reinforce.generate import Generation
 from dali_dr.reinforce.part import Part
@@ -20,6 +21,20 @@ from dali_dr.sources.source import Source
 from dali_dr.store.url import as_place
 
 Tell = Callable[[str], object]
+
+
+class RunOptions(TypedDict, total=False):
+    """What a caller may say of a run besides source, place and generation: attributes of `Run`, which has their defaults."""
+
+    class_names: Sequence[str] | None
+    samples_per_shard: int
+    probabilities: Probabilities
+    on_error: OnError
+    pool: int | None
+    select: Select
+    row_order: RowOrder
+    sidecar: bool
+    config: Mapping[str, Any] | None
 
 
 def reinforce(
@@ -33,23 +48,34 @@ def reinforce(
     workers: int | None = None,
     part: Part | str | None = None,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Outcome:
     """Reinforces a whole source into a data set; a run that was interrupted goes on where it stopped.
+
+        from dali_dr.reinforce.teachers import load_teacher
+
+        teacher = load_teacher("efficientnet-lite0", "cpu")
+        spec = dali_dr.AugmentationSpec.preset("rrc+ra+re", size=224)
+        generation = dali_dr.Generation(spec, teacher, num_views=32)
+        dali_dr.reinforce("imagenet/train", "imagenet-plus", generation, num_classes=1000)
 
     Args:
       source: as `dali_dr.sources.open_source` takes it, or any object with the members of `dali_dr.sources.Source`.
       out: folder of the data set, or its URL in a store.
       generation: what is drawn and who predicts. Where other processes do the work, its teacher's weights go to them.
       num_classes: labels are below it, and so are the teacher's ids (unless it gives embeddings).
+
+    Machines:
       engine: "local", this process (or, with several GPUs, a worker for each by a Ray of this machine, where Ray is
         installed); "ray", workers on a Ray cluster.
       address: of the cluster, HOST:PORT or "auto"; None: this machine alone.
       workers: of the cluster, at most; None: as many as it has room for.
       part: make only the K-th of N parts of the shards, "K/N", counted from 1; None: as torchrun or Slurm says, else all.
       progress: show a progress bar.
-      options: attributes of `dali_dr.reinforce.run.Run`: class_names, samples_per_shard, probabilities, on_error, pool,
-        select, row_order, sidecar, config.
+
+    Data set:
+      class_names, samples_per_shard, probabilities, on_error, pool, select, row_order, sidecar, config: attributes of
+        `dali_dr.reinforce.run.Run`, which has their meaning and defaults.
 
     Returns:
       What came of it; its manifest is None where shards of other parts are missing.
@@ -57,7 +83,13 @@ def reinforce(
     Raises:
       DaliDrError: an image cannot be decoded or stored (with on_error="raise"), ``out`` belongs to another run, or the
         cluster fails.
+      ValueError, TypeError: an argument out of range, or that does not exist.
     """
+    if unknown := sorted(options.keys() - RunOptions.__annotations__.keys()):
+        hint = (
+            meant(unknown[0], RunOptions.__annotations__) or f"; want some of {', '.join(RunOptions.__annotations__)}"
+        )
+        raise TypeError(f"reinforce has no argument {unknown[0]!r}{hint}")
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}, want one of {', '.join(ENGINES)}")
     if engine == "local" and (address is not None or workers is not None):

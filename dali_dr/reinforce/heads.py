@@ -54,7 +54,7 @@ class WithHead(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.prototypes, self.normalise = backbone, head, prototypes, normalise
-        self.num_classes = ends_of(head if prototypes is None else prototypes)[1]
+        self.num_classes: int = ends_of(head if prototypes is None else prototypes)[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x: torch.Tensor = self.head(self.backbone(images))

@@ -25,7 +25,7 @@ class Kept:
     """The files of `.work/` in ``out``."""
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / WORK_NAME
+        self.folder: Path = out / WORK_NAME
         self._earlier = out / _CLAIMS
 
     def write(self, name: str, data: bytes) -> None:

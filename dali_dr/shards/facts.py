@@ -244,7 +244,7 @@ class ImageTars:
     """
 
     def __init__(self, folder: Path, tars: Sequence[ImageTar], rule: LabelRule | None = None) -> None:
-        self.paths = [folder.absolute() / image_tar.path for image_tar in tars]
+        self.paths: list[Path] = [folder.absolute() / image_tar.path for image_tar in tars]
         self._rule = LabelRule() if rule is None else rule
 
     @classmethod

@@ -22,6 +22,7 @@ from dali_dr.shards.index_layout import (
     ENTRY,
     HEADER_BYTES,
     STORED_1,
+    IndexedFile,
     Layout,
     LayoutError,
     parse_files,
@@ -96,25 +97,31 @@ class SampleIndex:
         not fit. The places in its entries are checked when they are used.
     """
 
+    files: tuple[IndexedFile, ...]
+    num_classes: int
+    num_outputs: int | None
+    has_crcs: bool
+    has_image_files: bool
+
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()  # others open it by this name later
+        self.path: Path = Path(path).absolute()  # others open it by this name later
         self._file = PinnedFile(self.path, REMEDY)
         try:
             self._layout = layout = Layout.parse(self._file.head(HEADER_BYTES))
             if layout.end != self._file.size:
                 raise LayoutError(f"its lengths want {layout.end} bytes, it has {self._file.size}")
-            self.labels = self._read_through()
+            self.labels: npt.NDArray[np.int32] = self._read_through()
             self.files, self._first = parse_files(
                 self._file.read(layout.table_at, layout.end - layout.table_at), layout
             )
         except LayoutError as error:
             raise self._damaged(str(error)) from None
-        self.version = layout.version
-        self.checksum = layout.checksum
+        self.version: int = layout.version
+        self.checksum: int | None = layout.checksum
         self.num_classes, self.num_outputs = layout.num_classes, layout.num_outputs
-        self.has_sizes = layout.version > 1
+        self.has_sizes: bool = layout.version > 1
         self.has_crcs, self.has_image_files = layout.crcs_at is not None, layout.files_at is not None
-        self.keys = Keys(self)
+        self.keys: Keys = Keys(self)
         outside = (self.labels < 0) | (self.labels >= self.num_classes)
         if outside.any():
             number = int(np.argmax(outside))

@@ -81,7 +81,7 @@ class PinnedFile:
         self.path, self._remedy = path, remedy
         self._descriptor = open_regular(path)
         weakref.finalize(self, os.close, self._descriptor)
-        self.size = os.fstat(self._descriptor).st_size
+        self.size: int = os.fstat(self._descriptor).st_size
         self._sums = np.zeros(-(-self.size // _BLOCK), np.uint32)
         self._cached = functools.lru_cache(_CACHED)(functools.partial(_checked_block, weakref.proxy(self)))
 

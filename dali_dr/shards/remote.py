@@ -86,6 +86,9 @@ class Remote:
       ShardError: there is no such set, it is not what ``digest`` says, or it names files outside itself.
     """
 
+    manifest: Manifest
+    wanted: list[Wanted]
+
     def __init__(
         self,
         url: str,
@@ -97,19 +100,19 @@ class Remote:
 
         if cache_bytes is not None and (isinstance(cache_bytes, bool) or int(cache_bytes) < 1):
             raise ValueError(f"cache_bytes is {cache_bytes!r:.100}; pass a number of bytes, or None for no bound")
-        self.url = shown_url(url)
+        self.url: str = shown_url(url)
         self._asked = url, cache, cache_bytes
         store = open_store(url)
         self.manifest, text = load_manifest(url, store)
-        self.digest = hashlib.sha256(text).hexdigest()
+        self.digest: str = hashlib.sha256(text).hexdigest()
         if digest not in (None, self.digest):
             raise ShardError(f"{self.url}/{MANIFEST_NAME}: was changed since the data set was opened: open it again")
         _check_names(self.manifest, self.url)
         keyed = hashlib.sha256(f"{store.url}\n{self.digest}".encode()).hexdigest()
         name = f"{_SLUG.sub('-', self.url.rpartition('/')[2])[:40]}-{keyed[:24]}"
         limit = None if cache_bytes is None else int(cache_bytes)
-        self.shelf = Shelf(Cache(cache_root(cache), limit, _SMALL), store, name)
-        self.folder = self.shelf.folder
+        self.shelf: Shelf = Shelf(Cache(cache_root(cache), limit, _SMALL), store, name)
+        self.folder: Path = self.shelf.folder
         self._put(MANIFEST_NAME, text)
         self.wanted = [Wanted(shard.name, shard.bytes, shard.sha256) for shard in self.manifest.shards]
         self.wanted += [Wanted(file.name, file.size) for file in image_files(self.manifest)]

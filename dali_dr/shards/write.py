@@ -73,6 +73,10 @@ def write_shards(
 ) -> Manifest:
     """Write ``samples`` as a data set into the folder ``out``.
 
+        paths = sorted(Path("photos").rglob("*.jpg"))
+        samples = [dali_dr.Sample(path.stem, path.read_bytes(), label=0) for path in paths]
+        dali_dr.write_shards(samples, "packed", spec=None, num_classes=1)
+
     JPEGs are stored tiled: transcoded without loss, to the same coefficients and so the same pixels, with restart
     intervals that let training decode no more of an image than it shows (docs/tiles.md).
 
@@ -88,26 +92,34 @@ def write_shards(
         settings.
       spec: what the views were drawn from; None only if no sample has reinforcements.
       num_classes: labels and teacher ids are below it.
+
+    What the manifest says:
       class_names: one per class.
       teacher: JSON-able: names [str], weights_digest, input_size, normalisation {mean, std}, and what else is known.
-      samples_per_shard: of every shard but the last.
-      name: shards are called NAME-000000.tar and on.
-      probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.encode.encode`.
       seed: of the drawn views; kept in the manifest.
       extra: JSON-able, kept in the manifest.
+      decoder: by which the JPEGs were decoded that the teacher saw; None: not known.
+      name: shards are called NAME-000000.tar and on.
+
+    How it is stored:
+      samples_per_shard: of every shard but the last.
+      probabilities, log_step: encoding of the teacher's probabilities, see `dali_dr.record.encode.encode`.
+      row_order: of the views of every image, which curricula go by: "confidence", falling, or "entropy", rising
+        (`dali_dr.record.labels.order_rows`). Samples that bring a ready record must have it in that order.
+      keep_bytes: store every image as it is given. So does a sidecar data set, which does not store images.
       image_tars: the tars that hold the images (`Sample.place`): a sidecar data set, whose shards are records alone.
-      resume: False refuses a folder that already holds shards.
-      force: first remove the plain data set, finished or not, in ``out``; one with reinforcements is refused.
-      inventory: to compare with where ``samples`` is a function; without it only ``total`` is compared.
+      label_maps: what the samples' records are, where they are label maps; spec is None then.
+
+    Images:
       on_error: "skip" leaves refused samples out and logs each; "raise" stops at the first. Finished shards stay.
       check_images: refuse what training would not decode to what Pillow shows; samples are taken some dozens ahead for
         it. False: look at headers alone, which lets images in that end training.
-      keep_bytes: store every image as it is given. So does a sidecar data set, which does not store images.
-      decoder: by which the JPEGs were decoded that the teacher saw; None: not known.
-      label_maps: what the samples' records are, where they are label maps; spec is None then.
-      row_order: of the views of every image, which curricula go by: "confidence", falling, or "entropy", rising
-        (`dali_dr.record.labels.order_rows`). Samples that bring a ready record must have it in that order.
       max_pixels: that an image may have. The loader has a limit of its own.
+
+    Going on:
+      resume: False refuses a folder that already holds shards.
+      force: first remove the plain data set, finished or not, in ``out``; one with reinforcements is refused.
+      inventory: to compare with where ``samples`` is a function; without it only ``total`` is compared.
       total: number of samples, where ``samples`` has no length.
       progress: show a progress bar.
 

@@ -115,7 +115,7 @@ class Walk:
         self._refused = LeftOut("called images, and refused when they are read")
         self._called = LeftOut("called images, and taken as the folders that they are")
         folders, self._beside = self._listed("")
-        self.folders = sorted(folders)
+        self.folders: list[str] = sorted(folders)
 
     @property
     def notes(self) -> tuple[str, ...]:

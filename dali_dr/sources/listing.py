@@ -70,7 +70,7 @@ class Listing:
         for entry in listed(store):
             if not self._take(entry.name, entry.bytes):
                 left.add("object whose name no file can have", entry.name, "objects whose names no file can have")
-        self.notes = left.notes
+        self.notes: tuple[str, ...] = left.notes
 
     def __bool__(self) -> bool:
         """Whether there is anything."""

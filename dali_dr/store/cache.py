@@ -84,10 +84,14 @@ class Shelf:
       short: called, while an object waits for room, to let go of what is not needed at once.
     """
 
+    cache: Cache
+    store: Store
+    name: str
+
     def __init__(self, cache: Cache, store: Store, name: str) -> None:
         self.cache, self.store, self.name = cache, store, name
-        self.folder = cache.folder(name)
-        self.counts = Counts()
+        self.folder: Path = cache.folder(name)
+        self.counts: Counts = Counts()
         self.short: Callable[[], None] | None = None
         self._begin()
         try:

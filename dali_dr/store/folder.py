@@ -23,7 +23,7 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.traffic = Traffic()
+        self.traffic: Traffic = Traffic()
 
     @property
     def url(self) -> str:

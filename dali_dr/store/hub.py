@@ -86,8 +86,8 @@ class Hub:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self.repository = Repository.of(self._url)
-        self.traffic = Traffic()
+        self.repository: Repository = Repository.of(self._url)
+        self.traffic: Traffic = Traffic()
         self._lock = threading.Lock()
         self._commit: str | None = None
 

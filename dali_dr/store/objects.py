@@ -40,7 +40,7 @@ class Objects:
         self._forget()
 
     def _forget(self) -> None:
-        self.traffic = Traffic()
+        self.traffic: Traffic = Traffic()
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._clients: dict[float | None, ObjectStore] = {}

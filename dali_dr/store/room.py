@@ -58,6 +58,10 @@ class Cache:
       small: names of the files of a set that stay as long as any of its objects.
     """
 
+    root: Path
+    limit: int | None
+    small: tuple[str, ...]
+
     def __init__(self, root: Path, limit: int | None, small: tuple[str, ...] = ()) -> None:
         self.root, self.limit, self.small = root, limit, small
         for folder in (root / "sets", root / "locks"):

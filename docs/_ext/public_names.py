@@ -1,0 +1,144 @@
+"""The public names of dali_dr: on which page each is documented, and what docstrings refer to.
+
+`{public-names} ROOM …` becomes the documentation of every name of ``dali_dr.__all__`` that these rooms (modules) define,
+so that a new name is documented without a line here. `{public-table}` becomes a table of all of them. In docstrings,
+`name` is a reference where the name is documented, and code where it is not; a reference in the form ``dali_dr.…`` that
+leads nowhere in the code is a warning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Any
+
+import dali_dr
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+_ROOMS = re.compile(r"^```\{public-names\} (.+)\n```$", re.MULTILINE)
+_TABLE = "```{public-table}\n```"
+_PAGE = re.compile(r"(?<![\w/`])docs/([\w/]+)\.md")
+_ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[(~?[\w.]+)\]\]")
+_EXAMPLE = re.compile(r"( *)Examples?:")
+_OPTION = re.compile(r"(?<![\w`'\"-])(--[a-z][\w-]*)(?![\w`'\"])")
+
+
+def documented(rooms: list[str]) -> list[str]:
+    """The public names that modules within ``rooms`` define, in alphabetical order."""
+    homes: dict[str, str] = dali_dr._HOME
+    return sorted(name for name, home in homes.items() if any(f"{home}.".startswith(f"{room}.") for room in rooms))
+
+
+def expand(app: Sphinx, docname: str, content: list[str]) -> None:
+    """source-read: puts documentation in the place of marks."""
+    text = _ROOMS.sub(lambda match: "\n\n".join(map(_entry, documented(match[1].split()))), content[0])
+    content[0] = text.replace(_TABLE, _table()) if _TABLE in text else text
+
+
+def _entry(name: str) -> str:
+    value = getattr(dali_dr, name)
+    if not inspect.isclass(value):
+        body = f".. autofunction:: dali_dr.{name}"
+    elif issubclass(value, Exception):
+        body = f".. autoexception:: dali_dr.{name}\n   :members:\n   :show-inheritance:"
+    else:
+        body = f".. autoclass:: dali_dr.{name}\n   :members:"
+    return f"## {name}\n\n```{{eval-rst}}\n{body}\n```"
+
+
+def _table() -> str:
+    rows = ["| name | |", "|---|---|"]
+    for name in sorted(dali_dr.__all__, key=str.lower):
+        value = getattr(dali_dr, name)
+        first = (inspect.getdoc(value) or "").strip().split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+        role = "mod" if inspect.ismodule(value) else "obj"
+        rows.append(f"| {{py:{role}}}`dali_dr.{name}` | {re.sub('`+', '`', first)} |")
+    return "\n".join(rows)
+
+
+def mark_up(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    """autodoc-process-docstring, before napoleon: examples become code, named pages links, options of commands code."""
+    lines[:] = _with_examples(lines)
+    lines[:] = [_OPTION.sub(r"``\1``", _PAGE.sub(r":doc:`docs/\1.md </\1>`", line)) for line in lines]
+
+
+def _with_examples(lines: list[str]) -> list[str]:
+    """The lines with what stands in a section "Example:" marked as Python, unless it is marked already."""
+    out: list[str] = []
+    at = 0
+    while at < len(lines):
+        out.append(lines[at])
+        match = _EXAMPLE.fullmatch(lines[at])
+        at += 1
+        if match is None:
+            continue
+        body = []
+        while at < len(lines) and (not lines[at].strip() or lines[at].startswith(match[1] + "  ")):
+            body.append(lines[at])
+            at += 1
+        code = "\n".join(body).strip("\n")
+        if code and not code.lstrip().startswith((">>>", "..", "::")):
+            indent = re.match(r" *", code)[0]  # type: ignore[index]
+            code = f"{indent}.. code-block:: python\n\n" + "\n".join(f"   {line}" for line in code.split("\n"))
+        out += [*code.split("\n"), ""]
+    return out
+
+
+def shorten(
+    app: Sphinx, what: str, name: str, of: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """autodoc-process-signature: NDArray[int32] as it was written, not what it stands for."""
+    return tuple(text and _ARRAY.sub(r"~numpy.typing.NDArray[\1]", text) for text in (signature, returns))  # type: ignore[return-value]
+
+
+def missing_reference(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
+) -> nodes.Element | None:
+    """missing-reference: names by the module that defines them; packages of others; code that is no name at all."""
+    target = str(node.get("reftarget", "")).partition("(")[0]
+    domain = env.domains["py"]
+    if node.get("refdomain") != "py":
+        return None
+    last = target.rpartition(".")[2]
+    public = [f"dali_dr.{last}"] if _home(target) else []
+    for name in [*public, f"dali_dr.{target}"]:
+        if name in domain.objects:  # type: ignore[attr-defined]
+            return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, contnode)
+    if target.startswith("dali_dr.") and not _exists(target):
+        return None
+    return contnode
+
+
+def _home(target: str) -> bool:
+    module, _, last = target.rpartition(".")
+    return dali_dr._HOME.get(last) in (module, None) and last in dali_dr._HOME if module else target in dali_dr._HOME
+
+
+def _exists(target: str) -> bool:
+    """Whether a dotted name is a module of dali_dr, or an attribute of one."""
+    parts = target.removesuffix("()").split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            value: Any = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for part in parts[cut:]:
+            fields = getattr(value, "__annotations__", {})
+            if not hasattr(value, part) and part not in fields:
+                return False
+            value = getattr(value, part, None)
+        return True
+    return False
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("source-read", expand, priority=310)
+    app.connect("autodoc-process-docstring", mark_up, priority=400)
+    app.connect("autodoc-process-signature", shorten)
+    app.connect("missing-reference", missing_reference)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,7 @@ from typing import Any
 
 import dali_dr
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import desc_signature, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
@@ -24,6 +24,7 @@ _TABLE = "```{public-table}\n```"
 _PAGE = re.compile(r"(?<![\w/`])docs/([\w/]+)\.md")
 _ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[(~?[\w.]+)\]\]")
 _EXAMPLE = re.compile(r"( *)Examples?:")
+_AT = re.compile(r"(?<![\w`])([A-Za-z]\w*@\w+)(?![\w`])")  # NAME@FILE, which reStructuredText takes for a mail address
 _OPTION = re.compile(r"(?<![\w`'\"-])(--[a-z][\w-]*)(?![\w`'\"])")
 
 
@@ -63,7 +64,25 @@ def _table() -> str:
 def mark_up(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
     """autodoc-process-docstring, before napoleon: examples become code, named pages links, options of commands code."""
     lines[:] = _with_examples(lines)
-    lines[:] = [_OPTION.sub(r"``\1``", _PAGE.sub(r":doc:`docs/\1.md </\1>`", line)) for line in lines]
+    lines[:] = [
+        _AT.sub(r"``\1``", _OPTION.sub(r"``\1``", _PAGE.sub(r":doc:`docs/\1.md </\1>`", line))) for line in lines
+    ]
+
+
+def add_places(app: Sphinx, doctree: nodes.document) -> None:
+    """doctree-read: what is documented can be linked to by the package's name of it and by its module's, as viewcode does."""
+    homes: dict[str, str] = dali_dr._HOME
+    modules = sorted(set(homes.values()), key=len, reverse=True)
+    for node in doctree.findall(desc_signature):
+        for place in [i for i in node["ids"] if i.startswith("dali_dr.")]:
+            first, _, rest = place.removeprefix("dali_dr.").partition(".")
+            if first in homes:
+                other = f"{homes[first]}.{first}" + (f".{rest}" if rest else "")
+            elif module := next((m for m in modules if place.startswith(f"{m}.")), None):
+                other = f"dali_dr.{place.removeprefix(module + '.')}"
+            else:
+                continue
+            node["ids"].append(other)
 
 
 def _with_examples(lines: list[str]) -> list[str]:
@@ -140,5 +159,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", expand, priority=310)
     app.connect("autodoc-process-docstring", mark_up, priority=400)
     app.connect("autodoc-process-signature", shorten)
+    app.connect("doctree-read", add_places)
     app.connect("missing-reference", missing_reference)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -30,6 +30,7 @@ ROOT = DOCS.parent
 SCHEME = "repository:"
 _INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
 _LINK = re.compile(r"\]\(((?!https?:|mailto:|#|<)[^)\s]+)\)")
+_THEMED = re.compile(r"(\]\([^)\s]+)#gh-(light|dark)-mode-only\)")  # GitHub's way to say for which theme an image is
 _FENCE = re.compile(r"^ *(```+|~~~+)")
 _LONGEST = 400_000  # characters of a file that is shown
 _log = logging.getLogger(__name__)
@@ -82,10 +83,11 @@ class Links:
 
     def rewrite(self, text: str) -> str:
         """``text`` with links as the page needs them. A link may begin on one line and end on the next."""
-        return "".join(
-            _LINK.sub(lambda match: f"]({self._target(match[1])})", line) if is_prose else line
-            for is_prose, line in prose(text)
-        )
+        return "".join(self._line(line) if is_prose else line for is_prose, line in prose(text))
+
+    def _line(self, line: str) -> str:
+        line = _THEMED.sub(r"\1){.only-\2}", line)
+        return _LINK.sub(lambda match: f"]({self._target(match[1])})", line)
 
     def _target(self, link: str) -> str:
         path, _, anchor = link.partition("#")

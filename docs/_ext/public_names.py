@@ -1,13 +1,15 @@
 """The public names of dali_dr: on which page each is documented, and what docstrings refer to.
 
 `{public-names} ROOM …` becomes the documentation of every name of ``dali_dr.__all__`` that these rooms (modules) define,
-so that a new name is documented without a line here. `{public-table}` becomes a table of all of them. In docstrings,
+so that a new name is documented without a line here; `{public-module} NAME` that of a module and its ``__all__``.
+`{public-table}` becomes a table of all names. In docstrings,
 `name` is a reference where the name is documented, and code where it is not; a reference in the form ``dali_dr.…`` that
 leads nowhere in the code is a warning.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -20,6 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 _ROOMS = re.compile(r"^```\{public-names\} (.+)\n```$", re.MULTILINE)
+_MODULE = re.compile(r"^```\{public-module\} (\S+)\n```$", re.MULTILINE)
 _TABLE = "```{public-table}\n```"
 _PAGE = re.compile(r"(?<![\w/`])docs/([\w/]+)\.md")
 _ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[(~?[\w.]+)\]\]")
@@ -28,26 +31,38 @@ _AT = re.compile(r"(?<![\w`])([A-Za-z]\w*@\w+)(?![\w`])")  # NAME@FILE, which re
 _OPTION = re.compile(r"(?<![\w`'\"-])(--[a-z][\w-]*)(?![\w`'\"])")
 
 
+@functools.cache
+def homes() -> dict[str, str]:
+    """The public names that are no modules, with the modules that define them."""
+    values = {name: getattr(dali_dr, name) for name in dali_dr.__all__}
+    return {name: value.__module__ for name, value in values.items() if not inspect.ismodule(value)}
+
+
 def documented(rooms: list[str]) -> list[str]:
     """The public names that modules within ``rooms`` define, in alphabetical order."""
-    homes: dict[str, str] = dali_dr._HOME
-    return sorted(name for name, home in homes.items() if any(f"{home}.".startswith(f"{room}.") for room in rooms))
+    return sorted(name for name, home in homes().items() if any(f"{home}.".startswith(f"{room}.") for room in rooms))
 
 
 def expand(app: Sphinx, docname: str, content: list[str]) -> None:
     """source-read: puts documentation in the place of marks."""
-    text = _ROOMS.sub(lambda match: "\n\n".join(map(_entry, documented(match[1].split()))), content[0])
+    text = _ROOMS.sub(lambda m: "\n\n".join(_entry("dali_dr", name) for name in documented(m[1].split())), content[0])
+    text = _MODULE.sub(lambda m: _module(m[1]), text)
     content[0] = text.replace(_TABLE, _table()) if _TABLE in text else text
 
 
-def _entry(name: str) -> str:
-    value = getattr(dali_dr, name)
+def _module(name: str) -> str:
+    entries = [_entry(name, member) for member in importlib.import_module(name).__all__]
+    return "\n\n".join([f"```{{eval-rst}}\n.. automodule:: {name}\n```", *entries])
+
+
+def _entry(module: str, name: str) -> str:
+    value = getattr(importlib.import_module(module), name)
     if not inspect.isclass(value):
-        body = f".. autofunction:: dali_dr.{name}"
+        body = f".. autofunction:: {module}.{name}"
     elif issubclass(value, Exception):
-        body = f".. autoexception:: dali_dr.{name}\n   :members:\n   :show-inheritance:"
+        body = f".. autoexception:: {module}.{name}\n   :members:\n   :show-inheritance:"
     else:
-        body = f".. autoclass:: dali_dr.{name}\n   :members:"
+        body = f".. autoclass:: {module}.{name}\n   :members:"
     return f"## {name}\n\n```{{eval-rst}}\n{body}\n```"
 
 
@@ -71,13 +86,12 @@ def mark_up(app: Sphinx, what: str, name: str, of: object, options: object, line
 
 def add_places(app: Sphinx, doctree: nodes.document) -> None:
     """doctree-read: what is documented can be linked to by the package's name of it and by its module's, as viewcode does."""
-    homes: dict[str, str] = dali_dr._HOME
-    modules = sorted(set(homes.values()), key=len, reverse=True)
+    modules = sorted(set(homes().values()), key=len, reverse=True)
     for node in doctree.findall(desc_signature):
         for place in [i for i in node["ids"] if i.startswith("dali_dr.")]:
             first, _, rest = place.removeprefix("dali_dr.").partition(".")
-            if first in homes:
-                other = f"{homes[first]}.{first}" + (f".{rest}" if rest else "")
+            if first in homes():
+                other = f"{homes()[first]}.{first}" + (f".{rest}" if rest else "")
             elif module := next((m for m in modules if place.startswith(f"{m}.")), None):
                 other = f"dali_dr.{place.removeprefix(module + '.')}"
             else:
@@ -134,7 +148,7 @@ def missing_reference(
 
 def _home(target: str) -> bool:
     module, _, last = target.rpartition(".")
-    return dali_dr._HOME.get(last) in (module, None) and last in dali_dr._HOME if module else target in dali_dr._HOME
+    return last in homes() and module in ("", homes()[last])
 
 
 def _exists(target: str) -> bool:

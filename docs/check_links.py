@@ -115,9 +115,12 @@ def repository_faults(root: Path = ROOT) -> Iterator[str]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists() or not target.is_relative_to(root):
                 yield f"{name}: {url} leads to no file of the repository"
-            elif parts.fragment and target.suffix == ".md" and not parts.fragment.startswith("gh-"):
-                if parts.fragment not in headings(target.read_text(encoding="utf-8")):
-                    yield f"{name}: {url} leads to no heading"
+            elif (
+                parts.fragment
+                and target.suffix == ".md"
+                and parts.fragment not in headings(target.read_text(encoding="utf-8"))
+            ):
+                yield f"{name}: {url} leads to no heading"
 
 
 def main() -> int:
@@ -127,7 +130,9 @@ def main() -> int:
     for fault in faults:
         print(fault, file=sys.stderr)
     pages = list(site.rglob("*.html"))
-    print(f"{len(pages)} pages, {sum(len(Page(p.read_text(encoding='utf-8')).links) for p in pages)} links, {len(faults)} dead")
+    print(
+        f"{len(pages)} pages, {sum(len(Page(p.read_text(encoding='utf-8')).links) for p in pages)} links, {len(faults)} dead"
+    )
     return 1 if faults else 0
 
 

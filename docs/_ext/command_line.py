@@ -33,7 +33,9 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.Arg
 def reference() -> str:
     """Markdown of all subcommands."""
     parser = make_parser()
-    rows = [f"| [`dali-dr {name}`](#dali-dr-{name}) | {prose(text)} |" for name, (_, text) in subcommands(parser).items()]
+    rows = [
+        f"| [`dali-dr {name}`](#dali-dr-{name}) | {prose(text)} |" for name, (_, text) in subcommands(parser).items()
+    ]
     table = "\n".join(["| command | |", "|---|---|", *rows])
     own = "\n\n".join(_groups(parser))
     return "\n\n".join([table, own, *_sections(parser, 2)]) + "\n"
@@ -73,11 +75,15 @@ def _groups(parser: argparse.ArgumentParser) -> Iterator[str]:
         ]
         if not actions or all(isinstance(action, argparse._HelpAction) for action in actions):
             continue
-        title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title or "Options")
+        title = {"positional arguments": "Arguments", "options": "Options"}.get(
+            group.title or "", group.title or "Options"
+        )
         yield f"**{prose(title[0].upper() + title[1:])}**"
         if group.description:
             yield prose(group.description)
-        yield "\n\n".join(_entry(formatter, action) for action in actions if not isinstance(action, argparse._HelpAction))
+        yield "\n\n".join(
+            _entry(formatter, action) for action in actions if not isinstance(action, argparse._HelpAction)
+        )
 
 
 def _entry(formatter: argparse.HelpFormatter, action: argparse.Action) -> str:

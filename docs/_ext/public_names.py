@@ -15,17 +15,22 @@ import inspect
 import re
 from typing import Any
 
-import dali_dr
 from docutils import nodes
-from sphinx.addnodes import desc_signature, pending_xref
+from sphinx.addnodes import desc_annotation, desc_signature, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import GoogleDocstring
+
+import dali_dr
 
 _ROOMS = re.compile(r"^```\{public-names\} (.+)\n```$", re.MULTILINE)
 _MODULE = re.compile(r"^```\{public-module\} (\S+)\n```$", re.MULTILINE)
 _TABLE = "```{public-table}\n```"
 _PAGE = re.compile(r"(?<![\w/`])docs/([\w/]+)\.md")
-_ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[(~?[\w.]+)\]\]")
+_ARRAY = re.compile(
+    r"(?:~?numpy\.)?ndarray\[tuple\[(?:~?typing\.)?Any, \.\.\.\], (?:~?numpy\.)?dtype\[((?:[^][]|\[[^][]*\])*)\]\]"
+)
+_FIELDS = ("attribute", "data", "property")
 _EXAMPLE = re.compile(r"( *)Examples?:")
 _AT = re.compile(r"(?<![\w`])([A-Za-z]\w*@\w+)(?![\w`])")  # NAME@FILE, which reStructuredText takes for a mail address
 _OPTION = re.compile(r"(?<![\w`'\"-])(--[a-z][\w-]*)(?![\w`'\"])")
@@ -82,10 +87,23 @@ def mark_up(app: Sphinx, what: str, name: str, of: object, options: object, line
     lines[:] = [
         _AT.sub(r"``\1``", _OPTION.sub(r"``\1``", _PAGE.sub(r":doc:`docs/\1.md </\1>`", line))) for line in lines
     ]
+    if what in _FIELDS:
+        _set[name] = GoogleDocstring(list(lines), app.config, app, "function", name, of, options).lines()
+
+
+_set: dict[
+    str, list[str]
+] = {}  # docstrings of fields, as they are to be: napoleon takes their first line for TYPE: TEXT
+
+
+def restore(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    """autodoc-process-docstring, after napoleon: puts the docstrings of fields back."""
+    if name in _set:
+        lines[:] = _set.pop(name)
 
 
 def add_places(app: Sphinx, doctree: nodes.document) -> None:
-    """doctree-read: what is documented can be linked to by the package's name of it and by its module's, as viewcode does."""
+    """doctree-read: links may use the package's name of a thing or its module's, as viewcode does; types are short."""
     modules = sorted(set(homes().values()), key=len, reverse=True)
     for node in doctree.findall(desc_signature):
         for place in [i for i in node["ids"] if i.startswith("dali_dr.")]:
@@ -97,6 +115,9 @@ def add_places(app: Sphinx, doctree: nodes.document) -> None:
             else:
                 continue
             node["ids"].append(other)
+        for part in node.findall(desc_annotation):
+            if (shorter := _ARRAY.sub(r"NDArray[\1]", part.astext())) != part.astext():
+                part.children = [nodes.Text(shorter)]
 
 
 def _with_examples(lines: list[str]) -> list[str]:
@@ -172,6 +193,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", expand, priority=310)
     app.connect("autodoc-process-docstring", mark_up, priority=400)
+    app.connect("autodoc-process-docstring", restore, priority=600)
     app.connect("autodoc-process-signature", shorten)
     app.connect("doctree-read", add_places)
     app.connect("missing-reference", missing_reference)

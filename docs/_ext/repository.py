@@ -69,7 +69,9 @@ def notebook_markdown(text: str) -> str:
             shown = "".join(output.get("text", data.get("text/plain", "")))
             if picture := data.get("image/png", data.get("image/jpeg")):
                 kind = "png" if "image/png" in data else "jpeg"
-                parts.append(f"![what the cell above shows](data:image/{kind};base64,{''.join(picture).replace(chr(10), '')})")
+                parts.append(
+                    f"![what the cell above shows](data:image/{kind};base64,{''.join(picture).replace(chr(10), '')})"
+                )
             elif shown.strip():
                 parts.append(f"```{{code-block}} text\n:class: cell-output\n\n{shown.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
@@ -100,7 +102,9 @@ class Links:
         if target.is_relative_to(DOCS) or target.suffix in (".png", ".svg", ".jpg"):
             return os.path.relpath(target, self.page.parent) + suffix
         if not target.exists() or not target.is_relative_to(ROOT):
-            _log.warning("%s: link to %s, which is not there", self.origin, link, type="repository", location=str(self.page))
+            _log.warning(
+                "%s: link to %s, which is not there", self.origin, link, type="repository", location=str(self.page)
+            )
             return link
         name = target.relative_to(ROOT).as_posix()
         self.used.add(name)

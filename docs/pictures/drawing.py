@@ -54,7 +54,15 @@ class Drawing:
         return "\n".join([head, f"<title>{escape(self.title)}</title>", marker, *self.parts, "</svg>", ""])
 
     def text(
-        self, x: float, y: float, text: str, *, size: float = 14, anchor: str = "start", bold: bool = False, muted: bool = False
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float = 14,
+        anchor: str = "start",
+        bold: bool = False,
+        muted: bool = False,
     ) -> None:
         """One line; ``y`` is its base line."""
         colour = self.palette.muted if muted else self.palette.ink
@@ -63,23 +71,42 @@ class Drawing:
             f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(text)}</text>'
         )
 
-    def box(self, x: float, y: float, width: float, height: float, title: str, note: str, *, strong: bool = False) -> None:
+    def box(
+        self, x: float, y: float, width: float, height: float, title: str, note: str, *, strong: bool = False
+    ) -> None:
         """A box with a title and a note below it, centred."""
         self.cell(x, y, width, height, strong=strong)
         lines = [(line, True) for line in title.split("\n")] + [(line, False) for line in note.split("\n")]
         step = 17
         first = y + height / 2 - (len(lines) - 1) * step / 2 + 5
         for at, (line, bold) in enumerate(lines):
-            self.text(x + width / 2, first + at * step, line, size=14 if bold else 12.5, anchor="middle", bold=bold, muted=not bold)
+            self.text(
+                x + width / 2,
+                first + at * step,
+                line,
+                size=14 if bold else 12.5,
+                anchor="middle",
+                bold=bold,
+                muted=not bold,
+            )
 
     def cell(
-        self, x: float, y: float, width: float, height: float, *, strong: bool = False, text: str = "", small: bool = False
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        *,
+        strong: bool = False,
+        text: str = "",
+        small: bool = False,
     ) -> None:
         """A rectangle, with a word in it."""
         fill = self.palette.strong if strong else self.palette.fill
         line = self.palette.accent if strong else self.palette.line
         self.parts.append(
-            f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" rx="4" fill="{fill}" stroke="{line}"/>'
+            f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" rx="4" '
+            f'fill="{fill}" stroke="{line}"/>'
         )
         if text:
             size = 10.5 if small else 12

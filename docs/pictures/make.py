@@ -14,20 +14,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import dali_dr
 import numpy as np
 import numpy.typing as npt
+from drawing import DARK, LIGHT, Drawing, Palette
+from PIL import Image
+
+import dali_dr
 from dali_dr.augment.operations import OPERATIONS
 from dali_dr.cli import main as dali_dr_command
 from dali_dr.images.tiles import tiled
 from dali_dr.loader.graph import view_pipeline
 from dali_dr.record.frames import split
-from drawing import DARK, LIGHT, Drawing, Palette
-from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 SIZE = 224  # pixels of a view
 VIEWS = 400
+_VISIBLE = ("Color", "Rotate", "Posterize", "Solarize", "Equalize", "ShearX", "AutoContrast", "Brightness")
 CONTEXT = 2  # pixels around a crop that chroma upsampling needs, docs/tiles.md
 
 
@@ -96,10 +98,17 @@ def shown(encoded: bytes, views: dali_dr.Views) -> npt.NDArray[np.uint8]:
 
 def overview(palette: Palette) -> Drawing:
     """What happens once, and what in every epoch."""
-    d = Drawing(palette, 760, 268, "Once a teacher labels drawn views; in every epoch a stored view is replayed and trained on")
+    d = Drawing(
+        palette, 760, 268, "Once a teacher labels drawn views; in every epoch a stored view is replayed and trained on"
+    )
     d.text(0, 18, "once: dali-dr reinforce", size=15, bold=True)
     top = ["images", "N drawn views\nof each", "teacher", "shards"]
-    notes = ["your folder, tars,\nlists, a bucket", "crop, flip,\nRandAugment, erase", "top-K classes\nof each view", "images, and 18 bytes\nper view"]
+    notes = [
+        "your folder, tars,\nlists, a bucket",
+        "crop, flip,\nRandAugment, erase",
+        "top-K classes\nof each view",
+        "images, and 18 bytes\nper view",
+    ]
     for at, (title, note) in enumerate(zip(top, notes, strict=True)):
         x = at * 200
         d.box(x, 30, 160, 84, title, note, strong=at == 3)
@@ -127,7 +136,9 @@ def replay(palette: Palette, dataset: dali_dr.Dataset) -> Drawing:
     stages = [replace(bare, flip=~view.flip), bare, replace(view, erase=nothing), view]
     encoded = dataset.image(0)
     pictures = [shown(encoded, dali_dr.Views(s.crop, s.flip, s.ops, s.magnitudes, s.erase))[0] for s in stages]
-    names = [f"{OPERATIONS[op].name} {magnitude:.2g}" for op, magnitude in zip(view.ops[0], view.magnitudes[0], strict=True)]
+    names = [
+        f"{OPERATIONS[op].name} {magnitude:.2g}" for op, magnitude in zip(view.ops[0], view.magnitudes[0], strict=True)
+    ]
     captions = ["1. crop, resized to 224", "2. flip", f"3. {', '.join(names)}", "4. erase = what the teacher saw"]
 
     d = Drawing(palette, 760, 560, "A photo with the stored crop, the four steps of a view, and the teacher's classes")
@@ -162,8 +173,10 @@ def _eventful(stored: dali_dr.Reinforcements) -> int:
     area = stored.crop[:, 2] * stored.crop[:, 3] / (300 * 451)
     erased = stored.erase[:, 2] * stored.erase[:, 3] / SIZE**2
     sure = stored.soft_probs[:, 0]
-    colours = np.isin(stored.ops, [at for at, op in enumerate(OPERATIONS) if op.name in ("Color", "Rotate", "Posterize", "Solarize", "Equalize", "ShearX", "AutoContrast", "Brightness")])
-    wanted = stored.flip & (erased > 0.05) & (erased < 0.15) & (area > 0.25) & (area < 0.7) & (sure < 0.75) & colours.all(1)
+    seen = np.isin(stored.ops, [at for at, op in enumerate(OPERATIONS) if op.name in _VISIBLE])
+    wanted = (
+        stored.flip & (erased > 0.05) & (erased < 0.15) & (area > 0.25) & (area < 0.7) & (sure < 0.75) & seen.all(1)
+    )
     rows = np.flatnonzero(wanted)
     return int(rows[0]) if len(rows) else int(np.flatnonzero(stored.flip & (erased > 0.03))[0])
 
@@ -173,7 +186,12 @@ def record(palette: Palette, dataset: dali_dr.Dataset) -> Drawing:
     member = dataset.record_bytes(0)
     sizes = [len(frame) for frame in split(member)]
     d = Drawing(palette, 760, 330, "The parts of a record: a head, then groups of 100 rows, each with its columns")
-    d.text(0, 16, f"KEY.dr.zst of one image: {len(member):,} bytes for {VIEWS} views, {len(member) / VIEWS:.1f} a view", bold=True)
+    d.text(
+        0,
+        16,
+        f"KEY.dr.zst of one image: {len(member):,} bytes for {VIEWS} views, {len(member) / VIEWS:.1f} a view",
+        bold=True,
+    )
     x, least = 0.0, 72  # a head is too small to be drawn to scale
     for at, size in enumerate(sizes):
         width = least if at == 0 else (748 - least) * size / sum(sizes[1:])
@@ -191,8 +209,18 @@ def record(palette: Palette, dataset: dali_dr.Dataset) -> Drawing:
         for line in range(5):
             d.cell(left, 154 + line * 24, width - 4, 20, strong=line == 2)
         left += width
-    d.text(0, 296, "Each part is a zstd frame with a checksum. For one view the head and its group are decompressed.", muted=True)
-    d.text(0, 318, "Rows lie by falling confidence of the teacher. Ops and classes are entries of tables in the head.", muted=True)
+    d.text(
+        0,
+        296,
+        "Each part is a zstd frame with a checksum. For one view the head and its group are decompressed.",
+        muted=True,
+    )
+    d.text(
+        0,
+        318,
+        "Rows lie by falling confidence of the teacher. Ops and classes are entries of tables in the head.",
+        muted=True,
+    )
     return d
 
 
@@ -206,7 +234,12 @@ def tiles(palette: Palette) -> Drawing:
     wide, high = 16 * per_tile, 16
     top, left, height, width = 150, 230, 180, 200
     scale = 760 / image.width
-    d = Drawing(palette, 760, image.height * scale + 30, "A photo with the grid of its tiles; those that the crop touches are bright")
+    d = Drawing(
+        palette,
+        760,
+        image.height * scale + 30,
+        "A photo with the grid of its tiles; those that the crop touches are bright",
+    )
     d.image(0, 0, 760, image.height * scale, jpeg(image.convert("RGB"), 70))
     needed = count = 0
     for y in range(0, image.height, high):
@@ -221,13 +254,20 @@ def tiles(palette: Palette) -> Drawing:
             w, h = min(wide, image.width - x), min(high, image.height - y)
             d.tile(x * scale, y * scale, w * scale, h * scale, needed=inside)
     d.frame(left * scale, top * scale, width * scale, height * scale)
-    d.text(0, image.height * scale + 20, f"{needed} of {count} tiles of {wide} × {high} pixels are decoded for this crop", muted=True)
+    d.text(
+        0,
+        image.height * scale + 20,
+        f"{needed} of {count} tiles of {wide} × {high} pixels are decoded for this crop",
+        muted=True,
+    )
     return d
 
 
 def epochs(palette: Palette) -> Drawing:
     """An epoch on two ranks, broken off, and gone on with on four."""
-    d = Drawing(palette, 760, 300, "A run on two ranks stops after five batches; on four ranks it goes on with the sixth")
+    d = Drawing(
+        palette, 760, 300, "A run on two ranks stops after five batches; on four ranks it goes on with the sixth"
+    )
     d.text(0, 16, "two ranks: epoch 3, a batch is 2 × 256 samples", bold=True)
     for batch in range(8):
         done = batch < 5

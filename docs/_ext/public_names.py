@@ -12,7 +12,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
 import re
+import textwrap
 from typing import Any
 
 from docutils import nodes
@@ -31,7 +33,8 @@ _ARRAY = re.compile(
     r"(?:~?numpy\.)?ndarray\[tuple\[(?:~?typing\.)?Any, \.\.\.\], (?:~?numpy\.)?dtype\[((?:[^][]|\[[^][]*\])*)\]\]"
 )
 _FIELDS = ("attribute", "data", "property")
-_EXAMPLE = re.compile(r"( *)Examples?:")
+_EXAMPLE = re.compile(r"Examples?:")
+_TITLE = re.compile(r"[A-Z][\w' ]*:")
 _AT = re.compile(r"(?<![\w`])([A-Za-z]\w*@\w+)(?![\w`])")  # NAME@FILE, which reStructuredText takes for a mail address
 _OPTION = re.compile(r"(?<![\w`'\"-])(--[a-z][\w-]*)(?![\w`'\"])")
 
@@ -83,7 +86,13 @@ def _table() -> str:
 
 def mark_up(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
     """autodoc-process-docstring, before napoleon: examples become code, named pages links, options of commands code."""
-    lines[:] = _with_examples(lines)
+    if what == "module":  # a module that can be called shows the function's text, too, which stands below it here
+        call = re.compile(rf"{name.rpartition('.')[2]}\(.* of dali_dr[\w.]*:")
+        end = next((at for at, line in enumerate(lines) if call.match(line)), len(lines))
+        del lines[end:]
+    lines[:] = _with_code(lines)
+    known = app.config.napoleon_custom_sections
+    known += [(title, "params_style") for title in _own_sections(lines) if (title, "params_style") not in known]
     lines[:] = [
         _AT.sub(r"``\1``", _OPTION.sub(r"``\1``", _PAGE.sub(r":doc:`docs/\1.md </\1>`", line))) for line in lines
     ]
@@ -120,26 +129,39 @@ def add_places(app: Sphinx, doctree: nodes.document) -> None:
                 part.children = [nodes.Text(shorter)]
 
 
-def _with_examples(lines: list[str]) -> list[str]:
-    """The lines with what stands in a section "Example:" marked as Python, unless it is marked already."""
+def _own_sections(lines: list[str]) -> list[str]:
+    """The titles of groups of arguments that are none of Google's sections: "Schedule:", with "name: text" below it."""
+    pairs = itertools.pairwise([*lines, ""])
+    titles = [line[:-1] for line, below in pairs if _TITLE.fullmatch(line) and re.match(r" +\*{0,2}\w[\w, ]*: ", below)]
+    return [title for title in titles if title.lower() not in GoogleDocstring("")._sections]
+
+
+def _with_code(lines: list[str]) -> list[str]:
+    """The lines with indented paragraphs, of the text or of a section "Example:", marked as Python."""
     out: list[str] = []
     at = 0
     while at < len(lines):
-        out.append(lines[at])
-        match = _EXAMPLE.fullmatch(lines[at])
-        at += 1
-        if match is None:
-            continue
-        body = []
-        while at < len(lines) and (not lines[at].strip() or lines[at].startswith(match[1] + "  ")):
-            body.append(lines[at])
+        if not lines[at].startswith("  ") or not _begins_code(out):
+            out.append(lines[at])
             at += 1
-        code = "\n".join(body).strip("\n")
-        if code and not code.lstrip().startswith((">>>", "..", "::")):
-            indent = re.match(r" *", code)[0]  # type: ignore[index]
-            code = f"{indent}.. code-block:: python\n\n" + "\n".join(f"   {line}" for line in code.split("\n"))
-        out += [*code.split("\n"), ""]
+            continue
+        end = next((n for n in range(at, len(lines)) if lines[n] and not lines[n].startswith(" ")), len(lines))
+        code = textwrap.dedent("\n".join(lines[at:end])).strip("\n").split("\n")
+        shift = "  " if _EXAMPLE.fullmatch(out[-1]) else ""  # the code of a section stays in it
+        if code[0].startswith((">>>", "..")):
+            out += [*lines[at:end]]
+        else:
+            out += [f"{shift}.. code-block:: python", "", *(f"{shift}   {line}" for line in code), ""]
+        at = end
     return out
+
+
+def _begins_code(before: list[str]) -> bool:
+    """Whether an indented line after these is code: after "Example:", or after a blank line below a paragraph."""
+    if not before or _EXAMPLE.fullmatch(before[-1]):
+        return bool(before)
+    last = next((line for line in reversed(before) if line), " ")
+    return not before[-1] and not last.startswith((" ", "- ", "* ", "..")) and not _TITLE.fullmatch(last)
 
 
 def shorten(

@@ -97,8 +97,6 @@ class Links:
         suffix = f"#{anchor}" if anchor else ""
         if target in self.pages:
             target = self.pages[target]
-        elif target == ROOT / "README.md":
-            target = DOCS / "index.md"
         if target.is_relative_to(DOCS) or target.suffix in (".png", ".svg", ".jpg"):
             return os.path.relpath(target, self.page.parent) + suffix
         if not target.exists() or not target.is_relative_to(ROOT):

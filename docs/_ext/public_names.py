@@ -91,8 +91,9 @@ def mark_up(app: Sphinx, what: str, name: str, of: object, options: object, line
         end = next((at for at, line in enumerate(lines) if call.match(line)), len(lines))
         del lines[end:]
     lines[:] = _with_code(lines)
-    known = app.config.napoleon_custom_sections
-    known += [(title, "params_style") for title in _own_sections(lines) if (title, "params_style") not in known]
+    known = [*app.config.napoleon_custom_sections]
+    own = [(title, "params_style") for title in _own_sections(lines)]
+    app.config.napoleon_custom_sections = [*known, *(entry for entry in own if entry not in known)]
     lines[:] = [
         _AT.sub(r"``\1``", _OPTION.sub(r"``\1``", _PAGE.sub(r":doc:`docs/\1.md </\1>`", line))) for line in lines
     ]

@@ -18,7 +18,7 @@ import textwrap
 from typing import Any
 
 from docutils import nodes
-from sphinx.addnodes import desc_annotation, desc_signature, pending_xref
+from sphinx.addnodes import desc_annotation, desc_parameter, desc_returns, desc_signature, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon import GoogleDocstring
@@ -125,9 +125,11 @@ def add_places(app: Sphinx, doctree: nodes.document) -> None:
             else:
                 continue
             node["ids"].append(other)
-        for part in node.findall(desc_annotation):
-            if (shorter := _ARRAY.sub(r"NDArray[\1]", part.astext())) != part.astext():
-                part.children = [nodes.Text(shorter)]
+        for part in node.findall(lambda n: isinstance(n, desc_annotation | desc_parameter | desc_returns)):
+            text = "".join(child.astext() for child in part.children)
+            if (shorter := _ARRAY.sub(r"NDArray[\1]", text)) != text:
+                part.clear()
+                part += nodes.Text(shorter)
 
 
 def _own_sections(lines: list[str]) -> list[str]:

@@ -34,6 +34,7 @@ sys.path.append(str(DOCS / "_ext"))
 
 CODE = ("_modules/", "source/")  # pages of code, whose lines are as long as they are
 BROKEN = "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src.slice(0, 99))"
+LEFT = "net::ERR_ABORTED"  # what a page still fetched, say its icon, when the next one was opened
 PHONE = {"width": 390, "height": 844}
 
 
@@ -232,7 +233,12 @@ def test_pages_in_a_browser(site: Path) -> None:
             "console", lambda message: faults.append(f"{page.url}: {message.text}") if message.type == "error" else None
         )
         page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
-        page.on("requestfailed", lambda request: faults.append(f"{page.url}: {request.url} failed"))
+        page.on(
+            "requestfailed",
+            lambda request: (
+                faults.append(f"{page.url}: {request.url}: {request.failure}") if request.failure != LEFT else None
+            ),
+        )
         page.on("response", lambda answer: faults.append(f"{page.url}: {answer.url}") if answer.status >= 400 else None)
         page.on("request", lambda request: faults.append(request.url) if not request.url.startswith(own) else None)
         own = (address, "data:", "blob:")

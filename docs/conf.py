@@ -35,7 +35,7 @@ smartquotes_action = "D"  # dashes alone: quotation marks in these texts are oft
 highlight_language = "text"
 nitpicky = True
 
-myst_enable_extensions = ["deflist", "attrs_inline"]
+myst_enable_extensions = ["deflist", "attrs_inline", "colon_fence"]  # ::: for what is no code
 myst_heading_anchors = 4
 myst_url_schemes = {"http": None, "https": None, "mailto": None, "repository": None}
 

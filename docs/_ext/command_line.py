@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 
 from dali_dr.cli import make_parser
 
-MARK = "```{command-line}\n```"
+MARK = ":::{command-line}\n:::"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|$~])")
 _PAGE = re.compile(r"docs/([\w/]+)\.md")
 _MARKED = re.compile(r"((?<![\w`-])--?[a-z][\w-]*|docs/[\w/]+\.md)")  # an option, or a page of these

@@ -25,9 +25,10 @@ from sphinx.ext.napoleon import GoogleDocstring
 
 import dali_dr
 
-_ROOMS = re.compile(r"^```\{public-names\} (.+)\n```$", re.MULTILINE)
-_MODULE = re.compile(r"^```\{public-module\} (\S+)\n```$", re.MULTILINE)
-_TABLE = "```{public-table}\n```"
+_ROOMS = re.compile(r"^:::\{public-names\} (.+)\n:::$", re.MULTILINE)
+_RST = re.compile(r"^:::(\{eval-rst\}.*?^):::$", re.MULTILINE | re.DOTALL)
+_MODULE = re.compile(r"^:::\{public-module\} (\S+)\n:::$", re.MULTILINE)
+_TABLE = ":::{public-table}\n:::"
 _PAGE = re.compile(r"(?<![\w/`])docs/([\w/]+)\.md")
 _ARRAY = re.compile(
     r"(?:~?numpy\.)?ndarray\[tuple\[(?:~?typing\.)?Any, \.\.\.\], (?:~?numpy\.)?dtype\[((?:[^][]|\[[^][]*\])*)\]\]"
@@ -55,6 +56,7 @@ def expand(app: Sphinx, docname: str, content: list[str]) -> None:
     """source-read: puts documentation in the place of marks."""
     text = _ROOMS.sub(lambda m: "\n\n".join(_entry("dali_dr", name) for name in documented(m[1].split())), content[0])
     text = _MODULE.sub(lambda m: _module(m[1]), text)
+    text = _RST.sub(r"```\1```", text)  # which MyST knows as a fence of backticks alone
     content[0] = text.replace(_TABLE, _table()) if _TABLE in text else text
 
 

@@ -1,6 +1,6 @@
 """Pages and links that work in the repository's view and in the site alike.
 
-A page that holds only an ``{include}`` of a file outside docs (CHANGELOG.md, a notebook) *is* that file here. Links are
+A page that holds only an `:::{include}` of a file outside docs (CHANGELOG.md, a notebook) *is* that file here. Links are
 written relative to the file that has them, as the repository's view wants; here they lead to the page of their target,
 or, where a file of the repository is no page, to a page that shows its text, made under source/.
 """
@@ -28,7 +28,7 @@ from sphinx.util.osutil import relative_uri
 DOCS = Path(__file__).resolve().parent.parent
 ROOT = DOCS.parent
 SCHEME = "repository:"
-_INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+_INCLUDE = re.compile(r"^:::\{include\} (\S+)\n:::$", re.MULTILINE)
 _LINK = re.compile(r"\]\(((?!https?:|mailto:|#|<)[^)\s]+)\)")
 _THEMED = re.compile(r"(\]\([^)\s]+)#gh-(light|dark)-mode-only\)")  # GitHub's way to say for which theme an image is
 _FENCE = re.compile(r"^ *(```+|~~~+)")

@@ -21,6 +21,10 @@ system:
 	@if command -v apt-get >/dev/null && ! { command -v cjpeg && command -v cwebp && command -v webpmux; } >/dev/null; then \
 	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); $$SUDO apt-get update -qq; \
 	  $$SUDO apt-get install -y -qq --no-install-recommends libjpeg-turbo-progs webp || echo "left out: files that cjpeg and cwebp make for tests/zoo.py"; fi
+	@if [ "$$CI" = true ] && command -v apt-get >/dev/null && \
+	  ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null; then \
+	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); $$SUDO apt-get update -qq; \
+	  $$SUDO apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core || echo "left out: tests of pages in a browser"; fi
 	@if [ "$$CI" = true ] && [ -z "$(CLANGXX)" ] && command -v apt-get >/dev/null; then \
 	  SUDO=$$([ $$(id -u) = 0 ] || echo sudo); $$SUDO apt-get update -qq; \
 	  for v in 19 18 17 16 15 14; do $$SUDO apt-get install -y -qq --no-install-recommends clang-$$v libclang-rt-$$v-dev llvm-$$v && break; done || true; fi
@@ -31,7 +35,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system
 	# torch by itself and first, so that the build of it that suits this machine is taken
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt 'nvidia-dali-cuda120==2.4.*'
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[demo,test,fuzz]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[demo,test,fuzz,docs]'
 	touch $@ $(VENV)/.plugin
 
 # The plugin alone, when only C++ or CUDA changed.
@@ -115,6 +119,20 @@ device-test: setup
 gpu-proof: setup
 	@export PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"; bench/gpu_proof.sh device; device=$$?; \
 	  bench/gpu_proof.sh dali && exit $$device
+
+# The documentation, in build/docs. Whatever is wrong with it, a dead link too, is an error; tests/test_site.py does the same.
+.PHONY: docs docs-links pictures
+docs: setup
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
+
+# Asks every server that a page links to.
+docs-links: setup
+	$(BIN)/python -m sphinx -q -b linkcheck docs build/docs-links
+
+# The drawings of docs/pictures, made anew.
+pictures: setup
+	$(BIN)/python docs/pictures/make.py
 
 bench: setup
 	$(BIN)/python bench/throughput.py

@@ -46,7 +46,7 @@ class Scores:
       images: that were evaluated.
       top1_right, top5_right: images among whose likeliest class, or five likeliest classes, is an accepted one.
       nll: mean negative log-likelihood of the accepted classes, in nats.
-      ece: expected calibration error: mean over images of |accuracy - confidence| of their bin.
+      ece: expected calibration error: mean over images of ``|accuracy - confidence|`` of their bin.
       reliability: the bins.
     """
 

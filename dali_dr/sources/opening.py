@@ -44,7 +44,7 @@ KINDS: Final = (
 def open_source(what: str | Path, reading: Reading = READING) -> Source:
     """The source that ``what`` names: a folder, tars, a list, or a table of images.
 
-    Tars are given as webdataset takes them: a name, a pattern ("t-*.tar"), braces ("t-{000..146}.tar"), several with "::".
+    Tars are given as webdataset takes them: a name, a pattern (``t-*.tar``), braces (``t-{000..146}.tar``), several with "::".
     Lists are .csv, .jsonl or .parquet; tables .parquet files, or Hugging Face's "hf:NAME_OR_FOLDER:SPLIT". All but the last
     may lie at URLs.
 

@@ -60,7 +60,9 @@ def dali_flavour() -> str:
             "pip uninstall both, and install one"
         )
     if asked and found and asked != found[0]:
-        raise SystemExit(f"DALI_DR_DALI={asked}, but nvidia-dali-{found[0]} is installed, which the plugin would be for")
+        raise SystemExit(
+            f"DALI_DR_DALI={asked}, but nvidia-dali-{found[0]} is installed, which the plugin would be for"
+        )
     return asked or (found[0] if found else FLAVOURS[0])
 
 
@@ -102,7 +104,8 @@ class BuildPlugin(build_ext):
                 f"pip install 'nvidia-dali-{dali_flavour()}=={DALI_PIN}' and build again with --no-build-isolation"
             )
         portable = os.environ.get("DALI_DR_PORTABLE", "OFF") == "ON"
-        build = ROOT / "build" / f"{'portable' if portable else 'plugin'}-{sys.implementation.cache_tag}"
+        kind = f"portable-{dali_flavour()}" if portable else f"plugin-{sys.implementation.cache_tag}"
+        build = ROOT / "build" / kind
         site = Path(sysconfig.get_paths()["purelib"])
         wheel_headers = [
             str(p) for p in sorted(site.glob("nvidia/*/include")) if (p / "cuda_runtime.h").exists() or "cccl" in str(p)
@@ -187,7 +190,7 @@ setup(
     distclass=Flavoured,
     ext_modules=[Extension("dali_dr.libdali_dr_ops", sources=[])],
     cmdclass={"build_ext": BuildPlugin, "build_py": CopySchemas, "bdist_wheel": AnyPython},
-    setup_requires=[] if DALI_FOLDER else [DALI],
+    setup_requires=[] if DALI_FOLDER or "sdist" in sys.argv else [DALI],
     install_requires=[
         DALI,
         TORCH[dali_flavour()],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dali_dr._distribution import refuse_two_of_ours
+
 if TYPE_CHECKING:
     import dali_dr.distributed as distributed
     import dali_dr.evaluate as evaluate
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from dali_dr.shards.write import write_shards as write_shards
 
 __version__ = "0.1.0"
+refuse_two_of_ours()
 
 _HOME = {
     "AugmentationSpec": "dali_dr.augment.spec",

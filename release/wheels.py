@@ -53,20 +53,21 @@ def pinned_dali() -> str:
     """The version of DALI in constraints.txt, which is the same for both flavours."""
     found = set(re.findall(r"^nvidia-dali-cuda\d+==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     if len(found) != 1:
-        raise SystemExit(f"constraints.txt names {sorted(found) or 'no version'} of nvidia-dali, and wheels are for one")
+        raise SystemExit(
+            f"constraints.txt names {sorted(found) or 'no version'} of nvidia-dali, and wheels are for one"
+        )
     return found.pop()
 
 
 def unpacked(sdist: Path) -> Path:
-    """The source distribution's files, times as they were, where the last build left its objects."""
-    target = WORK / "source"
-    if target.exists():
-        for left in target.iterdir():
-            if left.name != "objects":
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    """The source distribution's folder, unpacked; nothing of the last build is in it but the plugin's objects."""
+    target = WORK / "source" / sdist.name.removesuffix(".tar.gz")
+    for left in [*target.glob("*"), *target.glob("build/*")]:
+        if left.name != "build" and not left.name.startswith("portable-"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     with tarfile.open(sdist) as archive:
-        archive.extractall(target, filter="data")
-    return next(path for path in target.iterdir() if path.name != "objects")
+        archive.extractall(target.parent, filter="data")
+    return target
 
 
 def build_wheel(source: Path, flavour: str, tools: Path, out: Path) -> Path:
@@ -80,7 +81,18 @@ def build_wheel(source: Path, flavour: str, tools: Path, out: Path) -> Path:
     run(*command, DALI_DR_PORTABLE="ON", DALI_DR_DALI=flavour, PATH=path, PYTHONPATH="")
     (wheel,) = raw.glob("*.whl")
     # libdali.so comes with DALI. Whatever else is not the system's, a shared zstd or libjpeg, goes into the wheel.
-    audit = (tools / "auditwheel", "repair", "--plat", PLATFORM, "--only-plat", "--exclude", "libdali*.so", "-w", raw, wheel)
+    audit = (
+        tools / "auditwheel",
+        "repair",
+        "--plat",
+        PLATFORM,
+        "--only-plat",
+        "--exclude",
+        "libdali*.so",
+        "-w",
+        raw,
+        wheel,
+    )
     run(*audit, PATH=f"{tools}{os.pathsep}{path}")
     (repaired,) = raw.glob(f"*{PLATFORM}*.whl")
     run(tools / "auditwheel", "show", repaired)
@@ -98,7 +110,18 @@ def main() -> None:
     for old in (*options.out.glob("dali_dr*.whl"), *options.out.glob("dali_dr*.tar.gz")):
         old.unlink()
     tools = environment("tools", *TOOLS, *BUILD)
-    run(tools / "python", "-m", "build", "--sdist", "--no-isolation", "--outdir", options.out, DALI_DR_DALI="cuda120")
+    # Without DALI, which only a plugin needs.
+    command = (
+        tools / "python",
+        "-m",
+        "build",
+        "--sdist",
+        "--no-isolation",
+        "--skip-dependency-check",
+        "--outdir",
+        options.out,
+    )
+    run(*command, DALI_DR_DALI="cuda120", PYTHONPATH="")
     (sdist,) = options.out.glob("dali_dr-*.tar.gz")
     source = unpacked(sdist)
     wheels = [build_wheel(source, flavour, tools, options.out) for flavour in options.flavours]

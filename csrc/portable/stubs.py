@@ -24,8 +24,10 @@ LIMITS = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 25), "CXXABI": (1, 3, 11)}
 LIBRARIES = ("libc.so.6", "libm.so.6", "libstdc++.so.6", "ld-linux-x86-64.so.2")
 _VERSION = re.compile(r"([A-Z]+)_([0-9.]+)$")
 # Of a line of readelf: size, type, name, version. `@@` marks the version that is linked by default.
-_SYMBOL = re.compile(r"\s*\d+: [0-9a-f]+\s+(\S+) (\w+)\s+(?:GLOBAL|WEAK|UNIQUE)\s+DEFAULT\s+\d+ ([\w.$]+)@@?(\w[\w.]*)$")
-_SECTIONS = {"OBJECT": (".data", "object"), "TLS": (".section .tdata,\"awT\",@progbits", "tls_object")}
+_SYMBOL = re.compile(
+    r"\s*\d+: [0-9a-f]+\s+(\S+) (\w+)\s+(?:GLOBAL|WEAK|UNIQUE)\s+DEFAULT\s+\d+ ([\w.$]+)@@?(\w[\w.]*)$"
+)
+_SECTIONS = {"OBJECT": (".data", "object"), "TLS": ('.section .tdata,"awT",@progbits', "tls_object")}
 
 
 def allowed(version: str) -> tuple[int, ...] | None:
@@ -79,7 +81,9 @@ def main() -> None:
             raise SystemExit(f"{compiler} finds no {name}, whose symbols a portable build is limited to")
         found = symbols(library.resolve())
         if not found:
-            raise SystemExit(f"{library} has no symbols of a version up to {LIMITS}: readelf's output was not understood")
+            raise SystemExit(
+                f"{library} has no symbols of a version up to {LIMITS}: readelf's output was not understood"
+            )
         write_stub(name, found, out, compiler)
 
 

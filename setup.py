@@ -188,6 +188,8 @@ DALI_FOLDER = installed_dali()
 DALI = f"nvidia-dali-{dali_flavour()}=={dali_version(DALI_FOLDER) if DALI_FOLDER else DALI_PIN}"
 setup(
     distclass=Flavoured,
+    # An editable install as a path that stands in a file: type checkers follow no import hooks.
+    options={"editable_wheel": {"mode": "compat"}},
     ext_modules=[Extension("dali_dr.libdali_dr_ops", sources=[])],
     cmdclass={"build_ext": BuildPlugin, "build_py": CopySchemas, "bdist_wheel": AnyPython},
     setup_requires=[] if DALI_FOLDER or "sdist" in sys.argv else [DALI],

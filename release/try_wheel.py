@@ -39,11 +39,10 @@ teacher = timm.create_model("resnet10t", num_classes=2)
 torch.save(teacher.state_dict(), "teacher.pth")
 command = [sys.executable, "-m", "dali_dr", "reinforce", "photos", "--out", "set", "--views", "2", "--topk", "2"]
 subprocess.run([*command, "--spec", "rrc+ra+re", "--teacher", "resnet10t@teacher.pth"], check=True)
-loader = dali_dr.ReinforcedIterator(dali_dr.Dataset("set"), batch_size=8, device="cpu")
+loader = dali_dr.ReinforcedIterator("set", batch_size=8, device="cpu", as_tuples=True)
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 4), torch.nn.Flatten(), torch.nn.LazyLinear(2))
-batch = next(iter(loader))[0]
-images, target = batch["images"], batch["target"]
-loss = torch.nn.functional.cross_entropy(model(images.float()), target.float())
+images, target = next(iter(loader))
+loss = torch.nn.functional.cross_entropy(model(images), target)
 loss.backward()
 assert torch.isfinite(loss), loss
 print("one batch", tuple(images.shape), "loss", float(loss.detach()), "torch", torch.__version__)

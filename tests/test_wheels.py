@@ -119,10 +119,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> Non
 
 @pytest.mark.parametrize(("flavour", "name"), [("cuda120", "dali_dr"), ("cuda130", "dali_dr-cuda130")])
 def test_distributions_are_named_by_flavour(flavour: str, name: str, unpacked: Path, tmp_path: Path) -> None:
-    for needed in ("setuptools", "_distutils_hack"):
-        (tmp_path / needed).symlink_to(SITE / needed)  # and no DALI
+    for needed in [SITE / "setuptools", *SITE.glob("setuptools-*.dist-info")]:
+        (tmp_path / needed.name).symlink_to(needed)  # and no DALI
     variables = {"PYTHONPATH": str(tmp_path), "DALI_DR_DALI": flavour}
-    told = run(sys.executable, "-S", "setup.py", "-q", "--name", "--version", cwd=unpacked, **variables)
+    told = run(sys.executable, "-S", "setup.py", "-q", "--name", "--version", "sdist", cwd=unpacked, **variables)
     assert told.split() == [name, dali_dr.__version__]
 
 
@@ -191,7 +191,7 @@ def test_plugin_of_wheels_loads_on_older_systems(tmp_path: Path) -> None:
     if not tested or not shutil.which("readelf"):
         pytest.skip("the plugin was not built in this checkout, or there is no readelf")
     run("cmake", "--build", tested[-1], "--target", "dali_dr_ops_portable", cwd=REPOSITORY)
-    library = shutil.copy2(tested[-1] / "portable" / "libdali_dr_ops.so", tmp_path)
+    library = Path(shutil.copy2(tested[-1] / "portable" / "libdali_dr_ops.so", tmp_path))
     asked = asked_versions(library)
     assert asked and {f: v for f, v in asked.items() if v > NEWEST[f]} == {}
     dynamic = run("readelf", "-d", "-W", library, cwd=tmp_path)
@@ -220,25 +220,26 @@ def bare(tmp_path: Path) -> Path:
 
 
 def test_own_scripts_import_torchvision_and_timm(bare: Path, tmp_path: Path) -> None:
-    script = tmp_path / "own.py"
-    script.write_text("import timm, torchvision\nassert torchvision.transforms.Resize(8) and timm.list_models()\n")
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
-    def imports() -> bool:
-        return subprocess.run([bare, "own.py"], cwd=tmp_path, capture_output=True).returncode == 0
+    def runs(code: str) -> bool:
+        done = subprocess.run([bare, "-c", code], cwd=tmp_path, env=variables, capture_output=True)
+        return done.returncode == 0
 
-    worked = imports()
+    worked = runs("import torchvision")
     told = run(bare, "-m", "dali_dr._torchvision", cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
-    hook = [path.name for path in bare.parents[1].glob("lib/*/site-packages/_dali_dr_torchvision*")]
-    assert bool(hook) == bool(told) == (not worked)  # nothing where nothing is amiss
     site = next(bare.parents[1].glob("lib/*/site-packages"))
+    hook = list(site.glob("_dali_dr_torchvision*"))
+    assert bool(hook) == bool(told) == (not worked)  # nothing where nothing is amiss
     (site / "dali_dr.pth").write_text(f"{REPOSITORY}\n")
-    assert imports()
+    assert runs("import timm, torchvision; assert torchvision.transforms.Resize(8) and timm.list_models()")
     if hook:
         # Nothing of torch when Python starts, nor when somebody only asks whether torchvision is there.
-        asks = "import sys, importlib.util as u; assert u.find_spec('torchvision'); assert 'torch' not in sys.modules"
-        run(bare, "-c", asks, cwd=tmp_path)
+        assert runs(
+            "import sys, importlib.util as u; assert u.find_spec('torchvision'); assert 'torch' not in sys.modules"
+        )
         (site / "dali_dr.pth").unlink()  # without dali_dr: as before, with torchvision's own error
-        assert not imports()
+        assert not runs("import torchvision")
 
 
 def test_hook_is_removed_where_torchvision_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

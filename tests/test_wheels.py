@@ -119,7 +119,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> Non
 
 @pytest.mark.parametrize(("flavour", "name"), [("cuda120", "dali_dr"), ("cuda130", "dali_dr-cuda130")])
 def test_distributions_are_named_by_flavour(flavour: str, name: str, unpacked: Path, tmp_path: Path) -> None:
-    for needed in [SITE / "setuptools", *SITE.glob("setuptools-*.dist-info")]:
+    for needed in [SITE / "setuptools", SITE / "_distutils_hack", *SITE.glob("setuptools-*.dist-info")]:
         (tmp_path / needed.name).symlink_to(needed)  # and no DALI
     variables = {"PYTHONPATH": str(tmp_path), "DALI_DR_DALI": flavour}
     told = run(sys.executable, "-S", "setup.py", "-q", "--name", "--version", "sdist", cwd=unpacked, **variables)
@@ -193,7 +193,7 @@ def test_plugin_of_wheels_loads_on_older_systems(tmp_path: Path) -> None:
     run("cmake", "--build", tested[-1], "--target", "dali_dr_ops_portable", cwd=REPOSITORY)
     library = Path(shutil.copy2(tested[-1] / "portable" / "libdali_dr_ops.so", tmp_path))
     asked = asked_versions(library)
-    assert asked and {f: v for f, v in asked.items() if v > NEWEST[f]} == {}
+    assert asked and {f: v for f, v in asked.items() if v > NEWEST.get(f, v)} == {}
     dynamic = run("readelf", "-d", "-W", library, cwd=tmp_path)
     assert re.findall(r"R(?:UN)?PATH\).*\[(.*)\]", dynamic) == ["$ORIGIN/../nvidia/dali"]
     needed = set(re.findall(r"NEEDED\).*\[(.*)\]", dynamic))

@@ -8,7 +8,7 @@ SOURCES := $(shell find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -nam
 CLANGXX ?= $(firstword $(foreach v,21 20 19 18 17 16 15 14,$(shell command -v clang++-$(v) 2>/dev/null)) $(shell command -v clang++ 2>/dev/null))
 SECONDS ?= 60
 
-.PHONY: setup demo test test-all lint native native-clang fuzz-build fuzz fuzz-if-clang memory coverage device-test gpu-proof bench notebook clean system
+.PHONY: setup demo test test-all lint native native-clang fuzz-build fuzz fuzz-if-clang memory coverage device-test gpu-proof bench wheels wheels-test notebook docs docs-links pictures clean system
 
 setup: $(VENV)/.installed $(VENV)/.plugin
 
@@ -34,8 +34,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt 'setuptools>=77' 'cmake>=3.24' ninja
 	# torch by itself and first, so that the build of it that suits this machine is taken
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt 'nvidia-dali-cuda120==2.4.*'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt "$${DALI:-$$($(BIN)/python release/flavour.py)}"
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[demo,test,fuzz,docs]'
+	$(BIN)/python -m dali_dr._torchvision  # own scripts can import torchvision, also beside a torch without CUDA
 	touch $@ $(VENV)/.plugin
 
 # The plugin alone, when only C++ or CUDA changed.
@@ -121,7 +122,6 @@ gpu-proof: setup
 	  bench/gpu_proof.sh dali && exit $$device
 
 # The documentation, in build/docs. Whatever is wrong with it, a dead link too, is an error; tests/test_site.py does the same.
-.PHONY: docs docs-links pictures
 docs: setup
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	$(BIN)/python docs/check_links.py build/docs
@@ -140,6 +140,14 @@ bench: setup
 # The notebook's stored output: runs it in its folder, as Jupyter does. Needs pip install nbclient ipykernel.
 notebook: setup
 	cd examples && PYTHONPATH=.. ../.venv/bin/jupyter-execute --inplace notebook.ipynb
+
+# dist/*.tar.gz and a manylinux wheel for each flavour of DALI, checked by auditwheel and twine; and their installation
+# into empty environments of the Pythons that are here, which trains a batch without a compiler.
+wheels: system
+	$(PYTHON) release/wheels.py
+
+wheels-test: wheels
+	$(PYTHON) release/try_wheel.py dist/dali_dr-*.whl
 
 clean:
 	rm -rf build dist *.egg-info dali_dr/libdali_dr_ops.so dali_dr/_build.json demo-output

@@ -53,6 +53,8 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
+from dali_dr._distribution import refuse_two_of_ours
+
 if TYPE_CHECKING:
     from dali_dr import distributed as distributed
     from dali_dr import integrations as integrations
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from dali_dr.shards.write import write_shards as write_shards
 
 __version__ = "0.1.0"
+refuse_two_of_ours()
 
 _HOME = {
     "AugmentationSpec": "dali_dr.augment.spec",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from dali_dr._distribution import FLAVOURS, refuse_two
 from dali_dr.errors import PluginError
 
 LIBRARY = Path(__file__).with_name("libdali_dr_ops.so")
@@ -54,17 +55,20 @@ def load() -> None:
     import nvidia.dali as dali
     import nvidia.dali.plugin_manager as plugin_manager
 
+    refuse_two(str(Path(dali.__file__).parents[2]), *(f"nvidia-dali-{flavour}" for flavour in FLAVOURS))
     override = os.environ.get("DALI_DR_PLUGIN")
     library = Path(override) if override else LIBRARY
     if not library.is_file():
         raise PluginError(
             f"dali_dr's DALI plugin {library} does not exist; DALI {dali.__version__} is installed. {_REBUILD}"
         )
-    built_for = build_facts().get("dali_version")
+    facts = build_facts()
+    built_for = facts.get("dali_version")
     if built_for is not None and built_for != dali.__version__:
         raise PluginError(
             f"dali_dr's DALI plugin was built for DALI {built_for}, but DALI {dali.__version__} is installed. "
-            f"{_REBUILD} Or install the DALI it was built for: pip install nvidia-dali-cuda120=={built_for}"
+            f"{_REBUILD} Or install the DALI it was built for: "
+            f"pip install {facts.get('dali', 'nvidia-dali-cuda120')}=={built_for}"
         )
     try:
         plugin_manager.load_library(str(library))
@@ -119,7 +123,11 @@ def driver_cuda() -> int | None:
 
 
 def build_facts() -> dict[str, str]:
-    """What the build recorded: dali_version, cuda (compiler version or empty), cuda_architectures. Empty if unknown."""
+    """What the build recorded; empty if unknown.
+
+    Returns:
+      dali (the distribution), dali_version, cuda (version of the compiler, or empty), cuda_architectures.
+    """
     override = os.environ.get("DALI_DR_PLUGIN")
     path = Path(override).with_name(BUILD_FACTS.name) if override else BUILD_FACTS
     if not path.is_file():

@@ -12,7 +12,7 @@ from dali_dr.loader.state import Standing
 from dali_dr.shards.dataset import Dataset
 
 
-class NamedIterator(ReinforcedIterator):
+class NamedIterator(ReinforcedIterator[Any]):
     """A `ReinforcedIterator` that yields dicts under other names.
 
     Args:

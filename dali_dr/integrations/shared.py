@@ -88,7 +88,7 @@ def _refuse_images(source: str | os.PathLike[str]) -> None:
     )
 
 
-class ScriptLoader(ReinforcedIterator):
+class ScriptLoader(ReinforcedIterator[tuple[torch.Tensor, torch.Tensor]]):
     """A `ReinforcedIterator` of `(images, targets)` on the script's device, mixed where the script's options say so.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import os
 import threading
@@ -12,14 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Literal, NoReturn, Self, Unpack, cast, overload
 
 import torch
-from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
 from dali_dr.errors import DaliDrError
 from dali_dr.loader import state
 from dali_dr.loader.batches import Batch, DenseBatch, Given, IndexedBatch
 from dali_dr.loader.checks import MAX_BATCH, whole
-from dali_dr.loader.dataloader import DataLoaderFace, EpochBatchSampler, EpochSampler, ShownDataset, Ticket
+from dali_dr.loader.dataloader import DataLoaderFace
 from dali_dr.loader.decoding import compare_decoders
 from dali_dr.loader.faults import explained, take_fault
 from dali_dr.loader.feed import Feed
@@ -469,86 +467,6 @@ class ReinforcedIterator(DataLoaderFace, DALIGenericIterator, Generic[Given]):  
             "a ReinforcedIterator cannot be pickled or copied: its pipeline has threads of its own. Make one where it is used, "
             "with the same arguments, and hand over state_dict()"
         )
-
-    # ---- what other code looks for
-
-    @property
-    def dataset(self) -> ShownDataset:
-        """The data set."""
-        return ShownDataset(self._dataset, self)
-
-    @property
-    def sampler(self) -> EpochSampler:
-        """The sample numbers of an epoch in order, with `set_epoch`."""
-        return EpochSampler(self)
-
-    @property
-    def batch_sampler(self) -> EpochBatchSampler:
-        """The batches of an epoch as lists of sample numbers, with `set_epoch`."""
-        return EpochBatchSampler(self)
-
-    @property
-    def batch_size(self) -> int:
-        """Images of the largest batch."""
-        return self._plan.largest_batch
-
-    @property
-    def drop_last(self) -> bool:
-        """Whether an epoch's last batch is left out unless it is full."""
-        return self.schedule.last_batch == "drop"
-
-    @property
-    def output_map(self) -> list[str]:
-        """What a batch holds, in order."""
-        return self._presented.names
-
-    @property
-    def size(self) -> int:
-        """Images that this rank gets in the current epoch."""
-        return self._counts()[1]
-
-    _size = size
-    _num_gpus = 1
-    _enable_checkpointing = False  # DALI's; state_dict does it here
-
-    def epoch_size(self, name: str | None = None) -> int:
-        """Positions of an epoch, for all ranks and before the last batch is dropped or filled: what
-        `nvidia.dali.Pipeline.epoch_size` says of a reader."""
-        return self._sampler.order.length
-
-    @property
-    def _pipes(self) -> list[Any]:
-        return list(self._stream._pipes)
-
-    @property
-    def _last_batch_policy(self) -> LastBatchPolicy:
-        return LastBatchPolicy[self.schedule.last_batch.upper()]
-
-    @property
-    def _auto_reset(self) -> str:
-        return "yes" if self.schedule.auto_reset else "no"
-
-    def tickets(self) -> Iterator[Ticket]:
-        """Begins an epoch; a ticket for each of its batches, to be redeemed in order (`dali_dr.loader.dataloader`)."""
-        iter(self)
-        place = self._standing.place
-        epoch = place.epoch
-        for share in itertools.takewhile(lambda share: share.epoch == epoch, self._sampler.run(epoch, place.consumed)):
-            yield Ticket(share.samples.tolist(), place)
-            place = Place(share.epoch, share.consumed)
-
-    def redeem(self, ticket: Ticket) -> Given:
-        """The batch of a ticket. The first ones of an epoch may be left out, none after that."""
-        standing = self._standing
-        if ticket.place != standing.place:
-            if self._redeemed:
-                raise DaliDrError(
-                    f"the batch at {ticket.place} is asked for where {standing.place} comes: batches of a ReinforcedIterator "
-                    "come in order, and are this rank's already: nothing else may divide them among ranks"
-                )
-            self._standing = dataclasses.replace(standing, place=ticket.place)
-        self._redeemed = True
-        return next(self)
 
 
 # The arguments by name, for `help` and whoever asks `inspect`; checkers have the overloads.

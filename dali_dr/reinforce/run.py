@@ -211,7 +211,7 @@ class Run:
         making = Making(self._pieces, number, self._draft, meter, journal, step)
 
         def confirm(facts: ShardFacts) -> None:
-            self._kept.write(_figures_of(path), json.dumps(meter.figures(facts, self.part)).encode())
+            self._kept.write(f"{path.stem}.json", json.dumps(meter.figures(facts, self.part)).encode())
 
         try:
             facts = write_one_shard(
@@ -388,7 +388,7 @@ class Run:
     def _is_done(self, path: Path) -> bool:
         """Whether a shard is there with all that the end wants to know of it: a worker whose disk failed may have taken
         back files of the same names as another's."""
-        whole = shards_folder.is_done(path) and self._kept.has(_figures_of(path))
+        whole = shards_folder.is_done(path) and self._kept.has(f"{path.stem}.json")
         return whole or (self.out / MANIFEST_NAME).exists()
 
     @functools.cached_property
@@ -478,10 +478,6 @@ class Run:
     def _settled_config(self) -> dict[str, Any] | None:
         """The config, with the views per teacher batch, which were perhaps measured."""
         return None if self.config is None else {**self.config, "batch": self.generation.batch_views}
-
-
-def _figures_of(shard: Path) -> str:
-    return f"{shard.stem}.json"
 
 
 def reinforce(source: Source, out: Path, generation: Generation, *, num_classes: int, **options: Any) -> Manifest:

@@ -18,7 +18,7 @@ import pytest
 from conftest import REPOSITORY
 from fake_hub import fake_hub
 from markdown_it import MarkdownIt
-from pages.blocks import Block, blocks, diffed
+from pages.blocks import Block, blocks, diffed, well_formed
 from pages.world import World
 from stores import s3_server
 
@@ -111,7 +111,9 @@ def test_few_blocks_are_only_parsed(capsys: pytest.CaptureFixture[str]) -> None:
             print(f"  {block.page.relative_to(REPOSITORY)}:{block.line}: {block.orders['compile']}")
     for block in elsewhere:
         test = REPOSITORY / block.orders["run by"]
-        assert test.is_file() and block.page.name in test.read_text(), f"{block.where}: {test} does not name the page"
+        text = test.read_text() if test.is_file() else ""
+        named = block.page.name in text or f'diffs("{block.page.stem}")' in text
+        assert named, f"{block.where}: {test} does not name the page"
     assert len(parsed) <= ONLY_PARSED
 
 
@@ -191,6 +193,9 @@ def test_a_diff_is_applied_as_patch_applies_it(tmp_path: Path) -> None:
     diff = subprocess.run(["diff", "-U1", "a", "b"], cwd=tmp_path, capture_output=True, text=True).stdout
     block = Block(tmp_path / "x.md", 1, "diff", diff, {})
     assert diffed(before, block) == after
+    well_formed(block)
+    with pytest.raises(ValueError, match="a hunk before"):
+        well_formed(Block(tmp_path / "x.md", 1, "diff", diff + " one more\n", {}))
     with pytest.raises(ValueError, match="'line 3' where the block before it has 'line three'"):
         diffed(before.replace("line 3\n", "line three\n"), block)
 
@@ -210,7 +215,7 @@ def test_what_is_wrong_on_a_page_fails(world: World, tmp_path: Path) -> None:
     lines = run(world, str(page), folder, slow=False)
     assert [line["how"] for line in lines] == ["failed"] * 7 + ["run", "failed"]
     said = [line["why"] for line in lines]
-    assert "unrecognized arguments: --oot" in said[0]
+    assert "there is no option --oot" in said[0]
     assert said[1].startswith("line 7 of the page: AttributeError") and "ReinforcedIterater" in said[1]
     assert "pack has no option --views" in said[2]
     assert "crop" in said[3] or "interpolation" in said[3]

@@ -141,12 +141,16 @@ def _has_gpu() -> bool:
 
 
 def python(arguments: list[str]) -> int:
-    """`python FILE …` or `python -m MODULE …`."""
+    """`python FILE …`, `python -m MODULE …` or `python -c CODE …`."""
     if arguments[:2] == ["-m", "dali_dr"]:
         return dali_dr(arguments[2:])
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        return 0
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
         return 0
     file = Path(arguments[0])
     if file.name == "train_timm.py":

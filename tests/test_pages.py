@@ -133,13 +133,14 @@ OF_OTHERS = frozenset(
         *("--no-build-isolation", "--index-url"),  # pip
         *("--nproc-per-node", "--shm-size"),  # torchrun, docker
         *("--smoothing", "--use_fp16", "--soft_label_type"),  # timm's train.py, FKD's scripts
+        *("--kd-model-name", "--model-dtype", "--torchcompile", "--sync-bn"),  # timm's and torchvision's train.py
     }
 )
 """Options that prose names and that are not of this repository."""
 
 
 def test_options_in_prose_exist() -> None:
-    """In `dali-dr`, or in a script of this repository."""
+    """In `dali-dr`, in a script of this repository, or in one of those that the integrations stand in for."""
     from dali_dr.cli import make_parser
 
     known = set(OF_OTHERS)
@@ -153,6 +154,11 @@ def test_options_in_prose_exist() -> None:
         for script in (REPOSITORY / folder).rglob("*"):
             if script.suffix in (".py", ".sh"):
                 known |= set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", script.read_text()))
+    stood_in = [
+        *(REPOSITORY / "dali_dr" / "integrations").glob("*.py"),
+        *(REPOSITORY / "tests" / "miniatures").glob("*.py"),
+    ]
+    known |= {f"--{name.replace('_', '-')}" for file in stood_in for name in re.findall(r"\w+", file.read_text())}
     unknown = sorted({(option, page) for option, page in in_prose() if option not in known})
     assert not unknown, unknown
 

@@ -133,6 +133,7 @@ OF_OTHERS = frozenset(
         *("--no-build-isolation", "--index-url"),  # pip
         *("--nproc-per-node", "--shm-size"),  # torchrun, docker
         *("--smoothing", "--use_fp16", "--soft_label_type"),  # timm's train.py, FKD's scripts
+        "--data_loader",  # DALI's example
         *("--kd-model-name", "--model-dtype", "--torchcompile", "--sync-bn"),  # timm's and torchvision's train.py
     }
 )
@@ -148,6 +149,8 @@ def test_options_in_prose_exist() -> None:
     while parsers:
         parser = parsers.pop()
         known |= {option for action in parser._actions for option in action.option_strings}
+        switches = {option[2:] for action in parser._actions if action.nargs == 0 for option in action.option_strings}
+        known |= {f"--{name[3:] if name.startswith('no-') else f'no-{name}'}" for name in switches}  # beside --config
         if parser._subparsers:
             parsers += parser._subparsers._group_actions[0].choices.values()  # type: ignore[union-attr]
     for folder in ("examples", "bench", "csrc/fuzz", "tests/fuzz"):

@@ -18,7 +18,7 @@ import pytest
 from conftest import REPOSITORY
 from fake_hub import fake_hub
 from markdown_it import MarkdownIt
-from pages.blocks import Block, blocks, diffed
+from pages.blocks import Block, blocks, diffed, well_formed
 from pages.world import World
 from stores import s3_server
 
@@ -111,7 +111,9 @@ def test_few_blocks_are_only_parsed(capsys: pytest.CaptureFixture[str]) -> None:
             print(f"  {block.page.relative_to(REPOSITORY)}:{block.line}: {block.orders['compile']}")
     for block in elsewhere:
         test = REPOSITORY / block.orders["run by"]
-        assert test.is_file() and block.page.name in test.read_text(), f"{block.where}: {test} does not name the page"
+        text = test.read_text() if test.is_file() else ""
+        named = block.page.name in text or f'diffs("{block.page.stem}")' in text
+        assert named, f"{block.where}: {test} does not name the page"
     assert len(parsed) <= ONLY_PARSED
 
 
@@ -131,13 +133,15 @@ OF_OTHERS = frozenset(
         *("--no-build-isolation", "--index-url"),  # pip
         *("--nproc-per-node", "--shm-size"),  # torchrun, docker
         *("--smoothing", "--use_fp16", "--soft_label_type"),  # timm's train.py, FKD's scripts
+        "--data_loader",  # DALI's example
+        *("--kd-model-name", "--model-dtype", "--torchcompile", "--sync-bn"),  # timm's and torchvision's train.py
     }
 )
 """Options that prose names and that are not of this repository."""
 
 
 def test_options_in_prose_exist() -> None:
-    """In `dali-dr`, or in a script of this repository."""
+    """In `dali-dr`, in a script of this repository, or in one of those that the integrations stand in for."""
     from dali_dr.cli import make_parser
 
     known = set(OF_OTHERS)
@@ -145,12 +149,19 @@ def test_options_in_prose_exist() -> None:
     while parsers:
         parser = parsers.pop()
         known |= {option for action in parser._actions for option in action.option_strings}
+        switches = {option[2:] for action in parser._actions if action.nargs == 0 for option in action.option_strings}
+        known |= {f"--{name[3:] if name.startswith('no-') else f'no-{name}'}" for name in switches}  # beside --config
         if parser._subparsers:
             parsers += parser._subparsers._group_actions[0].choices.values()  # type: ignore[union-attr]
     for folder in ("examples", "bench", "csrc/fuzz", "tests/fuzz"):
         for script in (REPOSITORY / folder).rglob("*"):
             if script.suffix in (".py", ".sh"):
                 known |= set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", script.read_text()))
+    stood_in = [
+        *(REPOSITORY / "dali_dr" / "integrations").glob("*.py"),
+        *(REPOSITORY / "tests" / "miniatures").glob("*.py"),
+    ]
+    known |= {f"--{name.replace('_', '-')}" for file in stood_in for name in re.findall(r"\w+", file.read_text())}
     unknown = sorted({(option, page) for option, page in in_prose() if option not in known})
     assert not unknown, unknown
 
@@ -191,6 +202,9 @@ def test_a_diff_is_applied_as_patch_applies_it(tmp_path: Path) -> None:
     diff = subprocess.run(["diff", "-U1", "a", "b"], cwd=tmp_path, capture_output=True, text=True).stdout
     block = Block(tmp_path / "x.md", 1, "diff", diff, {})
     assert diffed(before, block) == after
+    well_formed(block)
+    with pytest.raises(ValueError, match="a hunk before"):
+        well_formed(Block(tmp_path / "x.md", 1, "diff", diff + " one more\n", {}))
     with pytest.raises(ValueError, match="'line 3' where the block before it has 'line three'"):
         diffed(before.replace("line 3\n", "line three\n"), block)
 
@@ -210,7 +224,7 @@ def test_what_is_wrong_on_a_page_fails(world: World, tmp_path: Path) -> None:
     lines = run(world, str(page), folder, slow=False)
     assert [line["how"] for line in lines] == ["failed"] * 7 + ["run", "failed"]
     said = [line["why"] for line in lines]
-    assert "unrecognized arguments: --oot" in said[0]
+    assert "there is no option --oot" in said[0]
     assert said[1].startswith("line 7 of the page: AttributeError") and "ReinforcedIterater" in said[1]
     assert "pack has no option --views" in said[2]
     assert "crop" in said[3] or "interpolation" in said[3]

@@ -22,8 +22,8 @@ def in_source() -> list[str]:
     found: list[str] = []
 
     def text(node: ast.AST) -> str | None:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            return node.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            return node.value if isinstance(node.value, str) else node.value.decode(errors="replace")
         if isinstance(node, ast.JoinedStr):
             return "".join(text(part) or "…" for part in node.values)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):

@@ -79,6 +79,22 @@ def _typed(session: str) -> str:
     return "".join(line[2:] if line.startswith("$ ") else "\n" for line in session.splitlines(keepends=True))
 
 
+def well_formed(diff: Block) -> None:
+    """ValueError where a hunk has not as many lines as it says."""
+    old = new = 0
+    for line in [*diff.text.splitlines(), "@@"]:
+        if line.startswith(("--- ", "+++ ")):
+            continue
+        if line.startswith("@@"):
+            if old or new:
+                raise ValueError(f"{diff.where}: a hunk before {line!r} does not have as many lines as it says")
+            said = re.match(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", line)
+            old, new = (int(said[1] or 1), int(said[2] or 1)) if said else (0, 0)
+            continue
+        old -= line[:1] != "+"
+        new -= line[:1] != "-"
+
+
 def diffed(before: str, diff: Block) -> str:
     """The Python of ``before`` with a diff applied; ValueError where a line that it takes away or keeps is not there."""
     lines, out, at = before.splitlines(), [], 0

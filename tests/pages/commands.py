@@ -1,8 +1,8 @@
 """The programs that pages call, in a forked process: they take what the real ones take, and do less of it.
 
-`dali-dr` is the real one, but for four views at most an image, Ray's work in this process, and the CPU where there is no
-GPU. timm's pretrained weights, which are downloads, are a small network's. `torchrun` and `srun` check their options and
-run the command once. Whatever else a page calls is the real program, or an error.
+`dali-dr` is the real one, but for a few views an image, an instant of `bench`, Ray's work in this process, and the CPU
+where there is no GPU. timm's pretrained weights, which are downloads, are a small network's. `torchrun` and `srun` check
+their options and run the command once. Whatever else a page calls is the real program, or an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import itertools
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,7 +108,9 @@ def dali_dr(arguments: list[str]) -> int:
         def parsed(words: Any = None, namespace: Any = None) -> Any:
             options = parse(words, namespace)
             for option, value in vars(options).items():
-                if option == "views" and isinstance(value, int):
+                if option == "seconds" and arguments[0] == "bench":
+                    options.seconds, options.rounds = 0.01, 1
+                elif option == "views" and isinstance(value, int):
                     options.views = min(value, VIEWS if hasattr(options, "teacher") else 2)
                 elif value == "ray" and option == "engine":
                     options.engine, options.address, options.workers = "local", None, None
@@ -119,6 +122,10 @@ def dali_dr(arguments: list[str]) -> int:
         return parser
 
     cli.make_parser = smaller
+    if arguments[0] == "bench":
+        sys.executable = (
+            shutil.which("python") or sys.executable
+        )  # of the processes that it starts, which are forks, too
     if any(word.startswith(WEB) for word in arguments):
         arguments = [word.replace(WEB, _web_server()) if word.startswith(WEB) else word for word in arguments]
     return cli.main(arguments)
@@ -141,12 +148,18 @@ def _has_gpu() -> bool:
 
 
 def python(arguments: list[str]) -> int:
-    """`python FILE …` or `python -m MODULE …`."""
+    """`python FILE …`, `python -m MODULE …` or `python -c CODE …`."""
     if arguments[:2] == ["-m", "dali_dr"]:
         return dali_dr(arguments[2:])
+    if arguments[:2] == ["-m", "venv"]:
+        return _venv(arguments[2:])
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        return 0
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
         return 0
     file = Path(arguments[0])
     if file.name == "train_timm.py":
@@ -154,6 +167,15 @@ def python(arguments: list[str]) -> int:
     sys.argv = arguments
     sys.path.insert(0, str(file.resolve().parent))
     runpy.run_path(str(file), run_name="__main__")
+    return 0
+
+
+def _venv(arguments: list[str]) -> int:
+    """An environment with this world's commands in it."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise SystemExit(f"venv {arguments}: want a folder")
+    Path(arguments[0]).mkdir()
+    (Path(arguments[0]) / "bin").symlink_to(Path(shutil.which("pip") or "").parent)
     return 0
 
 

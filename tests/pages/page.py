@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from pages.blocks import DATA, SHELL, SHOWN, Block, blocks, diffed
+from pages.blocks import DATA, SHELL, SHOWN, Block, blocks, diffed, well_formed
 
 SECONDS = 240  # of one block of shell commands
 _OUT = re.compile(r"--out[ =](\S+)")
@@ -91,12 +91,15 @@ class _Runner:
             names.pop("range", None)
 
     def _diff(self, block: Block, runs: bool) -> None:
-        """Applies it to the Python block before it, and runs what comes of it by itself."""
+        """Applies it to the Python block before it, and runs what comes of it by itself; what another test does, or nobody
+        can, is looked at alone."""
+        well_formed(block)
+        if not runs or "compile" in block.orders:
+            return
         if self.before is None:
             raise ValueError("there is no Python block before this diff")
         code = compile(diffed(self.before.text, block), block.where, "exec")
-        if runs and "compile" not in block.orders:
-            self._execute(code, block, _assumed())
+        self._execute(code, block, _assumed())
 
     def _shell(self, block: Block, runs: bool) -> None:
         subprocess.run(["bash", "-n", "-c", block.text], check=True, capture_output=True)

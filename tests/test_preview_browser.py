@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import chromium
 from test_preview import HOSTILE, IMAGES, NAMES, dataset, mapped, mixed, plain  # noqa: F401  (fixtures)
 
 import dali_dr
@@ -23,22 +23,13 @@ from dali_dr.preview.names import names_of
 from dali_dr.preview.page import write_page
 from dali_dr.preview.serve import Site, make_server
 
-CHROMIUM = Path("/usr/bin/chromium")
 # ruff: noqa: F811  (fixtures of the other file are arguments here)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("playwright is absent: pages are not looked at here (pip install playwright)")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is absent: pages are not looked at here (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 Open = Callable[..., Any]

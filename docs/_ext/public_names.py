@@ -22,6 +22,7 @@ from sphinx.addnodes import desc_annotation, desc_parameter, desc_returns, desc_
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.pycode import ModuleAnalyzer
 
 import dali_dr
 
@@ -169,6 +170,14 @@ def _begins_code(before: list[str]) -> bool:
     return not before[-1] and not last.startswith((" ", "- ", "* ", "..")) and not _TITLE.fullmatch(last)
 
 
+def hide_overloads(app: Sphinx) -> None:
+    """builder-inited: a class whose constructor is overloaded has one signature here: the one that `help` shows."""
+    for name, module in homes().items():
+        analyzer = ModuleAnalyzer.for_module(module)
+        analyzer.analyze()
+        analyzer.overloads.pop(f"{name}.__init__", None)
+
+
 def shorten(
     app: Sphinx, what: str, name: str, of: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -218,6 +227,7 @@ def _exists(target: str) -> bool:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    app.connect("builder-inited", hide_overloads)
     app.connect("source-read", expand, priority=310)
     app.connect("autodoc-process-docstring", mark_up, priority=400)
     app.connect("autodoc-process-docstring", restore, priority=600)

@@ -2,9 +2,9 @@
 
     python release/try_wheel.py WHEEL [--pythons PYTHON ...]
 
-Prints the seconds of each step, and of them those of the processor: `downloads` depends on the network and on pip's cache,
-`install` on the disk, because PyTorch's and CUDA's wheels are gigabytes. The bar for all but downloads is five minutes.
-pip's own variables hold: PIP_CONSTRAINT=FILE with `torch==…+cpu` in it, for instance, tries a PyTorch without CUDA.
+Prints the seconds of each step, and in brackets those of the processor: `downloads` depends on the network and on pip's
+cache, `install` on the disk, because PyTorch's and CUDA's wheels are gigabytes. The bar for all but downloads is five
+minutes. pip's own variables hold: PIP_CONSTRAINT=FILE that names a PyTorch without CUDA, for instance, tries that one.
 """
 
 from __future__ import annotations

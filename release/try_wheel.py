@@ -2,14 +2,16 @@
 
     python release/try_wheel.py WHEEL [--pythons PYTHON ...]
 
-Prints the seconds of each step, of which the first, downloads, depends on the network and on pip's cache. The bar for
-the rest is five minutes.
+Prints the seconds of each step, and in brackets those of the processor: `downloads` depends on the network and on pip's
+cache, `install` on the disk, because PyTorch's and CUDA's wheels are gigabytes. The bar for all but downloads is five
+minutes. pip's own variables hold: PIP_CONSTRAINT=FILE that names a PyTorch without CUDA, for instance, tries that one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -85,6 +87,12 @@ def clean_environment(folder: Path, bin_folder: Path) -> dict[str, str]:
     return {**kept, "PATH": path}
 
 
+def processor_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def try_wheel(python: Path, wheel: Path) -> float:
     """Installs and trains; prints how long each step takes. Returns seconds beside downloads."""
     with tempfile.TemporaryDirectory(prefix="dali_dr-wheel-") as name:
@@ -106,15 +114,16 @@ def try_wheel(python: Path, wheel: Path) -> float:
             "torchvision": [pip[0], "-m", "dali_dr._torchvision"],
             "first batch": [pip[0], "-c", TRAIN],
         }
-        took = {}
+        took, busy = {}, {}
         for step, command in steps.items():
-            began = time.monotonic()
+            began, processor = time.monotonic(), processor_seconds()
             done = subprocess.run(command, env=variables, cwd=folder)
-            took[step] = time.monotonic() - began
+            took[step], busy[step] = time.monotonic() - began, processor_seconds() - processor
             if done.returncode:
                 raise SystemExit(f"release/try_wheel.py: {python}: {step} failed (above)")
     beside = sum(seconds for step, seconds in took.items() if step != "downloads")
-    print(f"{python}: " + ", ".join(f"{s} {t:.0f} s" for s, t in took.items()) + f"; {beside:.0f} s beside downloads")
+    each = ", ".join(f"{step} {seconds:.0f} s ({busy[step]:.0f})" for step, seconds in took.items())
+    print(f"{python}: {each}; {beside:.0f} s beside downloads", flush=True)
     return beside
 
 

@@ -89,6 +89,21 @@ def test_source_distribution_is_what_git_has(sdist: Path) -> None:
     assert surplus - untracked == set()
 
 
+@pytest.mark.slow
+def test_tests_of_the_source_distribution_can_be_collected(unpacked: Path) -> None:
+    """All of them, by the plugin that is there; a file that is not in the archive would be an error here."""
+
+    def collected(folder: Path) -> set[str]:
+        variables = {"PYTHONPATH": str(folder), "DALI_DR_PLUGIN": str(_plugin.LIBRARY)}
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider", "tests"]
+        lines = run(*command, cwd=folder, **variables).splitlines()
+        return {line for line in lines if line.startswith("tests/")}  # FILE: NUMBER OF TESTS
+
+    here = collected(REPOSITORY)
+    assert len(here) > 50
+    assert collected(unpacked) == here
+
+
 def test_wheel_is_for_any_python_and_the_exact_dali(wheel: zipfile.ZipFile) -> None:
     assert re.fullmatch(rf"dali_dr-{dali_dr.__version__}-py3-none-linux_\w+\.whl", Path(str(wheel.filename)).name)
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
@@ -105,6 +120,20 @@ def test_wheel_is_for_any_python_and_the_exact_dali(wheel: zipfile.ZipFile) -> N
     assert told["Version"] == dali_dr.__version__ == importlib.metadata.version(told["Name"])
     assert not [extra for extra in told.get_all("Provides-Extra", []) if "cuda" in extra], "would install both DALIs"
     assert sorted(told.get_all("License-File", [])) == ["LICENSE", "release/THIRD_PARTY.txt"]
+
+
+def test_wheel_carries_the_notices_of_what_is_linked_in(wheel: zipfile.ZipFile) -> None:
+    (name,) = [name for name in wheel.namelist() if name.endswith("/THIRD_PARTY.txt")]
+    notices = wheel.read(name).decode()
+    for needed in (
+        "This software is based in part on the work of the Independent JPEG Group.",
+        "Copyright (C)2009-2023 D. R. Commander",
+        "Copyright (C) 1999-2006, MIYASAKA Masaru",
+        "Copyright (c) Meta Platforms, Inc. and affiliates",
+        "GCC RUNTIME LIBRARY EXCEPTION",
+        "NVIDIA CORPORATION & AFFILIATES",
+    ):
+        assert needed in notices
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -200,6 +200,8 @@ def test_shards_come_ahead_in_the_order_of_need(
     deadline = time.monotonic() + 30
     while len(files_in(tmp_path)) < COUNT // SHARD and time.monotonic() < deadline:
         time.sleep(0.01)  # without a consumer
+    while len([path for _, path, _ in faulty.log if "shard-" in path]) < COUNT // SHARD and time.monotonic() < deadline:
+        time.sleep(0.01)  # a file may be there before it is asked for
     asked = [int(path[-10:-4]) for _, path, _ in faulty.log if "shard-" in path]
     stream = [int(n) // SHARD for (batch,) in loader(local, order="windowed", window=4) for n in batch["index"]]
     wanted = list(dict.fromkeys(stream))
@@ -426,6 +428,18 @@ def test_leaving_a_place(url: str, local: dali_dr.Dataset, tmp_path: Path) -> No
         pairs = zip(iter(far), iter(near), strict=False)
         assert all(equal(one, other) for _, ((one,), (other,)) in zip(range(batches), pairs, strict=False))
     assert_equal(far, near)
+
+
+def test_what_is_in_use_stays_after_a_step_back(url: str, tmp_path: Path) -> None:
+    """Shards that were there for a later epoch are not let go while an earlier one, which was gone to, reads them."""
+    far = loader(dali_dr.Dataset(url, cache=tmp_path), order="windowed")
+    for epoch in (5, 1):
+        far.set_epoch(epoch)
+        next(iter(far))
+        supply = far._supply
+        with supply._change:
+            used = {file for files in supply._touched for file in files}
+            assert used and not [file for file in used if file not in supply._held or supply._is_done(file)]
 
 
 def test_what_is_waited_for_stays_first(

@@ -196,7 +196,7 @@ def test_a_misspelt_argument_is_told_the_one_that_it_is_near_to(tmp_path: Path) 
             make(data, device="cpu", **{wrong: 2})
     with pytest.raises(TypeError, match="wants batch_size"):
         make(data, device="cpu")
-    with pytest.raises(TypeError, match=r"reinforce has no argument 'on_eror'; did you mean on_error\?"):
+    with pytest.raises(TypeError, match=r"reinforce has no argument 'on_eror': did you mean on_error\?"):
         dali_dr.reinforce("x", "y", None, num_classes=3, on_eror="skip")  # type: ignore[call-arg, arg-type]
 
 

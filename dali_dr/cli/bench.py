@@ -23,18 +23,34 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Adds the subcommand."""
-    bench = command(commands, "bench", _bench, "measure loaders on your photos and this machine, and draw a chart")
+    bench = command(
+        commands,
+        "bench",
+        _bench,
+        "measure loaders on your photos and this machine, and draw a chart",
+        "dali-dr bench photos --out bench.png",
+    )
     bench.add_argument(
         "data", type=place, metavar="DATA", help="folder of photos, at any depth; or a data set, or its URL"
     )
     bench.add_argument("--out", type=Path, default=None, metavar="PNG", help="draw a bar chart (or .svg, .pdf)")
     bench.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="where views are made")
     bench.add_argument("--images", type=positive, default=None, metavar="N", help="photos to take (default: up to 400)")
-    bench.add_argument("--seconds", type=positive_float, default=2.0, help="per figure (default %(default)s)")
-    bench.add_argument("--rounds", type=positive, default=2, help="figures per loader (default %(default)s)")
-    bench.add_argument("--batch-size", type=positive, default=64, help="images per batch (default %(default)s)")
     bench.add_argument(
-        "--threads", type=positive, default=None, help="of every loader (default: the processors that may be used)"
+        "--seconds", type=positive_float, default=2.0, metavar="S", help="per figure (default %(default)s)"
+    )
+    bench.add_argument(
+        "--rounds", type=positive, default=2, metavar="N", help="figures per loader (default %(default)s)"
+    )
+    bench.add_argument(
+        "--batch-size", type=positive, default=64, metavar="N", help="images per batch (default %(default)s)"
+    )
+    bench.add_argument(
+        "--threads",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="of every loader (default: the processors that may be used)",
     )
     bench.add_argument(
         "--scratch",

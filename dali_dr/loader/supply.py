@@ -209,7 +209,10 @@ class Supply:
             self._touched: deque[list[int]] = deque()  # files of those asked for and not given out
             self._queue.clear()
             self._segments: list[_Segment] = []
-            # What is held for another place goes once a batch has come: until then, the pipeline may be reading.
+            # What is held for another place goes once a batch has come: until then, the pipeline may be reading. It is for no
+            # epoch of this one, which may be earlier: what this one needs of it says so anew.
+            for files in (self._held, self._busy):
+                files.update(dict.fromkeys(files, -1))
             self._sweep = True
             self._tried = -1  # the last epoch that was planned ahead, or could not be
             if self._streams:

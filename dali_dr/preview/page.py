@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import tqdm
 from PIL import Image
 
 from dali_dr.ahead import ahead
@@ -35,6 +34,7 @@ from dali_dr.preview.names import Names
 from dali_dr.preview.replayed import Replayer, Wanted
 from dali_dr.preview.stats import Statistics
 from dali_dr.preview.thumbs import Sizes, image_thumb, sprite, view_thumbs, webp
+from dali_dr.progress import bar as progress_bar
 from dali_dr.shards.dataset import Dataset
 from dali_dr.shards.files import discard, temporary
 
@@ -136,7 +136,7 @@ class _Page:
         starts = range(0, len(self._numbers), _IN_CHUNK)
         threads = default_threads()
         with (
-            tqdm.tqdm(total=len(self._numbers), desc=name, unit="img", disable=None if self._progress else True) as bar,
+            progress_bar(total=len(self._numbers), desc=name, unit="img", disable=not self._progress) as bar,
             ThreadPoolExecutor(threads, "page") as executor,
         ):
             for start, (chunk, reads) in zip(

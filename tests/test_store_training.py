@@ -433,10 +433,13 @@ def test_leaving_a_place(url: str, local: dali_dr.Dataset, tmp_path: Path) -> No
 def test_what_is_in_use_stays_after_a_step_back(url: str, tmp_path: Path) -> None:
     """Shards that were there for a later epoch are not let go while an earlier one, which was gone to, reads them."""
     far = loader(dali_dr.Dataset(url, cache=tmp_path), order="windowed")
+    supply = far._supply
     for epoch in (5, 1):
         far.set_epoch(epoch)
         next(iter(far))
-        supply = far._supply
+        deadline = time.monotonic() + 20
+        while epoch == 5 and len(supply._held) < COUNT // SHARD and time.monotonic() < deadline:
+            time.sleep(0.01)
         with supply._change:
             used = {file for files in supply._touched for file in files}
             assert used and not [file for file in used if file not in supply._held or supply._is_done(file)]

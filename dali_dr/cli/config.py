@@ -62,6 +62,7 @@ def configure(parser: Parser, words: Sequence[str]) -> Settle:
 def _named(parser: Parser, words: Sequence[str]) -> Path | None:
     """The file that --config names."""
     known = [option for option in parser._option_string_actions if option.startswith("--config")]
+    given: list[str] = []
     for number, word in enumerate(words):
         name, equals, value = word.partition("=")
         if word == "--":
@@ -72,8 +73,10 @@ def _named(parser: Parser, words: Sequence[str]) -> Path | None:
             continue
         if not equals and number + 1 < len(words):
             value = words[number + 1]
-        return Path(value) if value else None  # argparse says what is missing
-    return None
+        given.append(value)
+    if len(given) > 1:
+        parser.error(f"--config is given twice, {' and '.join(given)}: put all options into one file")
+    return Path(given[0]) if given and given[0] else None  # argparse says what is missing
 
 
 def _keys(parser: Parser) -> dict[str, argparse.Action]:

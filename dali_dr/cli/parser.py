@@ -63,6 +63,7 @@ class Parser(argparse.ArgumentParser):
             if not words:
                 self.print_help()
                 self.exit()
+            self._refuse_before_command(words)
             return super().parse_known_args(words, namespace)
         settle = self._configure(words)
         self._refuse_unknown(words)
@@ -72,6 +73,21 @@ class Parser(argparse.ArgumentParser):
             self.error(f"there is no place for {' '.join(left[:3])}{' …' * (len(left) > 3)}{pattern}")
         settle(found)
         return found, []
+
+    def _refuse_before_command(self, words: Sequence[str]) -> None:
+        """Tells of options before the subcommand that are not there, or are the subcommand's."""
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        name = words[0].partition("=")[0]
+        if name.startswith("-") and not any(option.startswith(name) for option in self._option_string_actions):
+            other = meant(name, known) or ": options go after the command, as in dali-dr info SET --json"
+            self.error(f"there is no option {name} before a command{other}")
+        if name in ("help", "version"):
+            self.error(f"there is no command '{name}': did you mean {self.prog} --{name}?")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse's, in what the stream can encode."""
+        encoding = getattr(file or sys.stderr, "encoding", None) or "utf-8"
+        super()._print_message(message and message.encode(encoding, "backslashreplace").decode(encoding), file)
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         """Tells of options that there are not before argparse tells what is missing, for the reason that it is mistyped."""

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 import torch
 from nvidia.dali import Pipeline
-from nvidia.dali.plugin.base_iterator import LastBatchPolicy
+from nvidia.dali.plugin.base_iterator import LastBatchPolicy as LastBatchPolicy
 
 from dali_dr.errors import DaliDrError
 from dali_dr.integrations.named import NamedIterator, has_teacher, opened

@@ -49,6 +49,8 @@ def _instead(folder: Path) -> str:
     entries = _entries(folder)
     names = {entry.name for entry in entries}
     folders = list(filter(_is_folder, entries))[:_FOLDERS]
+    if not names:
+        return "the folder is empty: a data set is a folder that dali-dr made"
     if _STATE not in names:
         if sets := [one for one in folders if (Path(one) / _MANIFEST).is_file()]:
             return f"there are data sets in this folder: give one, such as {sets[0].path}"

@@ -158,7 +158,8 @@ def in_words(figures: Figures) -> list[str]:
             if cost > 1 - NEGLIGIBLE
             else f"RandAugment and erasing cost {1 - cost:.0%}; the rest is decoding, which more threads or a GPU speed up."
         )
-    rate = figures.median(best) or 0.0
+    shown = "ours_rrc_ra_re" if figures.median("ours_rrc_ra_re") else best  # what data sets hold by default
+    rate = figures.median(shown) or 0.0
     words.append(
         f"A model that trains on fewer than {rate:.0f} images per second on this machine never waits for dali_dr; a faster "
         "one does, whatever its GPU."

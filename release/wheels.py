@@ -66,7 +66,9 @@ def unpacked(sdist: Path) -> Path:
         if left.name != "build" and not left.name.startswith("portable-"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     with tarfile.open(sdist) as archive:
-        archive.extractall(target.parent, filter="data")
+        archive.extractall(
+            target.parent, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+        )  # from 3.11.4 on
     return target
 
 

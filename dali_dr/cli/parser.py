@@ -85,9 +85,16 @@ class Parser(argparse.ArgumentParser):
             self.error(f"there is no command '{name}': did you mean {self.prog} --{name}?")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """As argparse's, in what the stream can encode."""
-        encoding = getattr(file or sys.stderr, "encoding", None) or "utf-8"
-        super()._print_message(message and message.encode(encoding, "backslashreplace").decode(encoding), file)
+        """As argparse's, in what the stream can encode; what cannot be written is an error, as of all else that is printed."""
+        stream = sys.stderr if file is None else file
+        if not message or stream is None:
+            return
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        try:
+            stream.write(message.encode(encoding, "backslashreplace").decode(encoding))
+        except BrokenPipeError:
+            if stream is sys.stdout:
+                raise ReaderGone from None
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         """Tells of options that there are not before argparse tells what is missing, for the reason that it is mistyped."""

@@ -28,6 +28,7 @@ from test_store_cache import BUCKET, upload
 
 import dali_dr
 from dali_dr.augment.draw import draw
+from dali_dr.augment.operations import OP_NAMES
 from dali_dr.augment.reference import replay_pillow
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.cli import main
@@ -247,6 +248,27 @@ def test_statistics(dataset: dali_dr.Dataset, mixed: dali_dr.Dataset) -> None:
     assert reader.read(0).facts["agreement"] == pytest.approx(agree.mean())
 
 
+def test_statistics_of_a_fixed_resize(tmp_path: Path) -> None:
+    spec = AugmentationSpec.preset("crop+flip", size=64)
+    one = make(tmp_path / "set", spec)
+    reader = Reader(one, 2, True)
+    statistics = Statistics(one, reader, names_of(one))
+    areas = []
+    for number in range(len(one)):
+        statistics.add(reader.read(number))
+        height, width = size_of(number)
+        resized = [spec.crop.resize * side // min(height, width) for side in (height, width)]
+        areas += [64 * 64 / (resized[0] * resized[1])] * VIEWS
+    plots = {plot["name"]: plot for plot in statistics.plots()}
+    assert "WindowTop" in OP_NAMES and not [name for name in plots if "Window" in name or name == "ops"]
+    assert max(areas) < 0.9 and len(set(areas)) > 3
+    assert plots["area"]["counts"] == np.histogram(areas, np.linspace(0, 1, 25))[0].tolist()
+    edges, counts = plots["aspect"]["edges"], plots["aspect"]["counts"]
+    assert sum(counts) == len(areas)
+    assert all(0.94 < edge < 1.07 for n, edge in enumerate(edges) if n and n < 24 and counts[n] and counts[n - 1])
+    assert sum(counts[11:13]) == len(areas)  # square, give or take a rounded side
+
+
 # ---- names
 
 
@@ -288,6 +310,27 @@ def test_names_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(DaliDrError, match=r"names\.txt: names 2 classes, .* has 4"):
         names_of(dataset, tmp_path / "names.txt")
     assert main(["preview", str(tmp_path / "set"), "--html", str(tmp_path / "p.html"), "--class-names", "none"]) == 1
+
+
+def test_names_of_a_file_leave_what_is_comparable(tmp_path: Path) -> None:
+    more = [f"teacher class {n}" for n in range(2, 1000)]
+    own, file = named(tmp_path / "a", ["cats", "dogs", *more]), tmp_path / "names.txt"
+    words = imagenet_classes()[1]
+    file.write_text("my cat\nmy dog\n")
+    told = names_of(own, file)
+    assert (told.label(0), told.label(1), told.output(1)) == ("my cat", "my dog", words[1])
+    assert not told.comparable and told.note == names_of(own).note and len(told.labels) == 1000
+    file.write_text("".join(f"output of mine {n}\n" for n in range(1000)))
+    told = names_of(own, file)
+    assert (told.label(0), told.label(1), told.output(1)) == ("cats", "dogs", "output of mine 1")
+    assert not told.comparable and "ImageNet" not in told.note and "not compared" in told.note
+    file.write_text("one\ntwo\nthree\n")
+    with pytest.raises(DaliDrError, match=r"names 3 classes, .* has 2 and its teacher 1000 outputs"):
+        names_of(own, file)
+    same = named(tmp_path / "b", [*words[:2], *more])
+    file.write_text("fish\ngoldfish of mine\n")
+    told = names_of(same, file)
+    assert told.comparable and told.label(1) == told.output(1) == "goldfish of mine" and told.output(5) == words[5]
 
 
 # ---- the sheet

@@ -41,7 +41,7 @@ FACTS: Final = np.dtype(
 """A row of facts, little-endian, as the page reads it; NaN and -1 where an image has none."""
 CLASSES_SHOWN: Final = 5  # of a view
 _WITHOUT_MAGNITUDE: Final = ("Identity", "AutoContrast", "Equalize")
-_WINDOW: Final = ("WindowTop", "WindowLeft")  # of a fixed resize: where the view lies, no operation to a reader
+WINDOW: Final = ("WindowTop", "WindowLeft")  # of a fixed resize: where the view lies, no operation to a reader
 
 
 @dataclass(frozen=True)
@@ -229,21 +229,36 @@ def _view(views: Reinforcements, place: int, row: int, size: tuple[int, int], sp
 
 def _geometry(views: Views, place: int, size: tuple[int, int] | None, spec: AugmentationSpec) -> dict[str, Any]:
     """``size`` is (height, width) of the image, None where that is not at hand."""
-    ops = [
-        (OP_NAMES[op], value)
-        for op, value in zip(views.ops[place].tolist(), views.magnitudes[place].tolist(), strict=True)
-    ]
-    box = views.crop[place].tolist()
+    ops = _ops(views, place)
     return {
-        "box": _window(dict(ops), size, spec) if resize_of(spec) and size else box,
+        "box": box_of(views, place, size, spec),
         "flip": int(views.flip[place]),
         "ops": [
             [name, None if name in _WITHOUT_MAGNITUDE else float(f"{value:.4g}")]
             for name, value in ops
-            if name not in _WINDOW
+            if name not in WINDOW
         ],
         "erase": views.erase[place].tolist() if views.erase[place].any() else None,
     }
+
+
+def _ops(views: Views, place: int) -> list[tuple[str, float]]:
+    pairs = zip(views.ops[place].tolist(), views.magnitudes[place].tolist(), strict=True)
+    return [(OP_NAMES[op], value) for op, value in pairs]
+
+
+def box_of(views: Views, place: int, size: tuple[int, int] | None, spec: AugmentationSpec) -> list[float]:
+    """[top, left, height, width] of what a view shows of its image, in pixels of the image.
+
+    Args:
+      views, place: the view.
+      size: (height, width) of the image; None where it is not at hand: of a fixed resize, the box is then the whole image.
+      spec: of the view.
+    """
+    if resize_of(spec) and size and min(size) > 0:
+        return _window(dict(_ops(views, place)), size, spec)
+    box: list[float] = views.crop[place].tolist()
+    return box
 
 
 def _window(ops: dict[str, float], size: tuple[int, int], spec: AugmentationSpec) -> list[float]:
@@ -253,8 +268,8 @@ def _window(ops: dict[str, float], size: tuple[int, int], spec: AugmentationSpec
     resized = [resize * side // shorter for side in size]
     centre = [round((side - spec.size) / 2) for side in resized]
     at = [
-        int(ops.get(name, place if not ops.keys() & set(_WINDOW) else 0))
-        for name, place in zip(_WINDOW, centre, strict=True)
+        int(ops.get(name, place if not ops.keys() & set(WINDOW) else 0))
+        for name, place in zip(WINDOW, centre, strict=True)
     ]
     scale = [side / long for side, long in zip(size, resized, strict=True)]
     top, left = (round(place * factor, 1) for place, factor in zip(at, scale, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,9 @@ from dali_dr.shards.dataset import Dataset
 from dali_dr.sources.class_file import read_class_file
 from dali_dr.sources.classes import MAX_CLASSES, SYNSET, imagenet_classes
 
+# What a note says of names that a file may replace.
+_TAKEN: Final = ", taken for ImageNet's"
+_NUMBERED: Final = ": outputs are shown by their numbers"
 IMAGENET: Final = 1000  # classes
 _PLACEHOLDER: Final = "teacher class "  # as `dali_dr.reinforce` calls classes that the teacher alone has
 _IN_KEY: Final = re.compile(r"(?:^|/)(n\d{8})(?=[/_])")  # a key of ImageNet's begins with its synset
@@ -53,25 +56,51 @@ def names_of(dataset: Dataset, file: Path | None = None) -> Names:
 
     Args:
       dataset: any.
-      file: a name in each line, for class 0, 1, … in place of all that.
+      file: a name in each line, for class 0, 1, … As many as the set's own classes name labels, as many as the teacher has
+        outputs name its predictions; where both number the same classes, they name both. What is comparable stays so, and
+        what is not, too.
 
     Raises:
-      DaliDrError: the file cannot be read, or has another number of names than there are classes.
+      DaliDrError: the file cannot be read, or has another number of names than there are classes of either.
     """
+    names = _own_names(dataset)
+    return names if file is None else _renamed(dataset, names, file)
+
+
+def _renamed(dataset: Dataset, names: Names, file: Path) -> Names:
+    given = read_class_file(file, MAX_CLASSES).names
+    classes, outputs = len(_known(dataset.class_names or ())) or dataset.num_classes, dataset.num_outputs
+    if len(given) not in (classes, outputs):
+        more = "" if outputs == classes else f" and its teacher {outputs} outputs"
+        raise DaliDrError(
+            f"{file}: names {len(given)} classes, {dataset.path} has {classes}{more}: want a name in a line for each"
+        )
+    note = (
+        names.note.replace(_TAKEN, "").replace(_NUMBERED, ", which are not compared")
+        if len(given) == outputs
+        else names.note
+    )
+    if names.comparable:
+        both = [*given, *names.labels[len(given) :]]
+        return Names(both, both)
+    if len(given) == classes:
+        return replace(names, labels=[*given, *names.labels[classes:]])
+    return replace(names, outputs=given, note=note)
+
+
+def _known(own: Sequence[str]) -> list[str]:
+    """The names that are the set's, without those that stand in for classes that the teacher alone has."""
+    return [name for name in own if not name.startswith(_PLACEHOLDER)]
+
+
+def _own_names(dataset: Dataset) -> Names:
     outputs = dataset.num_outputs
-    if file is not None:
-        given = read_class_file(file, MAX_CLASSES).names
-        if len(given) != dataset.num_classes:
-            raise DaliDrError(
-                f"{file}: names {len(given)} classes, {dataset.path} has {dataset.num_classes}: want a name in a line for each"
-            )
-        return _with_outputs(given, outputs)
     own = dataset.class_names
     if own is None:
         if dataset.num_classes == IMAGENET and _keys_are_imagenets(dataset):
             return _with_outputs(imagenet_classes()[1], outputs)
         return _with_outputs([f"class {n}" for n in range(dataset.num_classes)], outputs)
-    known = [name for name in own if not name.startswith(_PLACEHOLDER)]
+    known = _known(own)
     if len(known) < len(own) == outputs == IMAGENET:
         return _of_few(known, own)
     return _with_outputs(_with_words(own), outputs)
@@ -80,7 +109,7 @@ def names_of(dataset: Dataset, file: Path | None = None) -> Names:
 def _with_outputs(labels: Sequence[str], outputs: int) -> Names:
     if outputs == len(labels):
         return Names(labels, labels)
-    note = f"The teacher has {outputs} outputs and the set {len(labels)} classes: outputs are shown by their numbers."
+    note = f"The teacher has {outputs} outputs and the set {len(labels)} classes{_NUMBERED}."
     return Names(labels, [f"output {n}" for n in range(outputs)], comparable=False, note=note)
 
 
@@ -91,7 +120,7 @@ def _of_few(known: Sequence[str], own: Sequence[str]) -> Names:
         return Names(words, words)
     labels = [*_with_words(known), *own[len(known) :]]
     note = (
-        f"The set has {len(known)} classes and its teacher {len(own)}, taken for ImageNet's: labels and predictions number "
+        f"The set has {len(known)} classes and its teacher {len(own)}{_TAKEN}: labels and predictions number "
         "classes differently, so they are not compared."
     )
     return Names(labels, words, comparable=False, note=note)

@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from dali_dr.augment.fresh import resize_of
 from dali_dr.augment.operations import OP_NAMES
-from dali_dr.preview.facts import Read, Reader
+from dali_dr.preview.facts import WINDOW, Read, Reader, box_of
 from dali_dr.preview.names import Names
-from dali_dr.record.labels import entropy
+from dali_dr.record.labels import Reinforcements, entropy
 from dali_dr.shards.dataset import Dataset
 
 _BINS: Final = 24
@@ -111,10 +112,19 @@ class Statistics:
             self._entropy.add(entropy(views.soft_probs, self._dataset.num_outputs))
             self._divergence.add(facts["divergence"])
         self._bytes.add(facts["record_bytes"] / max(len(views), 1))
-        crop = views.crop.astype(np.float64)
-        self._area.add(crop[:, 2] * crop[:, 3] / max(int(facts["height"]) * int(facts["width"]), 1))
-        self._aspect.add(np.log2(crop[:, 3] / crop[:, 2]))
+        self._of_views(views, (int(facts["height"]), int(facts["width"])))
+
+    def _of_views(self, views: Reinforcements, size: tuple[int, int]) -> None:
+        """Crops and operations, as the page draws and names them of each view (`details`)."""
+        spec = self._dataset.spec
+        boxes = views.crop.astype(np.float64)
+        if resize_of(spec):  # whose crop is the whole image
+            boxes = np.array([box_of(views, row, size, spec) for row in range(len(views))], np.float64).reshape(-1, 4)
+        self._area.add(boxes[:, 2] * boxes[:, 3] / max(size[0] * size[1], 1))
+        self._aspect.add(np.log2(boxes[:, 3] / boxes[:, 2]))
         for op in np.unique(views.ops).tolist():
+            if OP_NAMES[op] in WINDOW:
+                continue
             here = views.ops == op
             self._ops[op] += int(here.sum())
             self._magnitudes.setdefault(op, _Loose()).add(views.magnitudes[here])

@@ -415,7 +415,7 @@ def test_page_holds_what_the_set_holds(dataset: dali_dr.Dataset, tmp_path: Path)
     path = tmp_path / "page.html"
     made = write_page(dataset, path, names=names_of(dataset), views=4, progress=False)
     text = path.read_text()
-    assert made == {"images": IMAGES, "of": IMAGES, "views": 4, "bytes": path.stat().st_size}
+    assert made == {"images": IMAGES, "of": IMAGES, "views": 4, "bytes": path.stat().st_size, "damaged": {}}
     assert list(tmp_path.iterdir()) == [path]
     found = blocks(text)
     about = json.loads(inflated(found["set"]))
@@ -525,6 +525,71 @@ def test_page_that_fails_leaves_nothing(
             with pytest.raises(error):
                 write_page(dataset, path, names=names_of(dataset), progress=False)
         assert [p.read_text() for p in path.parent.iterdir()] == ["the page of before"]
+
+
+def damage(dataset: dali_dr.Dataset, out: Path, number: int = 2, what: Any = "image") -> dali_dr.Dataset:
+    """A copy in which a byte of a sample's image or record is another."""
+    shutil.copytree(dataset.path, out)
+    place, at = dali_dr.Dataset(out).place_of(number, what)
+    data = bytearray(place.read_bytes())
+    data[at + 20] ^= 255
+    place.write_bytes(data)
+    return dali_dr.Dataset(out)
+
+
+def test_a_damaged_image_has_a_card_that_says_it(
+    dataset: dali_dr.Dataset, plain: dali_dr.Dataset, mixed: dali_dr.Dataset, tmp_path: Path, capsys: Any
+) -> None:
+    for n, one in enumerate((dataset, plain, mixed)):
+        broken = damage(one, tmp_path / f"set{n}")
+        key, out, html = broken.keys[2], tmp_path / f"{n}.png", tmp_path / f"{n}.html"
+        words = ["preview", str(broken.path), "--out", str(out), "--rows", "20", "--html", str(html), "--views", "2"]
+        assert main([*words, "--quiet", "--json"]) == 0
+        printed = capsys.readouterr()
+        told = json.loads(printed.out)
+        assert "CRC-32C" in told["damaged"][key] and "dali-dr: note: " in printed.err and key in printed.err
+        partners: set[int] = set()  # whose views show the damaged image
+        if one is mixed:
+            shown = {n: one.reinforcements(n).mix.partner[[0, VIEWS - 1]].tolist() for n in range(IMAGES)}
+            partners = {n for n, whom in shown.items() if 2 in whom}
+        assert set(told["damaged"]) == {broken.keys[n] for n in {2} | partners}
+        found = blocks(html.read_text())
+        said = [one for c in ("chunk-0", "chunk-1") for one in json.loads(inflated(found[c].split(" ")[0]))]
+        assert [n for n, one in enumerate(said) if "error" in one] == sorted({2} | partners)
+        assert "CRC-32C" in said[2]["error"] and html.stat().st_size == told["html"]["bytes"]
+        facts = np.frombuffer(inflated(found["facts"]), FACTS)
+        assert facts["label"].tolist() == list(one.labels) and np.isnan(facts["confidence"][2])
+        if one is not plain:
+            plots = json.loads(inflated(found["set"]))["plots"]
+            assert sum(plots[0]["counts"]) == VIEWS * (IMAGES - len({2} | partners))
+        assert Image.open(out).size[1] > 1000
+    assert main([*words, "--quiet"]) == 0
+    assert f"images that cannot be shown: {len(told['damaged'])}\n" in capsys.readouterr().out
+
+
+def test_an_image_that_no_decoder_reads(tmp_path: Path) -> None:
+    """Its bytes are as they were stored, so no check sum says it; DALI's pipeline is not what stumbles over it."""
+    given = list(samples())
+    given[4] = dataclasses.replace(given[4], image_bytes=given[4].image_bytes[: len(given[4].image_bytes) // 2])
+    one = make(tmp_path / "set", samples=given, check_images=False)
+    made = write_page(one, tmp_path / "p.html", names=names_of(one), views=2, progress=False)
+    assert list(made["damaged"]) == [one.keys[4]] and "cannot be decoded" in made["damaged"][one.keys[4]]
+    assert list(save_contact_sheet(one, tmp_path / "s.png", rows=20, views=2)) == [one.keys[4]]
+    replayer = Replayer(one, images=1, views=VIEWS, threads=1)
+    with pytest.raises(DaliDrError, match="cannot be shown"):
+        replayer.replay([Wanted(4, one.image(4)[:300], one.reinforcements(4))])
+    (pixels,) = replayer.replay([Wanted(5, one.image(5), one.reinforcements(5))])
+    image = Image.open(io.BytesIO(one.image(5)))
+    assert np.array_equal(pixels[1], replay_pillow(image, one.reinforcements(5), 1, SPEC))
+
+
+def test_where_nothing_can_be_shown(plain: dali_dr.Dataset, tmp_path: Path) -> None:
+    broken = damage(plain, tmp_path / "set", 0)
+    with pytest.raises(DaliDrError, match="CRC-32C"):
+        write_page(broken, tmp_path / "p.html", names=names_of(broken), images=1, progress=False)
+    with pytest.raises(DaliDrError, match="CRC-32C"):
+        save_contact_sheet(broken, tmp_path / "s.png", rows=1, views=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_sizes_fit_the_budget() -> None:
@@ -639,5 +704,8 @@ def test_server_says_what_it_cannot(dataset: dali_dr.Dataset, server: int, tmp_p
         status, text, headers = ask(made.server_port, "/thumb/2")
         assert status == 500 and b"CRC-32C" in text and headers["Content-Type"].startswith("text/plain")
         assert ask(made.server_port, "/thumb/1")[0] == 200
+        told = json.loads(ask(made.server_port, "/sample/2")[1])
+        assert "CRC-32C" in told["error"] and told["key"] == broken.keys[2] and told["views"] == []
+        assert len(ask(made.server_port, "/read/0")[1]) == IMAGES * FACTS.itemsize
         made.shutdown()
         thread.join()

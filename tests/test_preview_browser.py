@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import chromium
-from test_preview import HOSTILE, IMAGES, NAMES, dataset, mapped, mixed, plain  # noqa: F401  (fixtures)
+from test_preview import HOSTILE, IMAGES, NAMES, damage, dataset, mapped, mixed, plain  # noqa: F401  (fixtures)
 
 import dali_dr
+from dali_dr.errors import DaliDrError
 from dali_dr.preview.facts import Reader
 from dali_dr.preview.names import names_of
 from dali_dr.preview.page import write_page
@@ -270,6 +271,36 @@ def test_records_are_read_when_asked_for(
     page.click("#reading button")
     count_is(page, f"{IMAGES} images")
     assert page.inner_text("#reading") == ""
+
+
+def test_a_damaged_image_is_told(dataset: dali_dr.Dataset, visit: Open, tmp_path: Path) -> None:
+    broken = damage(dataset, tmp_path / "set")
+    write_page(broken, tmp_path / "p.html", names=names_of(broken), progress=False)
+    message = broken_message(broken)
+    with make_server(Site(broken, names_of(broken), 8), "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        for url in ((tmp_path / "p.html").as_uri(), f"http://127.0.0.1:{server.server_port}/"):
+            page = visit(url, 2400)
+            card = page.locator(".card").nth(2)
+            until(lambda card=card: message in (card.get_attribute("title") or ""))
+            assert message in (card.get_attribute("aria-label") or "") and message in card.inner_text()
+            card.click()
+            until(lambda page=page: page.is_visible("#dialog"))
+            assert page.inner_text("#dialog [role=alert]") == message
+            assert page.inner_text("#dialog-title") == broken.keys[2]
+            page.keyboard.press("ArrowRight")
+            until(lambda page=page: page.locator(".view").count() > 0)
+            assert page.inner_text("#dialog-title") == broken.keys[3]
+            page.close()
+        server.shutdown()
+        thread.join()
+
+
+def broken_message(broken: dali_dr.Dataset) -> str:
+    with pytest.raises(DaliDrError) as raised:
+        broken.image(2)
+    return str(raised.value)
 
 
 @pytest.mark.slow

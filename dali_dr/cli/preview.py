@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,10 +104,11 @@ def _preview(options: argparse.Namespace) -> int:
 
     names = names_of(dataset, options.class_names)
     done: dict[str, Any] = {}
+    damaged: dict[str, str] = {}
     if options.out is not None:
         from dali_dr.preview.sheet import save_contact_sheet
 
-        save_contact_sheet(dataset, options.out, options.rows, options.views or _SHEET_VIEWS, names=names)
+        damaged |= save_contact_sheet(dataset, options.out, options.rows, options.views or _SHEET_VIEWS, names=names)
         done["sheet"] = str(options.out)
         if not options.json:
             say(f"wrote {options.out}")
@@ -121,12 +123,19 @@ def _preview(options: argparse.Namespace) -> int:
             views=options.views or _PAGE_VIEWS,
             progress=not options.quiet,
         )
+        damaged |= made.pop("damaged")
         done["html"] = {"path": str(options.html), **made}
         if not options.json:
             some = "" if made["images"] == made["of"] else f" of {made['of']}, spread evenly (--images says how many)"
             say(f"wrote {options.html}: {made['images']} images{some}, {made['bytes'] / 1e6:.1f} MB")
+    if damaged:
+        key, message = next(iter(damaged.items()))
+        more = f"{len(damaged)} images cannot be shown, their cards say why; the first: " if len(damaged) > 1 else ""
+        say(f"dali-dr: note: {more}{key}: {message}", file=sys.stderr)
+        if not options.json:
+            say(f"images that cannot be shown: {len(damaged)}")
     if options.json and done:
-        say_json(done)
+        say_json({**done, "damaged": damaged})
     if options.serve is not None:
         from dali_dr.preview.serve import serve
 

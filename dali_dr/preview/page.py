@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,7 @@ from dali_dr.loader.options import default_threads
 from dali_dr.preview.facts import FACTS, Read, Reader, details, sampled
 from dali_dr.preview.maps import colour
 from dali_dr.preview.names import Names
-from dali_dr.preview.replayed import Replayer, Wanted
+from dali_dr.preview.replayed import Pixels, Replayer, Wanted
 from dali_dr.preview.stats import Statistics
 from dali_dr.preview.thumbs import Sizes, image_thumb, sprite, view_thumbs, webp
 from dali_dr.progress import bar as progress_bar
@@ -70,10 +71,11 @@ def write_page(
       progress: show a progress bar.
 
     Returns:
-      {"images", "of", "views", "bytes"}: what is in the page, of how many images, and how long the file is.
+      {"images", "of", "views", "bytes", "damaged"}: what is in the page, of how many images, how long the file is, and, by
+      their keys, what is wrong with images that cannot be shown: their cards say it.
 
     Raises:
-      DaliDrError: a sample that cannot be shown, or a file that cannot be written.
+      DaliDrError: no image can be shown, or a file that cannot be written.
     """
     if not len(dataset):
         raise DaliDrError(f"{dataset.path}: has no images, of which there is nothing to show")
@@ -81,14 +83,15 @@ def write_page(
     partial = temporary(path)
     try:
         with partial.open("w", encoding="utf-8") as out:
-            _Page(dataset, numbers, names, views, path.parent, progress).write(out)
+            made = _Page(dataset, numbers, names, views, path.parent, progress)
+            made.write(out)
         size = partial.stat().st_size
         partial.replace(path)
     except OSError as error:
         raise DaliDrError(f"{path}: cannot be written ({error.strerror or error}): choose another place") from error
     finally:
         discard(partial)
-    return {"images": len(numbers), "of": len(dataset), "views": views, "bytes": size}
+    return {"images": len(numbers), "of": len(dataset), "views": views, "bytes": size, "damaged": made.damaged}
 
 
 class _Page:
@@ -104,6 +107,7 @@ class _Page:
         self._facts = np.zeros(len(numbers), FACTS)
         most = min(views, dataset.manifest.views_max)
         self._sizes = sizes_for(len(numbers), most)
+        self.damaged: dict[str, str] = {}  # what is wrong, by key
         self._replayer = None
         if most:
             self._replayer = Replayer(dataset, images=_IN_CHUNK, views=most, threads=default_threads())
@@ -143,31 +147,76 @@ class _Page:
                 starts, ahead(executor, self._chunk, starts, _AHEAD * threads), strict=True
             ):
                 for place, read in enumerate(reads, start):
+                    if isinstance(read, DaliDrError):
+                        self._facts[place] = self._reader.indexed(self._numbers[place], self._numbers[place] + 1)[0]
+                        self.damaged[self._dataset.keys[self._numbers[place]]] = str(read)
+                        if len(self.damaged) == len(self._numbers):
+                            raise read
+                        continue
                     self._facts[place] = read.facts
                     self._statistics.add(read)
                 bar.update(len(reads))
                 yield chunk
 
-    def _chunk(self, start: int) -> tuple[str, list[Read]]:
-        """A chunk, and what was read for it. Called in several threads."""
-        numbers = self._numbers[start : start + _IN_CHUNK]
-        reads = [self._reader.read(number) for number in numbers]
-        images = [self._dataset.image(number) for number in numbers]
-        wanted = [
-            Wanted(number, image, shown_views)
-            for number, image, read in zip(numbers, images, reads, strict=True)
-            if (shown_views := read.shown) is not None
-        ]
-        pixels = self._replayer.replay(wanted) if self._replayer is not None and wanted else []
-        views = [picture for one in pixels for picture in view_thumbs(one, self._sizes.view)]
-        thumbs = [image_thumb(image, self._sizes.image) for image in images]
-        at, told = 0, []
-        for read, thumb in zip(reads, thumbs, strict=True):
-            told.append({**details(read, self._dataset.manifest.spec), "thumb": thumb.size, "at": at})
-            at += len(read.rows)
+    def _chunk(self, start: int) -> tuple[str, list[Read | DaliDrError]]:
+        """A chunk, and what was read for it, or why it could not be. Called in several threads."""
+        found: list[_Shown | DaliDrError] = []
+        for number in self._numbers[start : start + _IN_CHUNK]:
+            try:
+                read, image = self._reader.read(number), self._dataset.image(number)
+                found.append(_Shown(read, image, image_thumb(image, self._sizes.image)))
+            except DaliDrError as error:
+                found.append(error)
+        self._replay(found)
+        views: list[Image.Image] = []
+        thumbs: list[Image.Image] = []
+        told: list[dict[str, Any]] = []
+        for one in found:
+            if isinstance(one, DaliDrError):
+                thumbs.append(_NO_PICTURE)
+                told.append({"views": [], "error": str(one), "thumb": _NO_PICTURE.size, "at": len(views)})
+                continue
+            thumbs.append(one.thumb)
+            more = details(one.read, self._dataset.manifest.spec)
+            told.append({**more, "thumb": one.thumb.size, "at": len(views)})
+            views += view_thumbs(one.pixels, self._sizes.view)
         parts = [deflated(told), _picture(sprite(thumbs, self._sizes.image))]
         parts.append(_picture(sprite(views, self._sizes.view)) if views else "")
-        return " ".join(parts), reads
+        return " ".join(parts), [one if isinstance(one, DaliDrError) else one.read for one in found]
+
+    def _replay(self, found: list[_Shown | DaliDrError]) -> None:
+        """The views of images, together or, if one of them has a fault, one by one; the faulty are replaced by theirs."""
+        if self._replayer is None:
+            return
+        wanted = [
+            (at, one, Wanted(int(one.read.facts["number"]), one.image, views))
+            for at, one in enumerate(found)
+            if not isinstance(one, DaliDrError) and (views := one.read.shown) is not None
+        ]
+        if not wanted:
+            return
+        try:
+            for (_, one, _), pixels in zip(wanted, self._replayer.replay([want for *_, want in wanted]), strict=True):
+                one.pixels = pixels
+        except DaliDrError:
+            for at, one, want in wanted:
+                try:
+                    (one.pixels,) = self._replayer.replay([want])
+                except DaliDrError as error:
+                    found[at] = error
+
+
+@dataclass
+class _Shown:
+    """An image of a chunk."""
+
+    read: Read
+    image: bytes
+    thumb: Image.Image
+    pixels: Pixels | tuple[()] = ()
+
+
+_NO_PICTURE: Final = Image.new("RGB", (1, 1))  # in the place of an image that cannot be shown
 
 
 def sizes_for(images: int, views: int) -> Sizes:

@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -72,7 +73,8 @@ class Replayer:
         self._dataset, self._mixing = dataset, spec.mixing is not None
         self._inputs: tuple[Any, ...] = ()
         self._one = threading.Lock()
-        self._pipeline = view_pipeline(
+        self._make = partial(
+            view_pipeline,
             lambda info: self._inputs,
             batch_size=images * views if self._mixing else images,
             mixing=self._mixing,
@@ -85,6 +87,7 @@ class Replayer:
             resize_shorter=resize_of(spec),
             prefetch=1,  # so that a run takes these inputs and no later ones
         )
+        self._pipeline = self._make()
 
     def replay(self, wanted: Sequence[Wanted]) -> list[Pixels]:
         """Of each image its views, (views, size, size, 3) uint8 RGB; mixed ones rounded.
@@ -98,6 +101,7 @@ class Replayer:
             try:
                 (out,) = self._pipeline.run()
             except RuntimeError as error:
+                self._pipeline = self._make()  # one that has failed runs no more
                 keys = ", ".join(self._dataset.keys[one.number] for one in wanted)
                 raise DaliDrError(f"views of samples {keys} cannot be shown: {cleaned(str(error))}") from error
             # Copied: DALI may reuse the memory in the next run.

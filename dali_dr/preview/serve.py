@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from dali_dr.encoded import ANY_PIXELS, image_info
@@ -73,6 +74,9 @@ class Site:
         if most := min(views, dataset.manifest.views_max):
             self._replayer = Replayer(dataset, images=1, views=most, threads=default_threads())
         self._replayed = functools.lru_cache(_KEPT)(self._replay)
+        self._small = functools.lru_cache(_KEPT)(
+            lambda number: webp(image_thumb(self._dataset.image(number), _SIZES.image))
+        )
         self._counting = threading.Lock()
         self._counted: dict[str, Any] = {"plots": None, "note": "Reading records…"}
         self._counter: threading.Thread | None = None
@@ -119,16 +123,30 @@ class Site:
 
     def _read(self, start: int) -> Answer:
         stop = min(start + _READ_ROWS, len(self._dataset))
-        return _BYTES, b"".join(self._reader.read(number).facts.tobytes() for number in range(start, stop))
+        return _BYTES, b"".join(self._facts(number).tobytes() for number in range(start, stop))
+
+    def _facts(self, number: int) -> npt.NDArray[Any]:
+        """Facts of a sample; of a damaged one, those of the index."""
+        try:
+            return self._reader.read(number).facts
+        except DaliDrError:
+            return np.asarray(self._reader.indexed(number, number + 1)[0])
 
     def _sample(self, number: int) -> Answer:
-        read = self._reader.read(number)
-        told = details(read, self._dataset.manifest.spec)
+        try:
+            read = self._reader.read(number)
+            told = details(read, self._dataset.manifest.spec)
+            self._small(number)
+            if told["views"]:
+                self._replayed(number)
+        except DaliDrError as error:  # told, so that the page shows it: a status would fill a browser's console
+            read = Read(self._reader.indexed(number, number + 1)[0], None)
+            told = {"views": [], "error": str(error)}
         told |= {"key": self._dataset.keys[number], "facts": base64.b64encode(read.facts.tobytes()).decode()}
         return _json(told)
 
     def _thumb(self, number: int) -> Answer:
-        return "image/webp", webp(image_thumb(self._dataset.image(number), _SIZES.image))
+        return "image/webp", self._small(number)
 
     def _sprite(self, number: int) -> Answer:
         _, pixels = self._replayed(number)
@@ -170,13 +188,19 @@ class Site:
     def _count(self) -> None:
         statistics = Statistics(self._dataset, self._reader, self._names)
         numbers = sampled(len(self._dataset), _STATISTICS_OF)
+        damaged = 0
         try:
             for done, number in enumerate(numbers, start=1):
-                statistics.add(self._reader.read(number))
+                try:
+                    statistics.add(self._reader.read(number))
+                except DaliDrError:
+                    damaged += 1
                 if done % 50 == 0:
                     self._counted = {"plots": None, "note": f"Reading records: {done:,} of {len(numbers):,}…"}
             few = len(numbers) < len(self._dataset)
             note = f"Of {len(numbers):,} images, spread evenly over the set." if few else ""
+            if damaged:
+                note += f" {damaged:,} of them cannot be read." if few else f"{damaged:,} images cannot be read."
             self._counted = {"plots": statistics.plots(), "note": note}
         except DaliDrError as error:
             self._counted = {"plots": [], "note": str(error)}

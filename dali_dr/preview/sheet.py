@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dali_dr.encoded import rgb_image
-from dali_dr.errors import DaliDrError, shown
+from dali_dr.errors import DaliDrError, PluginError, shown
 from dali_dr.preview.maps import drawn_over
 from dali_dr.preview.names import Names, names_of
 from dali_dr.preview.replayed import replay_views, spread
@@ -23,11 +24,17 @@ _MARGIN: Final = 8
 _LINE: Final = 15
 _LINES: Final = 3  # under a picture; of classes, so many are named under a view
 _COLUMN, _ROW = TILE + _MARGIN, TILE + _LINES * _LINE + 2 * _MARGIN
+_LETTERS, _MESSAGE_LINES = 30, 12  # of a message in a tile
 _LONGEST: Final = 16_000  # pixels of a side: WebP holds 16,383
 
 
 def contact_sheet(
-    dataset: Dataset, samples: Sequence[int], views: int = 5, *, names: Names | None = None
+    dataset: Dataset,
+    samples: Sequence[int],
+    views: int = 5,
+    *,
+    names: Names | None = None,
+    damaged: dict[str, str] | None = None,
 ) -> Image.Image:
     """Draws samples: with stored views, a row for each: the original, then views, what the teacher is surest of first.
 
@@ -38,22 +45,25 @@ def contact_sheet(
       samples: sample numbers.
       views: views per row, at most: of fewer stored ones, each is drawn once. Of plain images, so many and one fill a row.
       names: of the classes; None: `names_of` the set.
+      damaged: is filled with what is wrong with samples that cannot be shown, by their keys; a tile in their place says it.
 
     Returns:
       An RGB picture.
 
     Raises:
-      DaliDrError: there are no samples, or so many that no picture holds them.
+      DaliDrError: there are no samples, none that can be shown, or so many that no picture holds them.
     """
     if not len(samples):
         raise DaliDrError(f"{dataset.path}: there is nothing to draw: no images are wanted, or it has none")
     names = names_of(dataset) if names is None else names
-    if dataset.manifest.label_maps is not None:
-        lines = [_mapped(dataset, number, names) for number in samples]
-    elif dataset.manifest.views_max:
-        lines = [_reinforced(dataset, number, views, names) for number in samples]
-    else:
-        cells = [_original(dataset, number, names) for number in samples]
+    found: dict[int, str] = {}
+    lines = [_cells(dataset, number, views, names, found) for number in samples]
+    if len(found) == len(set(samples)):
+        raise DaliDrError(next(iter(found.values())))
+    if damaged is not None:
+        damaged |= {dataset.keys[number]: message for number, message in found.items()}
+    if dataset.manifest.label_maps is None and not dataset.manifest.views_max:
+        cells = [cell for line in lines for cell in line]
         lines = [cells[at : at + views + 1] for at in range(0, len(cells), views + 1)]
     size = (_COLUMN * max(map(len, lines)) + _MARGIN, _ROW * len(lines) + _MARGIN)
     if max(size) > _LONGEST:
@@ -74,10 +84,13 @@ def contact_sheet(
 
 def save_contact_sheet(
     dataset: Dataset, path: Path, rows: int = 6, views: int = 5, *, names: Names | None = None
-) -> None:
+) -> dict[str, str]:
     """Writes the sheet of samples spread over the data set as an image file, by its suffix one of `FORMATS`.
 
     Of plain images, ``rows`` rows are filled.
+
+    Returns:
+      What is wrong with samples that cannot be shown, by their keys.
 
     Raises:
       DaliDrError: another suffix, said before anything is drawn; or the file cannot be written.
@@ -85,7 +98,8 @@ def save_contact_sheet(
     check_suffix(path)
     plain = not dataset.manifest.views_max and dataset.manifest.label_maps is None
     numbers = spread(len(dataset), rows * (views + 1) if plain else rows)
-    picture = contact_sheet(dataset, numbers, views, names=names)
+    damaged: dict[str, str] = {}
+    picture = contact_sheet(dataset, numbers, views, names=names, damaged=damaged)
     partial = temporary(path)
     try:
         picture.save(partial, FORMATS[path.suffix.lower()])
@@ -94,6 +108,7 @@ def save_contact_sheet(
         raise DaliDrError(f"{path}: cannot be written ({error.strerror or error}): choose another place") from error
     finally:
         discard(partial)
+    return damaged
 
 
 def fitted(text: str, width: float, length: Callable[[str], float]) -> str:
@@ -117,6 +132,26 @@ def _shortened(text: str, keep: int) -> str:
 
 
 _Cell = tuple[Image.Image, list[str]]  # a picture and the lines under it
+
+
+def _cells(dataset: Dataset, number: int, views: int, names: Names, damaged: dict[int, str]) -> list[_Cell]:
+    """Of one sample. Of one that cannot be shown, a tile that says why, which is noted in ``damaged`` as well."""
+    try:
+        if dataset.manifest.label_maps is not None:
+            return _mapped(dataset, number, names)
+        if dataset.manifest.views_max:
+            return _reinforced(dataset, number, views, names)
+        return [_original(dataset, number, names)]
+    except PluginError:
+        raise
+    except DaliDrError as error:
+        damaged[number] = str(error)
+    except ValueError as error:  # of Pillow's reading
+        damaged[number] = f"the image cannot be decoded: {error}"
+    tile = Image.new("RGB", (TILE, TILE), "mistyrose")
+    lines = textwrap.wrap(damaged[number], _LETTERS, max_lines=_MESSAGE_LINES, placeholder=" …")
+    ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "\n".join(lines), fill="darkred", font=ImageFont.load_default(12))
+    return [(tile, [dataset.keys[number], f"label: {names.label(dataset.label(number))}", "cannot be shown"])]
 
 
 def _original(dataset: Dataset, number: int, names: Names) -> _Cell:

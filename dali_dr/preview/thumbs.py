@@ -10,6 +10,7 @@ from typing import Final
 from PIL import Image
 
 from dali_dr.encoded import rgb_image
+from dali_dr.errors import DaliDrError
 from dali_dr.preview.replayed import Pixels
 
 _QUALITY: Final = 50  # of WebP; views of 64 pixels take some 740 bytes
@@ -31,18 +32,25 @@ class Sizes:
 
 
 def image_thumb(encoded: bytes, edge: int) -> Image.Image:
-    """The whole image, its longer side ``edge`` pixels or, of a smaller one, as it is. JPEGs are decoded at a fraction."""
-    with Image.open(BytesIO(encoded)) as image:
-        if image.format == "JPEG":
-            image.draft("RGB", (edge, edge))
-            picture = image.convert("RGB")
-        else:
-            picture = rgb_image(encoded)
+    """The whole image, its longer side ``edge`` pixels or, of a smaller one, as it is. JPEGs are decoded at a fraction.
+
+    Raises:
+      DaliDrError: it cannot be decoded.
+    """
+    try:
+        with Image.open(BytesIO(encoded)) as image:
+            if image.format == "JPEG":
+                image.draft("RGB", (edge, edge))
+                picture = image.convert("RGB")
+            else:
+                picture = rgb_image(encoded)
+    except Exception as error:  # Pillow raises many kinds on damaged files
+        raise DaliDrError(f"the image cannot be decoded: {error}") from error
     picture.thumbnail((edge, edge), Image.Resampling.BICUBIC, reducing_gap=2)
     return picture
 
 
-def view_thumbs(views: Pixels, edge: int) -> list[Image.Image]:
+def view_thumbs(views: Pixels | tuple[()], edge: int) -> list[Image.Image]:
     """Views (N, size, size, 3), shrunk to ``edge`` pixels; smaller ones as they are."""
     pictures = []
     for pixels in views:

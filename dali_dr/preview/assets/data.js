@@ -182,6 +182,7 @@ class Served {
     const one = await (await this.ask(`sample/${place}`)).json();
     this.keys.set(place, one.key);
     this.table.fill(bytesOf(one.facts).buffer, place, 2);
+    if (one.error) return { ...one, pictures: Promise.resolve([]) };
     const bitmap = async (path) => createImageBitmap(await (await this.ask(path)).blob());
     const images = await bitmap(`thumb/${place}`);
     one.image = { bitmap: images, x: 0, y: 0, width: images.width, height: images.height };

@@ -14,13 +14,14 @@ class Viewer {
   async open(place) {
     this.place = place;
     this.chosen = null;
-    const told = await this.source.sample(place);
-    const key = await this.source.key(place);
+    const told = await this.source.sample(place).catch((error) => ({ views: [], error: error.message }));
+    const key = this.source.keyNow(place);
     if (this.place !== place) return;
     this.told = told;
     this.build(key);
     if (!this.box.open) this.box.showModal();
     this.box.querySelector(".close").focus();
+    if (told.error) return;
     this.paint();
     const pictures = await told.pictures;
     if (this.place !== place) return;
@@ -49,6 +50,12 @@ class Viewer {
       button("›", "next", () => this.hooks.step(1)),
       button("×", "close", () => this.box.close()),
     );
+    if (told.error) {
+      this.canvas = null;
+      const said = make("div", { className: "dialog-fault" }, make("p", { role: "alert" }, told.error), this.table());
+      this.box.replaceChildren(bar, said);
+      return;
+    }
     this.canvas = make("canvas", { className: "original", role: "img", "aria-label": `The image ${key}` });
     const left = make("div", { className: "dialog-left" }, this.canvas);
     if (told.map) left.append(this.slider());
@@ -169,8 +176,12 @@ class Viewer {
   async partner(line, number) {
     const place = this.source.placeOf(number);
     if (place < 0) return;
-    const told = await this.source.sample(place);
-    const key = await this.source.key(place);
+    const told = await this.source.sample(place).catch((error) => ({ error: error.message }));
+    const key = this.source.keyNow(place);
+    if (told.error) {
+      line.append(make("span", { className: "guess differs" }, `${key} cannot be shown: ${told.error}`));
+      return;
+    }
     const picture = make("canvas", { className: "partner", role: "img", "aria-label": `The partner ${key}` });
     const link = make("button", { type: "button", className: "link" }, picture, key);
     link.addEventListener("click", () => this.open(place));

@@ -141,7 +141,16 @@ class Grid {
     try {
       told = await source.sample(place);
     } catch (error) {
-      lines.replaceChildren(make("span", { className: "guess differs" }, error.message));
+      told = { error: error.message };
+    }
+    if (told.error) {
+      const key = source.keyNow(place);
+      const said = make("span", { className: "guess differs fault" }, told.error);
+      lines.replaceChildren(said, make("span", { className: "key" }, key));
+      card.classList.add("damaged");
+      card.title = `${key}: ${told.error}`;
+      card.setAttribute("aria-label", `${key}, cannot be shown: ${told.error}`);
+      if (!performance.getEntriesByName("first picture").length) performance.mark("first picture");
       return;
     }
     if (source.served) this.caption(card, lines, place);

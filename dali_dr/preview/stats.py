@@ -63,7 +63,7 @@ class _Loose:
         values = np.concatenate(self._values) if self._values else np.zeros(0, np.float32)
         least, most = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         if most <= least:
-            least, most = least - 0.5, least + 0.5
+            least, most = max(least - 0.5, min(least, 0.0)), least + 0.5  # nothing here is below 0 but what is given so
         histogram = Histogram(least, most)
         histogram.add(values)
         return histogram.plot(name, title, unit)

@@ -97,3 +97,4 @@ function drawMap(context, place, map, colours, opacity) {
 const percent = (value) => (Number.isFinite(value) ? `${(100 * value).toFixed(value > 0.9995 ? 0 : 1)} %` : "–");
 const nats = (value) => (Number.isFinite(value) ? value.toFixed(3) : "–");
 const whole = (value) => value.toLocaleString("en");
+const counted = (value, one, more = `${one}s`) => `${whole(value)} ${value === 1 ? one : more}`;

@@ -17,7 +17,7 @@ function wantedNow(labels, classes) {
 }
 
 function summary(about) {
-  const parts = [`${whole(about.of)} images`, `${whole(about.labels.length)} classes`];
+  const parts = [counted(about.of, "image"), counted(about.labels.length, "class", "classes")];
   const [least, most] = about.stored_views;
   if (about.kind === "views") parts.push(`${least === most ? most : `${least} to ${most}`} stored views each`);
   if (about.kind === "maps") parts.push(`label maps of ${about.maps.height} × ${about.maps.width} cells`);
@@ -104,7 +104,7 @@ class App {
     const places = chosen(this.source, wanted, wanted.text ? this.mask : null);
     for (const name of ["label", "teacher"]) field(name).setAttribute("aria-invalid", String(wanted[name] === -1));
     const of = this.source.table.length;
-    field("count").textContent = places.length === of ? `${whole(of)} images` : `${whole(places.length)} of ${whole(of)} images`;
+    field("count").textContent = places.length === of ? counted(of, "image") : `${whole(places.length)} of ${counted(of, "image")}`;
     this.grid.show(places, keep);
     if (this.source.served) this.offer(needsRecords(wanted));
   }

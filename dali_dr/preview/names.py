@@ -71,9 +71,9 @@ def _renamed(dataset: Dataset, names: Names, file: Path) -> Names:
     given = read_class_file(file, MAX_CLASSES).names
     classes, outputs = len(_known(dataset.class_names or ())) or dataset.num_classes, dataset.num_outputs
     if len(given) not in (classes, outputs):
-        more = "" if outputs == classes else f" and its teacher {outputs} outputs"
+        known = str(classes) if outputs == classes else f"{classes} and its teacher {outputs} outputs"
         raise DaliDrError(
-            f"{file}: names {len(given)} classes, {dataset.path} has {classes}{more}: want a name in a line for each"
+            f"{file}: names {len(given)} classes, {dataset.path} has {known}: want a name in a line for each"
         )
     note = (
         names.note.replace(_TAKEN, "").replace(_NUMBERED, ", which are not compared")

@@ -45,4 +45,4 @@ ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
 
 OnError = Literal["raise", "skip"]
 ON_ERRORS: Final[tuple[OnError, ...]] = get_args(OnError)
-"""What becomes of an image that cannot be stored: `dali_dr.shards.one_shard`."""
+"""What becomes of an image that cannot be stored, or shown: `dali_dr.shards.one_shard`, `dali_dr.loader.options.Machine`."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from conftest import REPOSITORY, encode_jpeg, picture, write_files
 from test_iterator import CLASSES, make_dataset, reference
@@ -24,6 +25,18 @@ from dali_dr.loader.options import IMAGENET_MEAN, IMAGENET_STD
 
 MOST_LINES = 8
 """Of a script of others may change, added or removed, whichever are more."""
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of a module that imports this are rank 0 of 1."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What a user was told in the log."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("dali_dr.integrations")]
 
 
 def diffs(page: str) -> dict[str, str]:

@@ -23,9 +23,11 @@ from script_diffs import (
     changed_miniature,
     diffs,
     make_data,
+    one_process,  # noqa: F401  (a fixture of all tests here)
     same,
     share_of,
     soft_cross_entropy,
+    told,
     written,
 )
 from test_iterator import CLASSES, SIZE
@@ -45,12 +47,6 @@ DIFFS = diffs("timm")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data(tmp_path_factory.mktemp("timm"))
-
-
-@pytest.fixture(autouse=True)
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def options(data: Path, **change: Any) -> Namespace:
@@ -79,10 +75,6 @@ def make(args: Namespace, source: Any = None, **more: Any) -> Any:
         "re_prob": args.reprob, "num_workers": args.workers,
     }  # fmt: skip
     return timm_loader(args, dataset, **(given | {"loader_options": {"num_threads": 1}} | more))
-
-
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("dali_dr.integrations")]
 
 
 def logits_of(images: torch.Tensor) -> Any:

@@ -23,9 +23,11 @@ from script_diffs import (
     changed_miniature,
     diffs,
     make_data,
+    one_process,  # noqa: F401  (a fixture of all tests here)
     same,
     share_of,
     soft_cross_entropy,
+    told,
     written,
 )
 from test_iterator import CLASSES, SIZE
@@ -42,12 +44,6 @@ DIFF = diffs("torchvision")["train.py"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data(tmp_path_factory.mktemp("torchvision"))
-
-
-@pytest.fixture(autouse=True)
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def options(data: Path, **change: Any) -> Namespace:
@@ -73,10 +69,6 @@ def loaders(args: Namespace, **more: Any) -> tuple[Any, Any]:
         torchvision_loader(train, sampler=sampler, collate_fn=None, num_threads=1, **common, **more),
         torchvision_loader(test, sampler=test_sampler, num_threads=1, **common),
     )
-
-
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("dali_dr.integrations")]
 
 
 def test_few_lines_change() -> None:

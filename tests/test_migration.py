@@ -280,6 +280,20 @@ def test_what_is_refused(folder: Path, dataset: Path) -> None:
         hugging_face_loader(dataset, batch_size=8, image="x", label="x", device="cpu")
 
 
+def test_trainer_opens_a_set_with_a_missing_shard_where_others_stand_in(dataset: Path, tmp_path: Path) -> None:
+    load_torchvision()
+    transformers = pytest.importorskip("transformers")
+    from dali_dr.integrations import ReinforcedTrainer
+
+    shutil.copytree(dataset, tmp_path / "set")
+    sorted((tmp_path / "set").glob("shard-*.tar"))[0].unlink()
+    model = torch.nn.Linear(1, 1)
+    arguments = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
+    with pytest.raises(dali_dr.ShardError, match=r"shard-000000\.tar"):
+        ReinforcedTrainer(model, arguments, train_dataset=str(tmp_path / "set"))
+    ReinforcedTrainer(model, arguments, train_dataset=str(tmp_path / "set"), loader_options={"on_error": "skip"})
+
+
 def test_dicts_have_the_scripts_names(folder: Path, dataset: Path) -> None:
     from dali_dr.integrations import hugging_face_loader
 

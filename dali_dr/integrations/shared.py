@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Unpack
 import torch
 
 from dali_dr.errors import DaliDrError, ShardError
+from dali_dr.integrations.named import has_teacher
 from dali_dr.loader.iterator import ReinforcedIterator
 from dali_dr.loader.options import Options
 from dali_dr.loader.state import Standing
@@ -138,7 +139,7 @@ def shows_stored_targets(dataset: Dataset, options: Options) -> bool:
     Raises:
       ValueError: the teacher's outputs are no classes of the data set.
     """
-    if options.get("augment") is not None and dataset.manifest.label_maps is None:
+    if not has_teacher(dataset, options):
         return False
     if dataset.num_views and dataset.num_outputs != dataset.num_classes:
         raise ValueError(

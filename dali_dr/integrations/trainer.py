@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from dali_dr._torchvision import load_torchvision
 from dali_dr.integrations.hugging_face import hugging_face_loader, soft_target_loss
-from dali_dr.integrations.named import NamedIterator
+from dali_dr.integrations.named import NamedIterator, opened
 from dali_dr.loader.options import Options
 from dali_dr.shards.dataset import Dataset
 
@@ -50,7 +49,8 @@ class ReinforcedTrainer(transformers.Trainer):
         loader_options: Options | None = None,
         **named: Any,
     ) -> None:
-        train_dataset, eval_dataset = _opened(train_dataset), _opened(eval_dataset)
+        self.loader_options: Options = loader_options or {}
+        train_dataset, eval_dataset = _ours(train_dataset, self.loader_options), _ours(eval_dataset, {})
         if isinstance(train_dataset, Dataset):
             named.setdefault("compute_loss_func", soft_target_loss)
             smoothing = getattr(args, "label_smoothing_factor", 0)
@@ -59,7 +59,6 @@ class ReinforcedTrainer(transformers.Trainer):
                     f"label_smoothing_factor is {smoothing}, but the targets of {train_dataset.path} are the teacher's, soft as "
                     "they are: leave it at 0"
                 )
-        self.loader_options: Options = loader_options or {}
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, *others, **named)
 
     def get_train_dataloader(self) -> Any:
@@ -92,6 +91,6 @@ class ReinforcedTrainer(transformers.Trainer):
         return hugging_face_loader(dataset, batch_size=batch_size, **options)
 
 
-def _opened(dataset: Any) -> Any:
-    """A data set of ours by its folder or URL; anything else as it is."""
-    return Dataset(os.fspath(dataset)) if isinstance(dataset, (str, Path)) else dataset
+def _ours(dataset: Any, options: Options) -> Any:
+    """A data set of ours by its folder or URL, as the loader opens it with these options; anything else as it is."""
+    return opened(dataset, options) if isinstance(dataset, (str, Path)) else dataset

@@ -16,6 +16,7 @@ from nvidia.dali.plugin.base_iterator import LastBatchPolicy
 
 from dali_dr.augment.fresh import Augment, Evaluation
 from dali_dr.augment.spec import AugmentationSpec
+from dali_dr.choices import OnError as OnError
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.loader import checks
 from dali_dr.record.labels import FORMS
@@ -36,7 +37,6 @@ DecodeDevice = Literal["auto", "cpu", "gpu"]
 DecoderName = Literal["auto", "dali"]
 DType = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["CHW", "HWC"]
-OnError = Literal["raise", "skip"]
 Integrity = Literal["normal", "full"]
 OrderName = Literal["global", "windowed", "sequential"]
 DenseTargets = Literal["dense", "top1", "ml-dr", "full", "hard", "smoothing", "marginal_smoothing", "marginal_renorm"]

@@ -140,7 +140,7 @@ void Drawer::Draw(int64_t number, std::span<int32_t> out) const {
     crop = Crop(number, &flip);
     if (spec_.erase_probability > 0) erase = Erase(number);
   }
-  const int32_t window = spec_.random_window ? 2 : 0;
+  const int32_t window = spec_.window_ops();
   const int32_t head[kViewHeaderWords] = {
       crop.top,  crop.left,  crop.height,  crop.width,  flip,
       erase.top, erase.left, erase.height, erase.width, window + spec_.count()};

@@ -36,6 +36,9 @@ struct Spec : OpTables {
   /// box is of no concern where erase_probability is 0, the crop where `resize` is given.
   void Check() const;
 
+  /// Operations that say where the window is, which come first.
+  int32_t window_ops() const { return random_window && !whole ? 2 : 0; }
+
   bool whole = false;  // no drawing: every view is the whole image; only the operations are of concern, too
   uint64_t seed = 0;
   int32_t size = 0;  // edge of the view in pixels
@@ -53,7 +56,7 @@ class Drawer {
   Drawer(const Spec& spec, std::string_view key, image::Size size);
 
   /// Words of a packed view (see view/layout.h).
-  static size_t words(const Spec& spec) { return ViewWords((spec.random_window ? 2 : 0) + spec.count()); }
+  static size_t words(const Spec& spec) { return ViewWords(spec.window_ops() + spec.count()); }
   /// Writes the packed view of this number, 0 <= number < 2^53, to words(spec) words.
   void Draw(int64_t number, std::span<int32_t> out) const;
 

@@ -106,7 +106,7 @@ void RequireView(const draw::Spec& spec, image::Size size, const std::vector<int
   Require((view.erase.height == 0) == (view.erase.width == 0), "an erase box is whole or none");
   Require(spec.erase_probability > 0 || view.erase.height == 0, "no erase without its probability");
   Require(spec.flip > 0 || !view.flip, "no flip without its probability");
-  const int window = spec.random_window ? 2 : 0;
+  const int window = spec.random_window && !spec.whole ? 2 : 0;
   Require(view.num_ops == window + spec.count(), "as many operations as asked for");
   if (spec.resize > 0 && !spec.whole)
     Require(view.crop.height == size.height && view.crop.width == size.width, "the whole image");
@@ -136,7 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   // A window that far into a resized image cannot be said, nor so large an image be resized.
   const double longer = std::max(image.height, image.width), shorter = std::min(image.height, image.width);
-  if (spec.random_window && spec.resize * longer / shorter > kMaxMagnitude) return 0;
+  if (spec.random_window && !spec.whole && spec.resize * longer / shorter > kMaxMagnitude) return 0;
   std::vector<int32_t> words(draw::Drawer::words(spec)), again(words);
   draw::Drawer(spec, key, image).Draw(number, words);
   draw::Drawer(spec, key, image).Draw(number, again);

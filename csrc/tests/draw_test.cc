@@ -217,6 +217,9 @@ void TestCheck() {
   Spec whole;
   whole.whole = true;
   whole.Check();
+  whole.resize = 7, whole.random_window = true;  // of no concern
+  whole.Check();
+  Check(Drawer::words(whole) == ViewWords(0), "whole images have no window");
   const auto refused = [](const std::string& word, const std::function<void(Spec*)>& change) {
     Refused(FullSpec(), word, change);
   };

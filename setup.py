@@ -201,6 +201,7 @@ setup(
         "webdataset>=1.0",
         "zstandard>=0.22",
         "google-crc32c>=1.5",
+        "isal>=1.7",  # inflates published archives in half of zlib's time
         "obstore>=0.12",  # object stores: s3, gs, azure, http
         "pillow>=13",  # the reference arithmetic: 13 changed the order of the passes of a resize (docs/design.md)
         "tqdm>=4.66",

@@ -55,9 +55,10 @@ size_t Reader::Read(std::span<const uint8_t> bytes, bool storages, Tree* tree) {
   dtypes_.clear();
   decoded_ = 0;
   while (true) {
+    PushNumbers();
     const auto opcode = Take<uint8_t>();
     if (opcode == kStop) break;
-    if (!PushNumbers(opcode)) Step(opcode);
+    Step(opcode);
   }
   if (!marks_.empty() || stack_.size() != 1)
     Fail("the pickle stops with ", stack_.size(), " values, where it should have made one: it is damaged");
@@ -66,28 +67,24 @@ size_t Reader::Read(std::span<const uint8_t> bytes, bool storages, Tree* tree) {
 }
 
 // Most values are such numbers, in runs: without this they take twice the time.
-bool Reader::PushNumbers(uint8_t opcode) {
+void Reader::PushNumbers() {
   constexpr ptrdiff_t kLongest = 9;
+  if (end_ - at_ < kLongest || !IsNumber(*at_)) return;
   constexpr size_t kRun = 32;
-  Value* const run = stack_.Room(kRun);
-  size_t count = 0;
-  const uint8_t *at = at_ - 1, *const end = end_;
-  while (count < kRun && end - at >= kLongest && IsNumber(opcode)) {
-    if (opcode == 'G') {
-      run[count++] = BigEndian(at + 1);
+  Value *const run = stack_.Room(kRun), *next = run;
+  const uint8_t *at = at_, *const last = end_ - kLongest;
+  do {
+    if (*at == 'G') {
+      *next++ = BigEndian(at + 1);
       at += kLongest;
     } else {
-      const int wide = opcode == 'M';  // without a branch, which could not be foreseen
-      run[count++] = Int(at[1] | ((at[2] << 8) & -wide));
+      const int wide = *at == 'M';  // without a branch, which could not be foreseen
+      *next++ = Int(at[1] | ((at[2] << 8) & -wide));
       at += 2 + wide;
     }
-    if (at == end) break;
-    opcode = *at;
-  }
-  if (count == 0) return false;
+  } while (next < run + kRun && at <= last && IsNumber(*at));
   at_ = at;
-  stack_.Add(count);
-  return true;
+  stack_.Add(static_cast<size_t>(next - run));
 }
 
 void Reader::Step(uint8_t opcode) {
@@ -121,6 +118,7 @@ void Reader::Step(uint8_t opcode) {
     case 0x8e:
       return PushText(Kind::kBytes, Take<uint64_t>());
     case '(':
+      RequireRoom(marks_.size(), 1);
       return marks_.push_back(stack_.size());
     case ')':
       return PushTuple(stack_.size());
@@ -242,6 +240,7 @@ size_t Reader::PopMark() {
 void Reader::PushSequence(Kind kind) {
   Value value{kind};
   value.index = tree_->sequences.size();
+  RequireRoom(tree_->sequences.size(), 1);
   tree_->sequences.push_back({});
   Push(value);
 }
@@ -249,7 +248,7 @@ void Reader::PushSequence(Kind kind) {
 void Reader::PushTuple(size_t first) {
   auto& values = tree_->values;
   const size_t count = stack_.size() - first;
-  if (count > kMostValues - values.size()) Fail("the pickle has more than ", kMostValues, " values");
+  RequireRoom(values.size(), count);
   Value value{Kind::kTuple, static_cast<uint32_t>(count)};
   value.index = values.size();
   values.insert(values.end(), stack_.begin() + first, stack_.end());
@@ -265,10 +264,16 @@ void Reader::Extend(size_t first, Kind kind) {
   auto& values = tree_->values;
   Sequence& sequence = tree_->sequences[stack_[first - 1].index];
   const auto added = stack_.begin() + first;
+  if (sequence.capacity == 0) {  // as nearly all, which get all that they hold at once
+    RequireRoom(values.size(), count);
+    sequence = {values.size(), count, count};
+    values.insert(values.end(), added, stack_.end());
+    return stack_.Shrink(first);
+  }
   const size_t room = sequence.capacity - sequence.count;
   if (count > room) {  // to the end of all values, with as much room again as it has had
     const size_t capacity = sequence.count + std::max(count, sequence.count);
-    if (capacity > kMostValues - values.size()) Fail("the pickle has more than ", kMostValues, " values");
+    RequireRoom(values.size(), capacity);
     const size_t begin = values.size();
     values.resize(begin + capacity);
     std::copy_n(values.begin() + static_cast<ptrdiff_t>(sequence.begin), sequence.count,
@@ -283,10 +288,16 @@ void Reader::Extend(size_t first, Kind kind) {
 
 void Reader::Memoize(size_t place) {
   const Value value = Top();
-  if (place == memo_.size()) return memo_.push_back(value);
+  if (place == memo_.size()) {
+    RequireRoom(place, 1);
+    return memo_.push_back(value);
+  }
   if (place > static_cast<size_t>(end_ - begin_))  // no pickle remembers more values than it has bytes
     Fail("the pickle remembers a value as number ", place, ", though it is too short to have so many");
-  if (place > memo_.size()) memo_.resize(place + 1, Value(Kind::kGlobal, 1));
+  if (place > memo_.size()) {
+    RequireRoom(place, 1);
+    memo_.resize(place + 1, Value(Kind::kGlobal, 1));
+  }
   memo_[place] = value;
 }
 

@@ -13,14 +13,22 @@
 #include <string_view>
 #include <vector>
 
+#include "pickle/error.h"
 #include "pickle/tree.h"
 
 namespace dali_dr::pickle {
 
 inline constexpr size_t kMostBytes = size_t{256} << 20;  ///< of a file
-inline constexpr size_t kMostValues = size_t{8} << 20;   ///< of a tree: 128 MiB
-inline constexpr size_t kMostArrays = 256;               ///< of a tree, and storages
-inline constexpr size_t kMostDtypes = 4096;              ///< of a pickle
+inline constexpr size_t kMostValues =
+    size_t{2} << 20;  ///< of a tree: 32 MiB, and of each of what it is read with; 8,000 views have 0.5 Mi
+inline constexpr size_t kMostArrays = 256;   ///< of a tree, and storages
+inline constexpr size_t kMostDtypes = 4096;  ///< of a pickle
+
+/// Throws PickleError where `count` more than `size` would be too many.
+inline void RequireRoom(size_t size, size_t count) {
+  if (size > kMostValues || count > kMostValues - size)
+    Fail("the pickle has more than ", kMostValues, " values");
+}
 
 /// Values, of which many are put on top at once. What lies behind them is kept as room for more.
 class Stack {
@@ -33,7 +41,10 @@ class Stack {
 
   /// Where `count` values may be written, before Add puts them on the stack.
   Value* Room(size_t count) {
-    if (values_.size() - size_ < count) values_.resize(2 * values_.size() + count);
+    if (values_.size() - size_ < count) {
+      RequireRoom(size_, count);
+      values_.resize(2 * values_.size() + count);
+    }
     return end();
   }
   void Add(size_t count) { size_ += count; }
@@ -63,9 +74,8 @@ class Reader {
   };
 
   void Step(uint8_t opcode);
-  /// Takes the opcode just taken and those that follow as long as they are floats and small integers; false:
-  /// it is none.
-  bool PushNumbers(uint8_t opcode);
+  /// Takes the opcodes that come, as long as they are floats and small integers.
+  void PushNumbers();
   template <typename T>
   T Take();
   std::span<const uint8_t> TakeBytes(uint64_t count);

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_dr import _plugin
+from dali_dr.convert.inflate import InflateError, decompressobj
 from dali_dr.errors import ConvertError, brief
 from dali_dr.record.layout import ENCODINGS, Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
@@ -31,6 +31,7 @@ TRANSFORMS: Final = (
 LabelForm = Literal["auto", "full", "hard", "smoothing", "marginal"]
 
 _FORMS: Final = ("auto", "full", "hard", "smoothing", "marginal")
+_ZLIB_OR_GZIP: Final = 15 | 32  # by its header
 _MOST_INFLATED: Final = 64 << 20  # bytes; the largest file known has 5 million
 
 
@@ -212,10 +213,10 @@ def unwrapped(data: bytes) -> bytes:
     zlib_head = len(data) > 1 and data[0] & 0x8F == 8 and (data[0] << 8 | data[1]) % 31 == 0
     if not zlib_head and data[:2] != b"\x1f\x8b":
         return data
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either, by its header
+    inflater = decompressobj(_ZLIB_OR_GZIP)
     try:
         inflated = inflater.decompress(data, _MOST_INFLATED)
-    except zlib.error as error:
+    except InflateError as error:
         raise ConvertError(f"its compression is damaged: {error}") from error
     if inflater.eof and not inflater.unused_data:
         return inflated

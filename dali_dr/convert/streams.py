@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from dali_dr.ahead import ahead
+from dali_dr.convert.inflate import InflateError, decompressobj
 from dali_dr.errors import ConvertError
 from dali_dr.shards.reading import opened
 from dali_dr.shards.tar_scan import COMPRESSIONS, Scan, TarFault, refuse_compressed
@@ -109,7 +109,7 @@ def _read(path: Path, step: Callable[[int], object] | None, sha: hashlib._Hash |
 
 def _inflated(path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """What gzip has made ``pieces`` of; several files one after the other are one."""
-    inflater = zlib.decompressobj(31)
+    inflater = decompressobj(31)
     try:
         for piece in pieces:
             data = piece
@@ -117,10 +117,10 @@ def _inflated(path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
                 if inflater.eof:
                     if not data.strip(b"\0"):  # padding
                         break
-                    inflater = zlib.decompressobj(31)
+                    inflater = decompressobj(31)
                 yield inflater.decompress(data, _INFLATED)
                 data = inflater.unconsumed_tail or inflater.unused_data
         if not inflater.eof:
             raise ConvertError(f"{path}: ends too early: download it again")
-    except zlib.error as error:
+    except InflateError as error:
         raise ConvertError(f"{path}: is damaged ({error}): download it again") from error

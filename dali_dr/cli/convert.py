@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dali_dr.cli.common import (
@@ -21,6 +22,7 @@ from dali_dr.cli.common import (
     say_json,
     tell,
 )
+from dali_dr.errors import ConvertError
 
 if TYPE_CHECKING:
     from dali_dr.convert.opening import Wanted
@@ -117,6 +119,12 @@ def _add_input(parser: argparse.ArgumentParser, text: str) -> None:
     )
     images.add_argument("--classes", type=place, default=None, metavar="FILE", help="see dali-dr pack")
     images.add_argument("--label-field", default=None, metavar="FIELD", help="see dali-dr pack")
+    images.add_argument(
+        "--convert",
+        action="store_true",
+        help="take all images that Pillow reads (.bmp, .gif, …), stored as PNG, as of dali-dr pack; ImageFolder counts "
+        "some of them",
+    )
     add_on_error(images)
     images.add_argument(
         "--no-decode-check", action="store_true", help="look at the headers of images alone, as of dali-dr pack"
@@ -188,14 +196,24 @@ def _wanted(options: argparse.Namespace) -> Wanted:
     from dali_dr.sources import Reading, check_output
 
     check_output(options.images, options.out)
+    for archive in options.reinforced:
+        if isinstance(archive, Path) and archive.is_dir():
+            check_output(archive, options.out, "REINFORCED", "one of its files")
+    if options.sidecar and options.convert:
+        raise ConvertError("--convert: with --sidecar images stay as they are: leave one of the two out")
     return Wanted(
         reinforced=options.reinforced,
         images=options.images,
         out=folder_for(options.out),
         order=options.order,
-        reading=Reading(options.labels, options.classes, options.label_field),
+        reading=Reading(options.labels, options.classes, options.label_field, options.convert),
         entering=Entering(
-            options.sidecar, not options.no_decode_check, options.keep_bytes, options.max_pixels, options.threads
+            options.sidecar,
+            not options.no_decode_check,
+            options.keep_bytes,
+            options.max_pixels,
+            options.threads,
+            options.convert,
         ),
         on_error=options.on_error,
         threads=options.threads,

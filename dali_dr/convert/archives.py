@@ -196,6 +196,22 @@ class Archive:
         for row in range(len(self)):
             yield row, self.read(row)
 
+    def has_files_of(self, other: Archive) -> bool:
+        """Whether it holds the files of the other, in whatever container: their sizes, and a file, are the same."""
+        if not (
+            len(self) == len(other) and self.survey.sizes.sum(dtype=np.int64) == other.survey.sizes.sum(dtype=np.int64)
+        ):
+            return False  # which needs no order
+        mine, theirs = (np.lexsort((one.numbers, one.runs)) for one in (self.survey, other.survey))
+        if not all(
+            np.array_equal(getattr(self.survey, name)[mine], getattr(other.survey, name)[theirs])
+            for name in ("runs", "numbers", "sizes")
+        ):
+            return False
+        row, file = next(iter(self.rows()))
+        wanted = int(theirs[int(np.flatnonzero(mine == row)[0])])
+        return file == next(data for number, data in other.rows() if number == wanted)
+
 
 class _Tar(Archive):
     def __init__(self, path: File, survey: Survey) -> None:
@@ -381,7 +397,10 @@ def _surveyed(
     names, sha, total = Texts(), hashlib.sha256(), 0
     found = _Found(where)
     for name, size in walk:
-        named = naming(name)
+        try:
+            named = naming(name)
+        except ConvertError as error:
+            raise ConvertError(f"{where}: {error}") from error
         if named is None:
             continue
 

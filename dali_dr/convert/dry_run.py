@@ -17,6 +17,7 @@ from dali_dr.errors import ConvertError
 SECONDS: Final = 5.0  # that are measured
 _IMAGENET: Final = 1_281_167
 _VIEWS: Final = 400
+_FEWEST_VIEWS: Final = 50  # ImageNet+ Mini's: the time that records of fewer take is not that of their views
 # ImageNet+'s sets with 400 views of each image, 10 classes of each: GB as published, and bytes of a view in records of ours,
 # by bench/convert.py: views drawn as theirs, mixed within pools of 16 images, and predictions of a teacher's kind.
 _PUBLISHED: Final = (("RRC", 33.4, 14.9), ("+M*", 46.3, 21.4), ("+RA/RE", 37.5, 17.5), ("+M*+R*", 53.3, 25.5))
@@ -70,14 +71,16 @@ class Estimate:
         }
 
     def _imagenet(self) -> list[dict[str, Any]]:
-        """ImageNet's sets: a record takes time as it has views, so others than 400 say little."""
-        hours = _IMAGENET / self.rate * _VIEWS / self.views / 3600
+        """ImageNet's sets: a record takes time as it has views, so others than 400 say little, and some nothing."""
+        hours = None
+        if self.views >= _FEWEST_VIEWS:
+            hours = round(_IMAGENET / self.rate * _VIEWS / self.views / 3600, 2)
         return [
             {
                 "set": name,
                 "published_gb": published,
                 "gb": round(_IMAGENET * _VIEWS * each / 1e9, 1),
-                "hours": round(hours, 2),
+                "hours": hours,
             }
             for name, published, each in _PUBLISHED
         ]
@@ -101,17 +104,18 @@ class Estimate:
         ]
         if not self.views:
             return "\n".join(lines)
-        how = (
-            "at this rate"
-            if self.views == _VIEWS
-            else f"at this rate, {_VIEWS} / {self.views} times as long for a record"
-        )
+        how = f"at this rate, {_VIEWS} / {self.views} times as long for a record"
+        if self.views == _VIEWS:
+            how = "at this rate"
+        elif self.views < _FEWEST_VIEWS:
+            how = "take longer than files of so few views can say"
         lines += [
             f"ImageNet (1,281,167 images, 400 views, 10 classes) {how}:",
             f"{'set':>10} {'published GB':>13} {'here GB':>8} {'hours':>6}",
         ]
         rows = [
-            f"{one['set']:>10} {one['published_gb']:>13} {one['gb']:>8} {one['hours']:>6}" for one in facts["imagenet"]
+            f"{one['set']:>10} {one['published_gb']:>13} {one['gb']:>8} {one['hours'] or '-':>6}"
+            for one in facts["imagenet"]
         ]
         return "\n".join([*lines, *rows])
 

@@ -265,7 +265,8 @@ def _folders(data: Dataset) -> list[str]:
     if len(absent):
         raise ShardError(
             f"{data.path}: class {absent[0]} has no images, and torchvision's ImageFolder, as ml-dr opens it, wants some in "
-            f"every class ({len(absent)} have none); export without images"
+            f"every class ({len(absent)} have none): export without images, or a set whose classes are those that it has "
+            "(--labels sorted)"
         )
     names = list(data.class_names or ())
     if names and names == sorted(set(names)) and all(_PLAIN_NAME.fullmatch(name) for name in names):

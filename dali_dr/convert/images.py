@@ -3,6 +3,7 @@ of ours, beside whose shards records are written."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import functools
@@ -20,6 +21,7 @@ from dali_dr.convert.names import PathTable
 from dali_dr.encoded import ANY_PIXELS, MAX_PIXELS, image_info
 from dali_dr.errors import ConvertError, ShardError, brief
 from dali_dr.images.admit import Admission
+from dali_dr.images.convert import size_of
 from dali_dr.images.judge import BATCH, Judge, Shown
 from dali_dr.shards import tar
 from dali_dr.shards.compare import Inventory
@@ -45,7 +47,7 @@ class Entering:
 
     Attributes:
       sidecar: they stay in their tars.
-      check, keep_bytes, max_pixels, threads: as there.
+      check, keep_bytes, max_pixels, threads, convert: as there.
     """
 
     sidecar: bool = False
@@ -53,6 +55,17 @@ class Entering:
     keep_bytes: bool = False
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
+    convert: bool = False
+
+    def size(self, data: bytes) -> tuple[int, int]:
+        """(height, width) of an image from its header. ValueError: it does not enter."""
+        try:
+            return image_info(data, max_pixels=self.max_pixels)[1:]
+        except ValueError:
+            size = size_of(data, self.max_pixels) if self.convert else None
+            if size is None:
+                raise
+            return size
 
 
 ENTERING: Final = Entering()
@@ -133,7 +146,7 @@ class FromSource:
         if sized is not None:
             size: tuple[int, int] = sized(number)
             return size
-        return image_info(self._source.read(number), max_pixels=self._entering.max_pixels)[1:]
+        return self._entering.size(self._source.read(number))
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         def size(number: int) -> tuple[int, int]:
@@ -193,11 +206,14 @@ class FromSource:
         how = self._entering  # these decide what is in the data set
         extra: dict[str, Any] = {"max_pixels": how.max_pixels} if how.max_pixels != MAX_PIXELS else {}
         extra |= {} if how.check else {"decode_check": False}
+        extra |= {"convert": True} if how.convert else {}
         return extra | (dict(image_labels(self._tars)) if self._tars is not None else {})
 
     def _entrance(self, judge: Judge) -> Entrance:
         keep = self._entering.keep_bytes or self.sidecar
-        return Entrance(self._source, Admission(judge, mend=not self.sidecar, tile=not keep))
+        return Entrance(
+            self._source, Admission(judge, mend=not self.sidecar, convert=self._entering.convert, tile=not keep)
+        )
 
     def _placed(self, sample: Sample, number: int) -> Sample:
         return sample if self._tars is None else dataclasses.replace(sample, place=self._tars.place(number))
@@ -340,7 +356,7 @@ class Ordered:
 
     def __init__(self, source: Source, file: Path | str) -> None:
         self._source = source
-        self._numbers = _order(source.keys, file)
+        self._numbers = _order(source, file)
         self.keys: Sequence[str] = Texts(source.keys[number] for number in self._numbers.tolist())
         labels = np.asarray(source.labels, np.int32)
         self.labels: npt.NDArray[np.int32] = labels[self._numbers]
@@ -365,10 +381,12 @@ class Ordered:
         return what(int(self._numbers[number]))
 
 
-def _order(keys: Sequence[str], file: Path | str) -> npt.NDArray[np.int64]:
+def _order(source: Source, file: Path | str) -> npt.NDArray[np.int64]:
     """The number of the image of each line."""
+    keys = source.keys
     try:
-        text = read_place(file, _MAX_ORDER).decode("utf-8", "surrogateescape")
+        data = _piped(file) if isinstance(file, Path) and file.is_fifo() else read_place(file, _MAX_ORDER)
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as error:
         raise ConvertError(f"{file}: cannot be read ({error}): want a path of an image in each line") from error
     tables = [PathTable(keys, "have one key")]
@@ -389,10 +407,25 @@ def _order(keys: Sequence[str], file: Path | str) -> npt.NDArray[np.int64]:
     if len(found) < len(keys):
         missing = int(np.argmin(seen))
         raise ConvertError(
-            f"{file}: names {len(found)} of {len(keys)} images, and not {keys[missing]}: it must name them all, in the "
+            f"{file}: names {len(found)} of {len(keys)} images, and not {named(source, missing)}: it must name them all, in the "
             "order in which they were reinforced"
         )
     return np.array(found, np.int64)
+
+
+def _piped(path: Path) -> bytes:
+    """What a shell's ``<(command)`` writes."""
+    with path.open("rb") as pipe:
+        data = pipe.read(_MAX_ORDER + 1)
+    if len(data) > _MAX_ORDER:
+        raise ValueError(f"more than {_MAX_ORDER} bytes come")
+    return data
+
+
+def named(images: Source | Pictures, number: int) -> str:
+    """Image ``number``, for messages: its key, and where it is if the key is written otherwise."""
+    key = images.keys[number]
+    return f"{key}, {images.where(number)}" if "%" in key else key
 
 
 def _find(table: PathTable, name: str) -> int:

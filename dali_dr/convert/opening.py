@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -181,7 +182,13 @@ def _archives(wanted: Wanted, naming: Naming) -> list[Archive]:
             raise ConvertError(f"{shown_place(path)}: is given twice")
         seen.add(same)
     kept = wanted.out.absolute() / KEPT_NAME if wanted.kept else None
-    return [open_archive(path, naming, kept=kept, progress=wanted.progress) for path in wanted.reinforced]
+    archives = [open_archive(path, naming, kept=kept, progress=wanted.progress) for path in wanted.reinforced]
+    for one, other in itertools.combinations(archives, 2):
+        if one.has_files_of(other):
+            raise ConvertError(
+                f"{other.path}: holds the same files as {one.path}, so that every view would be there twice: give one of them"
+            )
+    return archives
 
 
 def _conversion(

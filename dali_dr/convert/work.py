@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from dali_dr.ahead import ahead, batches
 from dali_dr.convert.format import Meaning, Record
-from dali_dr.convert.images import Pictures, shown_size
+from dali_dr.convert.images import Pictures, named, shown_size
 from dali_dr.convert.published import Published
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ConvertError, RecordError, ShardError
@@ -250,7 +250,7 @@ class Conversion:
 
     def _told(self, number: int, error: Exception) -> ConvertError:
         archives = ", ".join(archive.path.name for archive in self.published.archives[:3])
-        return ConvertError(f"index {number} ({self.pictures.keys[number]}) of {archives}: {error}", sample=number)
+        return ConvertError(f"index {number} ({named(self.pictures, number)}) of {archives}: {error}", sample=number)
 
 
 @contextlib.contextmanager

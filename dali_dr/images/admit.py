@@ -106,7 +106,7 @@ class Admission:
         if kind is None:
             return None
         try:
-            return as_png(data, self.judge.max_pixels), f"{kind} stored as PNG"
+            return as_png(data, self.judge.max_pixels), f"{kind} stored as PNG{' of 8-bit RGB' * (kind == 'PNG')}"
         except ValueError as error:
             return str(error)
 

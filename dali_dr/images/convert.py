@@ -32,6 +32,15 @@ def format_of(data: bytes, max_pixels: int) -> str | None:
         return None
 
 
+def size_of(data: bytes, max_pixels: int) -> tuple[int, int] | None:
+    """(height, width) of what `as_png` makes; None where `format_of` is None."""
+    try:
+        with _opened(data) as image:
+            return (image.height, image.width) if image.width * image.height <= max_pixels else None
+    except Exception:  # as above
+        return None
+
+
 def as_png(data: bytes, max_pixels: int) -> bytes:
     """A PNG of Pillow's ``convert("RGB")`` of the image, as torchvision's loader shows it; of several frames the first.
 

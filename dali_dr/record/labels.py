@@ -317,7 +317,8 @@ def targets(ids: Any, probs: Any, num_classes: int, form: Form, topk: int | None
         raise ValueError(f"form is {form!r}, want one of {', '.join(FORMS)}")
     if form == "full" and stored != num_classes:
         raise ValueError(
-            f"full labels want all {num_classes} classes stored, here are {stored}: generate with --keep full"
+            f"full labels want all {num_classes} classes stored, here are {stored}: data sets have all that were made with "
+            "--keep full"
         )
     used = 1 if form in ("hard", "smoothing") else stored if topk is None else topk
     if not 1 <= used <= stored:

@@ -57,8 +57,8 @@ def open_source(what: str | Path, reading: Reading = READING) -> Source:
     return source
 
 
-def check_output(what: str | Path, out: Path | str) -> None:
-    """ShardError if the data set ``out`` would lie in the folder of images ``what``, and be a class of it the next time."""
+def check_output(what: str | Path, out: Path | str, called: str = "images", taken: str = "a class") -> None:
+    """ShardError if the data set ``out`` would lie in the folder ``what``, and be taken for a class of it the next time."""
     text = _text(what)
     if next(kind for kind in KINDS if kind.is_meant(text)) is not KINDS[-1]:
         return
@@ -69,8 +69,10 @@ def check_output(what: str | Path, out: Path | str) -> None:
         inside = f"{out}/".startswith(f"{folder}/")
     if inside:
         raise ShardError(
-            f"{shown_place(out)}: lies in the folder of images {shown_place(folder)}, where it would be taken for a class: "
-            "choose another --out"
+            f"{shown_place(out)}: is the folder of {called} itself: choose another --out"
+            if f"{out}".rstrip("/") == f"{folder}".rstrip("/")
+            else f"{shown_place(out)}: lies in the folder of {called} {shown_place(folder)}, where it would be taken for "
+            f"{taken}: choose another --out"
         )
 
 

@@ -294,22 +294,25 @@ class Run:
             twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise ShardError(f"two images have the key {twice}: rename one")
         if self.pool is not None and self.pool < kept:
-            raise ShardError(f"a pool of {self.pool} candidates holds no {kept} views")
+            raise ShardError(f"a pool of {self.pool} candidates holds no {kept} views", kind="usage")
         mixing = self.generation.spec.mixing
         if self.select not in SELECTS or self.row_order not in ROW_ORDERS:
             raise ShardError(
                 f"select is {self.select!r:.80} and row_order {self.row_order!r:.80}, want one of {', '.join(SELECTS)}, "
-                f"and {' or '.join(ROW_ORDERS)}"
+                f"and {' or '.join(ROW_ORDERS)}",
+                kind="usage",
             )
         if self.pool is None and self.select != "random":
             raise ShardError(
-                f"select is {self.select!r}, but there is no pool to select from: pass pool (--pool P), too"
+                f"select is {self.select!r}, but there is no pool to select from: pass pool (--pool P), too",
+                kind="usage",
             )
         if self.select in BY_LABEL:
             self._check_labels()
         if self.pool is not None and mixing is not None and mixing.double:
             raise ShardError(
-                "the views of a double-mix come in pairs, of which a pool cannot keep one: leave the pool out"
+                "the views of a double-mix come in pairs, of which a pool cannot keep one: leave the pool out",
+                kind="usage",
             )
 
     def _check_labels(self) -> None:
@@ -317,14 +320,17 @@ class Run:
         teacher, labels = self.generation.teacher, np.asarray(self.source.labels)
         others = "choose another selection, such as min-confidence"
         if getattr(teacher, "target", "class") != "class":
-            raise ShardError(f"select is {self.select!r}, but the teacher gives embeddings, not classes: {others}")
+            raise ShardError(
+                f"select is {self.select!r}, but the teacher gives embeddings, not classes: {others}", kind="usage"
+            )
         if self.generation.spec.mixing is not None:
-            raise ShardError(f"select is {self.select!r}, but mixed views have two labels: {others}")
+            raise ShardError(f"select is {self.select!r}, but mixed views have two labels: {others}", kind="usage")
         if len(labels) and (beyond := (labels < 0) | (labels >= teacher.num_outputs)).any():
             number = int(np.argmax(beyond))
             raise ShardError(
                 f"{self.source.where(number)}: its label is {labels[number]}, which is no class of the teacher "
-                f"(0 to {teacher.num_outputs - 1}), so it has no loss to select by: {others}, or a teacher of these classes"
+                f"(0 to {teacher.num_outputs - 1}), so it has no loss to select by: {others}, or a teacher of these classes",
+                kind="usage",
             )
 
     def _check_source(self) -> None:
@@ -334,7 +340,8 @@ class Run:
         if recorded and (other := described(recorded, self._source)):
             raise ShardError(
                 f"{self.out}: belongs to a run with other settings: its source has changed: {other}; restore the source, "
-                "or choose another folder"
+                "or choose another folder",
+                kind="usage",
             )
 
     @functools.cached_property

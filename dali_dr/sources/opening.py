@@ -70,7 +70,8 @@ def check_output(what: str | Path, out: Path | str) -> None:
     if inside:
         raise ShardError(
             f"{shown_place(out)}: lies in the folder of images {shown_place(folder)}, where it would be taken for a class: "
-            "choose another --out"
+            "choose another --out",
+            kind="usage",
         )
 
 

@@ -3,7 +3,6 @@
 Written for the tests, which apply the diff of docs/migration/hugging_face.md to it.
 """
 
-
 from __future__ import annotations
 
 from typing import Any

@@ -316,9 +316,9 @@ def test_names_send_nothing(tmp_path: Path) -> None:
     drawn: list[str] = []
     real = sheet.fitted
 
-    def kept(text: str, width: float, length: Any) -> str:
+    def kept(text: str, width: float, length: Any, between: str) -> str:
         drawn.append(text)
-        return real(text, width, length)
+        return real(text, width, length, between)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sheet, "fitted", kept)
@@ -417,8 +417,8 @@ def test_captions_say_names_and_stay_in_their_columns(
     lines: list[tuple[str, float]] = []
     real = sheet.fitted
 
-    def kept(text: str, width: float, length: Any) -> str:
-        found = real(text, width, length)
+    def kept(text: str, width: float, length: Any, between: str) -> str:
+        found = real(text, width, length, between)
         lines.append((found, length(found)))
         return found
 
@@ -443,6 +443,7 @@ def test_letters_that_fonts_have_and_lack(monkeypatch: pytest.MonkeyPatch) -> No
         escaped = f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
         assert (ord(letter) in table) == (letter in found) == (escaped not in found), letter
     assert isinstance(lettering.lettered("plain")[1], ImageFont.FreeTypeFont) and "\\u" in found
+    assert lettering.dots(font) == "…" and set(lettering.dots(lettering.lettered("plain")[1])) <= {"…", "."}
 
 
 @pytest.mark.parametrize("name", ["sheet.tsv", "sheet", "sheet.pdf", "sheet.png.txt"])

@@ -41,6 +41,11 @@ def lettered(text: str) -> tuple[str, Font]:
     return "".join(_escaped(letter) if letter in lacking else letter for letter in text), best
 
 
+def dots(font: Font) -> str:
+    """What stands for what is left out of a text in this font."""
+    return "…" if _has(font, "…") else "..."
+
+
 def _fonts(names: tuple[str, ...]) -> Iterator[Font]:
     yield _own()
     for name in names:

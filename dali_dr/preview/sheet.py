@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from dali_dr.encoded import rgb_image
 from dali_dr.errors import DaliDrError, PluginError, kind_of, shown
-from dali_dr.preview.lettering import lettered
+from dali_dr.preview.lettering import dots, lettered
 from dali_dr.preview.maps import drawn_over
 from dali_dr.preview.names import Names, names_of
 from dali_dr.preview.replayed import Replayer, Wanted, named_view, spread
@@ -86,7 +86,7 @@ def contact_sheet(
             for number, text in enumerate(caption):
                 place = (left, top + TILE + 2 + number * _LINE)
                 readable, font = lettered(text)
-                draw.text(place, fitted(readable, TILE, font.getlength), fill="black", font=font)
+                draw.text(place, fitted(readable, TILE, font.getlength, dots(font)), fill="black", font=font)
     return sheet
 
 
@@ -121,24 +121,24 @@ def save_contact_sheet(
     return damaged
 
 
-def fitted(text: str, width: float, length: Callable[[str], float]) -> str:
-    """``text``, `shown`, if it takes no more than ``width``; else as much of its beginning and end as fits, with … between."""
+def fitted(text: str, width: float, length: Callable[[str], float], between: str = "…") -> str:
+    """``text``, `shown`, if it takes no more than ``width``; else as much of its beginning and end as fits."""
     text = shown(text)
     if length(text) <= width:
         return text
     keep, most = 0, len(text) - 1
     while keep < most:  # the most characters that fit
         middle = (keep + most + 1) // 2
-        if length(_shortened(text, middle)) <= width:
+        if length(_shortened(text, middle, between)) <= width:
             keep = middle
         else:
             most = middle - 1
-    return _shortened(text, keep)
+    return _shortened(text, keep, between)
 
 
-def _shortened(text: str, keep: int) -> str:
+def _shortened(text: str, keep: int, between: str) -> str:
     end = keep // 3  # names differ more at their beginnings, keys of one folder at their ends
-    return f"{text[: keep - end].rstrip()}…{text[len(text) - end :].lstrip()}"
+    return f"{text[: keep - end].rstrip()}{between}{text[len(text) - end :].lstrip()}"
 
 
 _Cell = tuple[Image.Image, list[str]]  # a picture and the lines under it
@@ -171,7 +171,7 @@ def _told(message: str) -> Image.Image:
     """A tile that says what is wrong."""
     tile = Image.new("RGB", (TILE, TILE), "mistyrose")
     text, font = lettered(message)
-    lines = textwrap.wrap(text, _LETTERS, max_lines=_MESSAGE_LINES, placeholder=" …")
+    lines = textwrap.wrap(text, _LETTERS, max_lines=_MESSAGE_LINES, placeholder=f" {dots(font)}")
     ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "\n".join(lines), fill="darkred", font=font)
     return tile
 

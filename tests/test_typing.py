@@ -217,7 +217,7 @@ def test_every_public_name_is_there_documented_and_has_a_line_in_help() -> None:
 
 
 def test_a_misspelt_name_is_told_the_one_that_it_is_near_to() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'ReinforcedItrator': did you mean ReinforcedIterator\?"):
+    with pytest.raises(AttributeError, match=r"no attribute 'ReinforcedItrator': did you mean ReinforcedIterator\b"):
         _ = dali_dr.ReinforcedItrator  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
         _ = dali_dr.zzz  # type: ignore[attr-defined]

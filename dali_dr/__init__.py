@@ -49,11 +49,10 @@ Names are imported when they are first used, so that each costs only itself.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from typing import TYPE_CHECKING
 
 from dali_dr._distribution import refuse_two_of_ours
+from dali_dr.on_demand import on_demand
 
 if TYPE_CHECKING:
     from dali_dr import distributed as distributed
@@ -121,18 +120,4 @@ _HOME = {
 _MODULES = ("distributed", "evaluate", "integrations", "losses", "reinforce")  # evaluate and reinforce can be called
 
 if not TYPE_CHECKING:  # checkers read the imports above: to them any other name is an error
-    __all__ = sorted((*_HOME, *_MODULES))
-
-    def __getattr__(name):
-        if name in _MODULES:
-            return importlib.import_module(f"dali_dr.{name}")
-        if name in _HOME:
-            value = getattr(importlib.import_module(_HOME[name]), name)
-            globals()[name] = value
-            return value
-        near = difflib.get_close_matches(name, __all__, 1)
-        hint = f"; you may mean {near[0]}" if near and not name.startswith("_") else ""
-        raise AttributeError(f"module 'dali_dr' has no attribute {name!r}{hint}", name=name)
-
-    def __dir__():
-        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    __all__, __getattr__, __dir__ = on_demand(__name__, _HOME, _MODULES)

@@ -8,12 +8,13 @@ where texts leave: in `DaliDrError`, in `ShownFormatter` for logs, in `dali_dr.c
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import re
 import reprlib
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 # Controls (C0, DEL, C1), lone surrogates, and what changes lines or their direction: Arabic letter mark, left-to-right
 # and right-to-left marks, line and paragraph separators, embeddings, overrides, isolates; byte order mark, annotations.
@@ -21,6 +22,9 @@ _HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
 
+_OF_NAMES: Final = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
+}  # fmt: skip
 _NEAR: Final = 0.65  # likeness of names from which on one may be meant for the other, as difflib measures it
 
 
@@ -52,6 +56,11 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f": did you mean {', '.join(close[:-1]) + ' or ' * (len(close) > 1) + close[-1]}?"
 
 
+def kind_of(error: OSError) -> str | None:
+    """The `DaliDrError.kind` of what the system refuses of a path that a user has named: whether another is the remedy."""
+    return "usage" if error.errno in _OF_NAMES else None
+
+
 class ShownFormatter(logging.Formatter):
     """A formatter of log records in one line each, `shown`; tracebacks follow in lines of their own."""
 
@@ -70,7 +79,8 @@ class DaliDrError(Exception):
     """Base of all errors raised by dali_dr. Its message is `shown`; the attributes are as they are.
 
     Attributes:
-      kind: what is at fault, as `dali_dr.loader.faults.Fault` says it. This and the following are None where unknown.
+      kind: what is at fault: "usage": what an argument or option says or names, and another one is the remedy; in
+        training, what `dali_dr.loader.faults.Fault` says. This and the following are None where unknown.
       sample: number of the sample.
       key: of the sample.
       shard: path of the tar.
@@ -78,6 +88,8 @@ class DaliDrError(Exception):
       reason: what is wrong with the sample, without its key.
       remedy: what to do about it.
     """
+
+    _KIND: ClassVar[str | None] = None  # where none is given
 
     def __init__(
         self,
@@ -91,7 +103,7 @@ class DaliDrError(Exception):
         remedy: str | None = None,
     ) -> None:
         super().__init__(*(shown(a) if isinstance(a, str) else a for a in args))
-        self.kind = kind
+        self.kind = kind or self._KIND
         self.sample = sample
         self.key = key
         self.shard = shard
@@ -102,6 +114,8 @@ class DaliDrError(Exception):
 
 class SpecError(DaliDrError, ValueError):
     """An augmentation specification that cannot be drawn or replayed."""
+
+    _KIND = "usage"
 
 
 class RecordError(DaliDrError, ValueError):

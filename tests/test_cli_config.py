@@ -205,6 +205,6 @@ def test_a_set_is_not_exported_into_itself_and_topk_of_more_than_all_is_told(
     assert "note: --topk is 9, and the teacher has 6 classes: all are kept\n" in capsys.readouterr().err
     before = digests(here / "a")
     for out in ("a", "a/b"):
-        assert main(["export", "ml-dr", "a", out]) == 1
+        assert main(["export", "ml-dr", "a", out]) == 2
         assert "is the data set that is exported, or in it" in capsys.readouterr().err
     assert digests(here / "a") == before and not (here / "a" / "b").exists()

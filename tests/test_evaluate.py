@@ -481,17 +481,17 @@ def test_the_command_prints_and_writes_what_is_asked_for(
         with Image.open(path) as plot:
             assert plot.format == "PNG" and len(set(plot.convert("L").tobytes())) > 10
     assert len(list((tmp_path / "plots").iterdir())) == 2
-    assert main(["evaluate", "--model", model, sets[1], "--size", "100", "--crop-pct", "0.5", "--json", *common]) == 1
+    assert main(["evaluate", "--model", model, sets[1], "--size", "100", "--crop-pct", "0.5", "--json", *common]) == 2
     assert "cannot take views of (100, 100)" in capsys.readouterr().err
     assert main(["evaluate", "--model", model + "{mean: [0.1, 0.2, 0.3]}", sets[1], "--size", "96", *common]) == 0
     assert capsys.readouterr().out.count("\n") == 3
-    assert main(["evaluate", model, *common]) == 1
+    assert main(["evaluate", model, *common]) == 2
     assert "there is no set" in capsys.readouterr().err
-    assert main(["evaluate", model, *sets, *["--as", "own"] * 3, *common]) == 1
+    assert main(["evaluate", model, *sets, *["--as", "own"] * 3, *common]) == 2
     assert "--as is given 3 times for 2 sets" in capsys.readouterr().err
-    assert main(["evaluate", "resnet5000", sets[0], *common]) == 1
+    assert main(["evaluate", "resnet5000", sets[0], *common]) == 2
     assert "no model is called 'resnet5000'" in capsys.readouterr().err
-    assert main(["evaluate", model, str(tmp_path / "nowhere"), *common]) == 1
+    assert main(["evaluate", model, str(tmp_path / "nowhere"), *common]) == 2
     assert "nowhere" in capsys.readouterr().err
 
 
@@ -508,7 +508,7 @@ def test_an_interrupted_run_prints_what_was_done(
     monkeypatch.setattr(images_module.TestSet, "open", once)
     sets = [str(tmp_path / "set")] * 2
     common = ["--quiet", "--device", "cpu", "--threads", "1"]
-    assert main(["evaluate", f"test_vit@{checkpoint}", *sets, "--json", *common]) == 1
+    assert main(["evaluate", f"test_vit@{checkpoint}", *sets, "--json", *common]) == 130
     told = capsys.readouterr()
     report = json.loads(told.out)
     assert len(report["results"]) == 1 and report["interrupted"] and "1 evaluations were done" in told.err
@@ -577,7 +577,7 @@ def test_options_without_a_meaning_are_refused(
     model, plain, packed = f"test_vit@{checkpoint}", str(tmp_path / "set"), str(tmp_path / "packed-set")
 
     def said(*words: str) -> str:
-        assert main(["evaluate", *words, "--quiet", "--device", "cpu", "--threads", "1"]) == 1
+        assert main(["evaluate", *words, "--quiet", "--device", "cpu", "--threads", "1"]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and error.startswith("dali-dr: ")
         return error
@@ -625,7 +625,7 @@ def test_places_of_tables_are_checked_before_the_evaluation(
         place = tmp_path / "file" / "under" / "it"
         if option == "--plots":
             pytest.importorskip("matplotlib")
-        assert main([*words, option, str(place)]) == 1
+        assert main([*words, option, str(place)]) == 2
         assert f"{option} {place}: the folder" in capsys.readouterr().err
-    assert main([*words, "--markdown", str(tmp_path / "set")]) == 1
+    assert main([*words, "--markdown", str(tmp_path / "set")]) == 2
     assert "is a folder, want a file" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def batches(data: dali_dr.Dataset, **options: Any) -> Iterator[tuple[int, int, t
 def test_their_reading_shows_what_the_loader_shows(tmp_path: Path, preset: str) -> None:
     data = make(tmp_path / "set", dali_dr.AugmentationSpec.preset(preset, size=SIZE))
     out = tmp_path / "out"
-    assert main(["export", "ml-dr", str(data.path), str(out), "--images", str(tmp_path / "images"), "--quiet"]) == 1
+    assert main(["export", "ml-dr", str(data.path), str(out), "--images", str(tmp_path / "images"), "--quiet"]) == 2
     # ImageFolder wants images in every class; here only four of thirty have some.
     assert not (out / "reinforced_data").exists()
     assert main(["export", "ml-dr", str(data.path), str(out), "--quiet"]) == 0
@@ -255,7 +255,7 @@ def test_what_ml_dr_cannot_say_is_refused_by_name(tmp_path: Path, capsys: pytest
         ("embedding", rrc, {"teacher": teacher}, "embeddings of 64"),
     ):
         data = make(tmp_path / name, spec, **writing)
-        assert main(["export", "ml-dr", str(data.path), str(tmp_path / f"{name}-out")]) == 1
+        assert main(["export", "ml-dr", str(data.path), str(tmp_path / f"{name}-out")]) == 2
         assert re.search(message, capsys.readouterr().err)
         assert not (tmp_path / f"{name}-out").exists()
     plain = tmp_path / "plain"

@@ -284,7 +284,7 @@ def test_errors_are_one_line_without_secrets(
 ) -> None:
     os.environ["DALI_DR_STORE_RETRY_S"] = "0"
     logging.getLogger("huggingface_hub").addHandler(caplog.handler)
-    assert main(["copy", "hf://o/none", str(tmp_path / "x"), "--quiet"]) == 1
+    assert main(["copy", "hf://o/none", str(tmp_path / "x"), "--quiet"]) == 2
     hub.fault = lambda method, path: 503 if method == "PUT" else None
     from huggingface_hub.utils import _http
 

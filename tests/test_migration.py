@@ -5,11 +5,12 @@ Each is trained before the change and after it, and goes on from a checkpoint wi
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -189,9 +190,68 @@ def test_trainer(folder: Path, dataset: Path, losses: list[tuple[bytes, float]])
         assert losses == whole[step:]
 
 
+# ---- scripts of others, of which there are miniatures
+
+
+def miniature(page: str, name: str, folder: Path) -> tuple[ModuleType, ModuleType]:
+    """The miniature of a script, and what the page's diff makes of it."""
+    before = (REPOSITORY / "tests" / "miniatures" / name).read_text()
+    after = dataclasses.replace(change(page, name), before=before).after(folder)
+    return run(before, Path(name).stem), run(after, Path(name).stem)
+
+
+@ANY_WARNING  # of DALI, where a Pipeline is built without being run
+def test_dalis_own_example(folder: Path, dataset: Path, losses: list[tuple[bytes, float]]) -> None:
+    before, after = miniature("dali.md", "main.py", folder)
+
+    def options(data: str, start: int = 0, epochs: int = 2) -> SimpleNamespace:
+        return SimpleNamespace(
+            data=[data], classes=CLASSES, batch_size=BATCH, workers=1, crop=SIZE, start_epoch=start, epochs=epochs,
+            data_loader="dali",
+        )  # fmt: skip
+
+    before.main(options("imagenet/train"))
+    assert len(losses) == 2 * IMAGES // BATCH and len(losses[0][0]) == 8 * BATCH
+    check(losses, dataset, 2, lambda: after.main(options("imagenet-plus")))
+    assert len(after.accuracies) == len(losses)  # by the labels, which are there beside the targets
+    losses.clear()
+    after.main(options("imagenet-plus", start=1, epochs=3))
+    assert [target for target, _ in losses] == targets_of(dataset, 3)[IMAGES // BATCH :]
+
+
+@ANY_WARNING
+def test_accelerates_own_example(folder: Path, dataset: Path, losses: list[tuple[bytes, float]]) -> None:
+    pytest.importorskip("accelerate")
+    before, after = miniature("hugging_face.md", "cv_example.py", folder)
+    (folder / "pets-plus").symlink_to(dataset)
+    config = {"batch_size": BATCH, "image_size": SIZE, "seed": 1, "classes": CLASSES, "lr": 0.05, "num_epochs": 2}
+    args = SimpleNamespace(cpu=True, data_dir="imagenet/train", seen=[])
+    before.training_function(config, args)
+    assert len(losses) == 2 * IMAGES // BATCH and len(losses[0][0]) == 8 * BATCH
+    args.seen.clear()
+    check(losses, dataset, 2, lambda: after.training_function(config, args))
+    plain = dali_dr.ReinforcedIterator(dataset, batch_size=BATCH, device="cpu", dtype="uint8", as_tuples=True)
+    for image, (raw, _) in zip(args.seen, (batch for _ in range(2) for batch in plain), strict=True):
+        torch.testing.assert_close(image, raw.float() / 255)  # the script normalises by itself
+
+
+@ANY_WARNING
+def test_transformers_own_example(folder: Path, dataset: Path, losses: list[tuple[bytes, float]]) -> None:
+    transformers = pytest.importorskip("transformers")
+    before, after = miniature("hugging_face.md", "run_image_classification.py", folder)
+    examples = [{"pixel_values": torch.rand(3, SIZE, SIZE), "labels": n % CLASSES} for n in range(IMAGES)]
+    arguments = transformers.TrainingArguments(
+        "out", num_train_epochs=2, per_device_train_batch_size=BATCH, do_train=True, use_cpu=True, report_to=[],
+        disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+    before.main(arguments, {"train": examples}, CLASSES)
+    assert len(losses) == 2 * IMAGES // BATCH and len(losses[0][0]) == 8 * BATCH
+    check(losses, dataset, 2, lambda: after.main(arguments, {}, CLASSES), arguments.seed)
+
+
 def test_modules_are_left_alone() -> None:
     """Scripts run as modules of their own here: none of their names stays behind."""
-    assert not {"train_dali", "train_lightning", "train_accelerate", "train_trainer"} & set(sys.modules)
+    assert not {"train_dali", "train_lightning", "train_accelerate", "train_trainer", "cv_example"} & set(sys.modules)
 
 
 # ---- what the integrations do for Hugging Face's scripts

@@ -225,7 +225,7 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parts_and_ray_exclude_each_other(images: Path, tmp_path: Path) -> None:
     done = cli(*REINFORCE, tmp_path / "out", images, "--part", "1/2")
-    assert done.returncode == 1 and "--part" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "--part" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -155,12 +155,12 @@ def test_another_check_or_limit_is_another_run(
         (["--samples-per-shard", 7], "samples_per_shard was 1000, now 7"),
     ):
         capsys.readouterr()
-        assert run(photos, "--out", out, "--on-error", "skip", *options) == 1
+        assert run(photos, "--out", out, "--on-error", "skip", *options) == 2
         told = capsys.readouterr().err
         assert named in told and "--force" in told and snapshot(out) == before
     (photos / "c2").mkdir()
     (photos / "c2" / "new.jpg").write_bytes(encode_jpeg(picture(9, 9, 1)))
-    assert run(photos, "--out", out, "--on-error", "skip") == 1
+    assert run(photos, "--out", out, "--on-error", "skip") == 2
     assert "class_names is now with 'c2'" in capsys.readouterr().err and snapshot(out) == before
 
 
@@ -177,7 +177,7 @@ def test_other_formats_are_converted_on_request(
     before = snapshot(tmp_path / "out")
     assert run(photos, "--out", tmp_path / "out", "--convert") == 0 and snapshot(tmp_path / "out") == before
     (photos / "c1" / "c.bmp").write_bytes(bmp(3))
-    assert run(photos, "--out", tmp_path / "out", "--convert") == 1
+    assert run(photos, "--out", tmp_path / "out", "--convert") == 2
     assert "1 image with other bytes (c1/c)" in capsys.readouterr().err
 
 
@@ -307,6 +307,6 @@ def test_a_data_set_within_its_own_images_is_refused(
     """It would be a class the next time, and shift the others' numbers."""
     before = snapshot(photos)
     for command in (["pack"], ["reinforce", "--teacher", "none"]):
-        assert main([*command, str(photos), "--out", str(photos / below), "--quiet"]) == 1
+        assert main([*command, str(photos), "--out", str(photos / below), "--quiet"]) == 2
         assert "choose another --out" in capsys.readouterr().err
     assert snapshot(photos) == before

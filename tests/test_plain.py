@@ -259,7 +259,7 @@ def test_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = dali_dr.Dataset(tmp_path / "out")
     assert dataset.class_names == ("a", "b") and dataset.labels.tolist() == [0, 0, 0, 1, 1]
     assert dataset.image(3) == (tmp_path / "in" / "b" / "1.jpg").read_bytes()
-    assert main(["pack", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 1
+    assert main(["pack", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 2
     assert "nowhere" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         main(["pack", "--help"])

@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from conftest import encode_jpeg, picture
-from PIL import Image
+from fontTools.ttLib import TTFont
+from PIL import Image, ImageColor, ImageFont
 from scipy.special import entr, rel_entr
 from stores import s3_server
 from test_label_maps import CLASSES, random_map, reference, samples_of, write
@@ -33,13 +35,13 @@ from dali_dr.augment.reference import replay_pillow
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.cli import main
 from dali_dr.errors import DaliDrError
-from dali_dr.preview import contact_sheet, page, save_contact_sheet, sheet
+from dali_dr.preview import contact_sheet, lettering, page, save_contact_sheet, sheet
 from dali_dr.preview.facts import FACTS, Reader, details, divergence, mean_of, sampled
 from dali_dr.preview.maps import leading
 from dali_dr.preview.names import names_of
 from dali_dr.preview.page import assets, sizes_for, write_page
 from dali_dr.preview.replayed import Replayer, Wanted, spread
-from dali_dr.preview.serve import Site, allowed_host, make_server
+from dali_dr.preview.serve import NotThere, Site, allowed_host, make_server
 from dali_dr.preview.sheet import fitted
 from dali_dr.preview.stats import Statistics
 from dali_dr.record.labels import Reinforcements, densify
@@ -302,6 +304,51 @@ def test_names_where_a_set_has_none(tmp_path: Path) -> None:
     assert names_of(named(tmp_path / "c", list(synsets))).output(999) == words[999]
 
 
+def test_names_send_nothing(tmp_path: Path) -> None:
+    """Controls and what turns the direction of text round are shown: in the page, in the server's, on the sheet."""
+    sent = ["cat\u202egnp.exe", "a\x1b[31mdog\nline", "b\u2066\x85", "плюс"]
+    one = named(tmp_path / "set", sent, 4)
+    names = names_of(one)
+    assert list(names.labels) == ["cat\\u202egnp.exe", "a\\x1b[31mdog\\x0aline", "b\\u2066\\x85", "плюс"]
+    write_page(one, tmp_path / "p.html", names=names, progress=False)
+    text = inflated(blocks((tmp_path / "p.html").read_text())["set"]).decode()
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text) and "плюс" in text
+    drawn: list[str] = []
+    real = sheet.fitted
+
+    def kept(text: str, width: float, length: Any, between: str) -> str:
+        drawn.append(text)
+        return real(text, width, length, between)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sheet, "fitted", kept)
+        contact_sheet(one, range(3))
+    assert "label: cat\\u202egnp.exe" in drawn and all(text.isprintable() for text in drawn)
+
+
+def test_two_classes_and_a_teacher_of_a_thousand(tmp_path: Path, capsys: Any) -> None:
+    more = [f"teacher class {n}" for n in range(2, 1000)]
+    random = np.random.default_rng(1)
+    made = []
+    for number, sample in enumerate(samples(images=4)):
+        ids, shares = predictions(random, VIEWS, 1000)
+        views = Reinforcements.from_views(sample.reinforcements, ids, shares)
+        made.append(dataclasses.replace(sample, label=number % 2, reinforcements=views))
+    teacher = {"names": ["resnet50"]}
+    one = make(tmp_path / "set", names=["cats", "dogs", *more], num_classes=1000, samples=made, teacher=teacher)
+    assert one.manifest.image_classes == 2
+    assert main(["info", str(one.path)]) == 0
+    told = dict(line.split("  ", 1) for line in map(str.strip, capsys.readouterr().out.splitlines()))
+    assert told["classes"] == "2, the teacher has 1000 outputs" and "teacher outputs" not in told
+    assert main(["info", str(one.path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["image_classes"], facts["teacher_outputs"], facts["classes"]) == (2, 1000, 1000)
+    write_page(one, tmp_path / "p.html", names=names_of(one), progress=False)
+    about = json.loads(inflated(blocks((tmp_path / "p.html").read_text())["set"]))
+    assert (about["image_classes"], about["outputs"]) == (2, 1000)
+    assert "2 of 2 classes have some" in next(plot["title"] for plot in about["plots"] if plot["name"] == "classes")
+
+
 def test_names_of_a_file(tmp_path: Path) -> None:
     dataset = named(tmp_path / "set", None, 4)
     (tmp_path / "names.txt").write_text("one\ntwo\nthree\nfour\n")
@@ -309,7 +356,7 @@ def test_names_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("one\ntwo\n")
     with pytest.raises(DaliDrError, match=r"names\.txt: names 2 classes, .* has 4"):
         names_of(dataset, tmp_path / "names.txt")
-    assert main(["preview", str(tmp_path / "set"), "--html", str(tmp_path / "p.html"), "--class-names", "none"]) == 1
+    assert main(["preview", str(tmp_path / "set"), "--html", str(tmp_path / "p.html"), "--class-names", "none"]) == 2
 
 
 def test_names_of_a_file_leave_what_is_comparable(tmp_path: Path) -> None:
@@ -355,12 +402,13 @@ def test_sheets_of_all_kinds(
 
 
 def test_no_view_is_drawn_twice(dataset: dali_dr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[int]] = []
-    real = sheet.replay_views
-    monkeypatch.setattr(sheet, "replay_views", lambda d, n, rows: (asked.append(list(rows)), real(d, n, rows))[1])
+    asked: list[Any] = []
+    real = Replayer.replay_each
+    monkeypatch.setattr(Replayer, "replay_each", lambda self, want: (asked.append(want.views), real(self, want))[1])
     for views in range(1, VIEWS + 3):
         contact_sheet(dataset, [0], views)
-    assert all(len(set(rows)) == len(rows) for rows in asked) and len(asked[-1]) == VIEWS
+    assert all(len({row.tobytes() for row in views.pack()}) == len(views) for views in asked)
+    assert len(asked) == VIEWS + 2 and len(asked[-1]) == VIEWS
 
 
 def test_captions_say_names_and_stay_in_their_columns(
@@ -369,8 +417,8 @@ def test_captions_say_names_and_stay_in_their_columns(
     lines: list[tuple[str, float]] = []
     real = sheet.fitted
 
-    def kept(text: str, width: float, length: Any) -> str:
-        found = real(text, width, length)
+    def kept(text: str, width: float, length: Any, between: str) -> str:
+        found = real(text, width, length, between)
         lines.append((found, length(found)))
         return found
 
@@ -378,6 +426,24 @@ def test_captions_say_names_and_stay_in_their_columns(
     contact_sheet(dataset, [1], 2)
     assert all(width <= sheet.TILE for _, width in lines)
     assert any(line == "label: tabby cat" for line, _ in lines)
+
+
+def test_letters_that_fonts_have_and_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A font that has a letter is one whose table of characters says so (fontTools reads it)."""
+    monkeypatch.setattr(lettering, "FONTS", ())
+    assert lettering.lettered("a cat, 3 %")[0] == "a cat, 3 %"
+    assert lettering.lettered("猫 a😀\x1b")[0] == "\\u732b a\\U0001f600\\x1b"
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    table = TTFont(path).getBestCmap()
+    monkeypatch.setattr(lettering, "FONTS", ("no such font.ttf", str(path)))
+    text = "Zürich Кот γάτα 猫 한 ½ ≠ 😀"
+    found, font = lettering.lettered(text)
+    assert Path(font.path) == path
+    for letter in text:
+        escaped = f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
+        assert (ord(letter) in table) == (letter in found) == (escaped not in found), letter
+    assert isinstance(lettering.lettered("plain")[1], ImageFont.FreeTypeFont) and "\\u" in found
+    assert lettering.dots(font) == "…" and set(lettering.dots(lettering.lettered("plain")[1])) <= {"…", "."}
 
 
 @pytest.mark.parametrize("name", ["sheet.tsv", "sheet", "sheet.pdf", "sheet.png.txt"])
@@ -543,28 +609,54 @@ def test_a_damaged_image_has_a_card_that_says_it(
     for n, one in enumerate((dataset, plain, mixed)):
         broken = damage(one, tmp_path / f"set{n}")
         key, out, html = broken.keys[2], tmp_path / f"{n}.png", tmp_path / f"{n}.html"
-        words = ["preview", str(broken.path), "--out", str(out), "--rows", "20", "--html", str(html), "--views", "2"]
+        words = ["preview", str(broken.path), "--out", str(out), "--rows", "20", "--html", str(html)]
+        words += ["--views", "6" if one is mixed else "2"]
         assert main([*words, "--quiet", "--json"]) == 0
         printed = capsys.readouterr()
         told = json.loads(printed.out)
         assert "CRC-32C" in told["damaged"][key] and "dali-dr: note: " in printed.err and key in printed.err
-        partners: set[int] = set()  # whose views show the damaged image
+        views: set[tuple[int, int]] = set()  # of other images, that show the damaged one
         if one is mixed:
-            shown = {n: one.reinforcements(n).mix.partner[[0, VIEWS - 1]].tolist() for n in range(IMAGES)}
-            partners = {n for n, whom in shown.items() if 2 in whom}
-        assert set(told["damaged"]) == {broken.keys[n] for n in {2} | partners}
+            partners = {n: one.reinforcements(n).mix.partner for n in range(IMAGES) if n != 2}
+            views = {(n, row) for n, whom in partners.items() for row in range(VIEWS) if whom[row] == 2}
+            assert views
+        assert set(told["damaged"]) == {broken.keys[2]} | {f"{broken.keys[n]}, view {row}" for n, row in views}
         found = blocks(html.read_text())
         said = [one for c in ("chunk-0", "chunk-1") for one in json.loads(inflated(found[c].split(" ")[0]))]
-        assert [n for n, one in enumerate(said) if "error" in one] == sorted({2} | partners)
+        assert [n for n, one in enumerate(said) if "error" in one] == [2]
+        faults = {(n, v["row"]): v["error"] for n, one in enumerate(said) for v in one["views"] if "error" in v}
+        assert faults.keys() == views and all(key in fault and "CRC-32C" in fault for fault in faults.values())
         assert "CRC-32C" in said[2]["error"] and html.stat().st_size == told["html"]["bytes"]
         facts = np.frombuffer(inflated(found["facts"]), FACTS)
         assert facts["label"].tolist() == list(one.labels) and np.isnan(facts["confidence"][2])
         if one is not plain:
             plots = json.loads(inflated(found["set"]))["plots"]
-            assert sum(plots[0]["counts"]) == VIEWS * (IMAGES - len({2} | partners))
+            assert sum(plots[0]["counts"]) == VIEWS * (IMAGES - 1)
         assert Image.open(out).size[1] > 1000
     assert main([*words, "--quiet"]) == 0
-    assert f"images that cannot be shown: {len(told['damaged'])}\n" in capsys.readouterr().out
+    assert f"images or views that cannot be shown: {len(told['damaged'])}\n" in capsys.readouterr().out
+
+
+def test_views_beside_one_whose_partner_is_damaged(mixed: dali_dr.Dataset, tmp_path: Path) -> None:
+    partners = {n: mixed.reinforcements(n).mix.partner for n in range(IMAGES)}
+    number = next(n for n, whom in partners.items() if n != 2 and 2 in whom and (whom != 2).any())
+    places = np.flatnonzero(partners[number] == 2).tolist()
+    broken = damage(mixed, tmp_path / "set")
+    want = Wanted(number, mixed.image(number), mixed.reinforcements(number))
+    whole, none = Replayer(mixed, images=1, views=VIEWS, threads=1).replay_each(want)
+    pixels, faults = Replayer(broken, images=1, views=VIEWS, threads=1).replay_each(want)
+    assert not none and list(faults) == places
+    for place in range(VIEWS):
+        assert np.array_equal(pixels[place], whole[place]) != (place in places)
+    site = Site(broken, names_of(broken), VIEWS)
+    told = json.loads(site.answer(f"/sample/{number}", "")[1])
+    assert "error" not in told and [n for n, view in enumerate(told["views"]) if "error" in view] == places
+    with pytest.raises(NotThere):
+        site.answer(f"/view/{number}/{places[0]}", "")
+    drawn = np.asarray(contact_sheet(broken, [number], VIEWS))
+    for place in range(VIEWS):  # a tile that says it begins with its colour
+        left = 8 + (place + 1) * (sheet.TILE + 8)
+        assert (tuple(drawn[8, left]) == ImageColor.getrgb("mistyrose")) == (place in places)
 
 
 def test_an_image_that_no_decoder_reads(tmp_path: Path) -> None:

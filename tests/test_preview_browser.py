@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import chromium
-from test_preview import HOSTILE, IMAGES, NAMES, damage, dataset, mapped, mixed, plain  # noqa: F401  (fixtures)
+from test_preview import HOSTILE, IMAGES, NAMES, damage, dataset, make, mapped, mixed, plain  # noqa: F401  (fixtures)
 
 import dali_dr
 from dali_dr.errors import DaliDrError
@@ -126,7 +126,20 @@ def test_filters_and_orders(dataset: dali_dr.Dataset, written: Any, visit: Open)
     count_is(page, f"{same} of {IMAGES} images")
     page.fill("#teacher", "no such class")
     count_is(page, f"0 of {IMAGES} images")
-    assert page.is_visible("#nothing") and page.get_attribute("#teacher", "aria-invalid") == "true"
+    assert page.inner_text("#nothing") == "No class of the teacher is called so."
+    assert page.get_attribute("#teacher", "aria-invalid") == "true"
+    page.click("#clear")
+    page.fill("#least", "80.5")
+    page.fill("#most", "20")
+    count_is(page, f"0 of {IMAGES} images")
+    why = "Confidence: no image has at least 80.5 % and at most 20 %; exchange the two."
+    assert page.inner_text("#nothing") == why and page.get_attribute("#most", "aria-invalid") == "true"
+    page.fill("#most", "")
+    page.fill("#least", "120")
+    until(lambda: page.inner_text("#nothing") == "Confidence: want 0 to 100 %.")
+    assert page.get_attribute("#most", "aria-invalid") == "false"
+    page.fill("#least", "100")
+    until(lambda: page.inner_text("#nothing") == "No image fits these filters.")
     page.click("#clear")
     page.check("#disagree")
     differ = int((facts["teacher"] != facts["label"]).sum())
@@ -220,6 +233,11 @@ def test_other_sets(
     assert page.is_visible("#teacher") and "label maps of 15 × 15 cells" in page.inner_text("#summary")
     page.locator(".card").nth(0).click()
     until(lambda: page.locator(".legend li").count() == 8)
+    page.keyboard.press("Escape")
+    page.click("#show-plots")
+    until(lambda: page.locator(".plot").count() > 3)
+    plots = page.inner_text("#plots")
+    assert "of the cells; the classes with the least" in plots and "view" not in plots
     page = visit(written(mixed))
     page.locator(".card").nth(0).click()
     until(lambda: page.locator(".mixed .link").count() > 0)
@@ -295,6 +313,28 @@ def test_a_damaged_image_is_told(dataset: dali_dr.Dataset, visit: Open, tmp_path
             page.close()
         server.shutdown()
         thread.join()
+
+
+def test_a_view_whose_partner_is_damaged(mixed: dali_dr.Dataset, written: Any, visit: Open, tmp_path: Path) -> None:
+    partners = {n: mixed.reinforcements(n).mix.partner for n in range(IMAGES)}
+    number = next(n for n, whom in partners.items() if n != 2 and 2 in whom)
+    places = np.flatnonzero(partners[number] == 2).tolist()
+    page = visit(written(damage(mixed, tmp_path / "set")), 2400)
+    page.locator(".card").nth(number).click()
+    until(lambda: page.locator(".view").count() > 0)
+    said = {n: card.locator("[role=alert]") for n, card in enumerate(page.locator(".view").all())}
+    assert [n for n, alert in said.items() if alert.count()] == places
+    assert mixed.keys[2] in said[places[0]].inner_text() and "CRC-32C" in said[places[0]].inner_text()
+    assert page.locator(".view canvas").count() == len(said) - len(places)
+
+
+def test_the_order_of_views_is_said(dataset: dali_dr.Dataset, written: Any, visit: Open, tmp_path: Path) -> None:
+    other = make(tmp_path / "set", row_order="entropy")
+    for one, order in ((dataset, "the surest first"), (other, "those of least entropy first")):
+        page = visit(written(one))
+        page.locator(".card").nth(0).click()
+        until(lambda page=page: page.is_visible("#dialog"))
+        assert f"as training gets them, {order}." in page.inner_text("#dialog")
 
 
 def broken_message(broken: dali_dr.Dataset) -> str:

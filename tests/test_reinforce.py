@@ -209,8 +209,8 @@ def test_cli_end_to_end(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ([], 0),
         (["info"], 2),
         (["reinforce", "x", "--out", "y", "--teacher", "z", "--views", "0"], 2),
-        (["info", "/no/such/folder"], 1),
-        (["reinforce", "/no/such/folder", "--out", "/tmp/never", "--teacher", "efficientnet-lite0"], 1),
+        (["info", "/no/such/folder"], 2),
+        (["reinforce", "/no/such/folder", "--out", "/tmp/never", "--teacher", "efficientnet-lite0"], 2),
         (
             [
                 "reinforce",
@@ -222,7 +222,7 @@ def test_cli_end_to_end(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
                 "--spec",
                 "nope",
             ],
-            1,
+            2,
         ),
     ],
 )
@@ -268,7 +268,7 @@ def test_settings_that_do_not_go_together(
     """Told in one line before a teacher is loaded or a cluster started."""
     monkeypatch.setattr("dali_dr.reinforce.blueprint.load_teacher", lambda *a, **k: pytest.fail("loaded in vain"))
     words = ["reinforce", str(folder), "--out", str(tmp_path / "out"), "--teacher", "tiny", *engine]
-    assert main([*words, *(str(double) if word == "OWN" else word for word in options)]) == 1
+    assert main([*words, *(str(double) if word == "OWN" else word for word in options)]) == 2
     error = capsys.readouterr().err
     assert message.replace("OWN", str(double)) in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -276,7 +276,7 @@ def test_settings_that_do_not_go_together(
 
 def test_options_of_ray_want_ray(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--address", "--workers", "--cpus-per-worker", "--gpus-per-worker", "--price-per-hour"):
-        assert main(["reinforce", str(folder), "--out", str(tmp_path / "o"), "--teacher", "tiny", option, "2"]) == 1
+        assert main(["reinforce", str(folder), "--out", str(tmp_path / "o"), "--teacher", "tiny", option, "2"]) == 2
         assert f"is for --engine ray: add that, or leave {option} out" in capsys.readouterr().err
 
 

@@ -445,8 +445,8 @@ def test_cli_of_sidecars_subset_merge_and_verify(
     assert main([*check, "--teacher", teacher]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] and told["teacher"]["kl_mean"] < 1e-3 and told["teacher"]["views"] == 9
-    assert main(["subset", str(tmp_path / "m"), "--out", str(tmp_path / "n"), "--views", "9", "--quiet"]) == 1
-    assert main(["merge", made[0], made[0], "--out", str(tmp_path / "n"), "--quiet"]) == 1
+    assert main(["subset", str(tmp_path / "m"), "--out", str(tmp_path / "n"), "--views", "9", "--quiet"]) == 2
+    assert main(["merge", made[0], made[0], "--out", str(tmp_path / "n"), "--quiet"]) == 2
     with pytest.raises(SystemExit, match="2"):
         main(["reinforce", "--out", "x", "--teacher", "y"])
     for command in ("subset", "merge"):

@@ -350,7 +350,7 @@ def test_a_decoder_on_a_gpu_wants_the_views_there(capsys: pytest.CaptureFixture[
             interpolation="bilinear", decode_device="gpu",
         )  # fmt: skip
     words = ["reinforce", str(tmp_path / "i"), "--out", str(tmp_path / "o"), "--teacher", "x", "--device", "cpu"]
-    assert main([*words, "--decode-device", "gpu"]) == 1
+    assert main([*words, "--decode-device", "gpu"]) == 2
     assert "--decode-device gpu: wants --device gpu" in capsys.readouterr().err
 
 
@@ -398,12 +398,12 @@ def test_retile_changes_images_alone(folder: Path, tmp_path: Path, capsys: pytes
     )
     before = snapshot(tmp_path / "out")
     assert main(words) == 0 and snapshot(tmp_path / "out") == before
-    assert main(["retile", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--quiet"]) == 1
+    assert main(["retile", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--quiet"]) == 2
     assert "tiled already (5 of 8 images" in capsys.readouterr().err and not (tmp_path / "again").exists()
-    assert main(["retile", str(kept.path), "--out", str(kept.path), "--quiet"]) == 1
+    assert main(["retile", str(kept.path), "--out", str(kept.path), "--quiet"]) == 2
     other = reinforced(folder, tmp_path / "other", keep_bytes=True, seed=3)
     words[1] = str(other.path)
-    assert main(words) == 1 and "other settings" in capsys.readouterr().err
+    assert main(words) == 2 and "other settings" in capsys.readouterr().err
 
 
 def test_an_interrupted_retile_goes_on(folder: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from conftest import REPOSITORY, encode_jpeg, picture
 from test_iterator import make_dataset
 
 import dali_dr
+from dali_dr.integrations import DALIClassificationIterator
+from dali_dr.integrations.dali import ClassificationBatch, MeasuredBatch
 from dali_dr.loader.batches import Batch, DenseBatch, IndexedBatch
 from dali_dr.loader.options import GROUPS, DenseTargets, Options
 
@@ -49,14 +51,24 @@ WRONG = {
     'dali_dr.write_shards([], "x", spec=None, num_clases=3)': "num_clases",
     'dali_dr.Dataset("x", cash="y")': "cash",
     "dataset.reinforcement(0)": "reinforcement",
+    'next(stock)[0]["targets"]': "targets",
+    'next(both)[0]["target"]': "target",
+    'DALI("x", batch_size=3, targets="bot")': "",
+    "next(stock).data": "data",
+    "next(named).pixel_values": "pixel_values",
 }
 BEFORE = """
 import dali_dr
+from dali_dr.integrations import DALIClassificationIterator as DALI
+from dali_dr.integrations import hugging_face_loader
 generation: dali_dr.Generation
 dataset = dali_dr.Dataset("x")
 loader = dali_dr.ReinforcedIterator(dataset, batch_size=3)
 dense = dali_dr.ReinforcedIterator(dataset, batch_size=3, targets="dense")
 pairs = dali_dr.ReinforcedIterator(dataset, batch_size=3, as_tuples=True)
+stock = DALI("x", batch_size=3)
+both = DALI("x", batch_size=3, targets="both")
+named = hugging_face_loader("x", batch_size=3)
 def f(generation: dali_dr.Generation) -> None:
 """
 
@@ -68,6 +80,13 @@ KINDS = {
     'batch_size=3, targets="top1"': "list[DenseBatch]",
     "batch_size=3, as_tuples=True": "tuple[Tensor, Tensor]",
     "batch_size=3, show=None, as_tuples=bool(input())": "Any",
+}
+# The same of what stands in for others' iterators.
+STANDINS = {
+    'integrations.DALIClassificationIterator("x", batch_size=3)': "list[ClassificationBatch]",
+    'integrations.DALIClassificationIterator("x", batch_size=3, targets="label")': "list[ClassificationBatch]",
+    'integrations.DALIClassificationIterator("x", batch_size=3, targets="both")': "list[MeasuredBatch]",
+    'integrations.hugging_face_loader("x", batch_size=3)': "dict[str, Tensor]",
 }
 PARTS = """
 import torch
@@ -83,6 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(SCRIPT, folder / "right.py")
     (folder / "wrong.py").write_text(BEFORE + "".join(f"    {line}\n" for line in WRONG))
     kinds = [f'reveal_type(next(dali_dr.ReinforcedIterator("x", {options})))\n' for options in KINDS]
+    kinds += [f"reveal_type(next(dali_dr.{one}))\n" for one in STANDINS]
     (folder / "kinds.py").write_text("import dali_dr\n" + "".join(kinds) + PARTS)
     return folder
 
@@ -132,7 +152,23 @@ def test_a_users_script_is_clean_and_misspelt_names_are_told(folder: Path, check
     assert set(found["wrong.py"]) <= set(range(first, len(lines) + 1))
     if checker is by_pyright:  # and nothing against a DataLoader of the iterator's parts
         shown = [re.findall('is "([^"]*)"$', text)[0] for text in found["kinds.py"].values()]
-        assert shown == list(KINDS.values())
+        assert shown == [*KINDS.values(), *STANDINS.values()]
+
+
+@pytest.mark.parametrize(
+    ("targets", "kind"),
+    [
+        (None, ClassificationBatch),
+        ("teacher", ClassificationBatch),
+        ("label", ClassificationBatch),
+        ("both", MeasuredBatch),
+    ],
+)
+def test_batches_of_dalis_kind_hold_what_their_types_say(tmp_path: Path, targets: Any, kind: Any) -> None:
+    data = make_dataset(tmp_path / "set", [encode_jpeg(picture(40, 50, i)) for i in range(2)])
+    (batch,) = next(DALIClassificationIterator(data, batch_size=2, device="cpu", num_threads=1, targets=targets))
+    assert set(batch) == kind.__required_keys__ == set(get_type_hints(kind)) and type(batch) is dict
+    assert all(isinstance(value, torch.Tensor) for value in batch.values())
 
 
 @pytest.mark.parametrize(
@@ -181,7 +217,7 @@ def test_every_public_name_is_there_documented_and_has_a_line_in_help() -> None:
 
 
 def test_a_misspelt_name_is_told_the_one_that_it_is_near_to() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'ReinforcedItrator'; you may mean ReinforcedIterator"):
+    with pytest.raises(AttributeError, match=r"no attribute 'ReinforcedItrator': did you mean ReinforcedIterator\b"):
         _ = dali_dr.ReinforcedItrator  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"no attribute 'zzz'$"):
         _ = dali_dr.zzz  # type: ignore[attr-defined]

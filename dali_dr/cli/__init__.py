@@ -1,4 +1,4 @@
-"""The `dali-dr` command. Exit status: 0 done, 1 an error that was reported, 2 bad usage (`dali_dr.cli.faults`).
+"""The `dali-dr` command. Exit statuses: see `dali_dr.cli.faults`.
 
 A module per group of subcommands holds their options beside what they do. To add one: a module with ``add``, and a row
 in `_GROUPS`. Imports of what a subcommand needs stay inside it, so that --help and bad usage answer at once.
@@ -55,7 +55,8 @@ _EPILOG: Final = """\
 example:
   dali-dr reinforce imagenet/train --out imagenet-plus --teacher efficientnet-lite0 --views 32
 
-exit status: 0 done; 1 an error, told in a line on stderr (or of a check, that something is wrong); 2 bad usage. \
+exit status: 0 done; 1 an error, told in a line on stderr (or of a check, that something is wrong); 2 the command line is \
+wrong, or what it names; 130 interrupted. \
 With --json stdout is one JSON document, of an error, too. DALI_DR_DEBUG=1 prints tracebacks.
 """
 

@@ -143,7 +143,7 @@ def _device(name: str) -> Any:
     can = torch.cuda.is_available() and bool(build_facts().get("cuda"))
     if name == "gpu" and not can:
         why = "this plugin was built without CUDA" if torch.cuda.is_available() else "no GPU is seen by torch"
-        raise DaliDrError(f"--device gpu: {why}: take --device cpu")
+        raise DaliDrError(f"--device gpu: {why}: take --device cpu", kind="usage")
     return "gpu" if name == "gpu" or (name == "auto" and can) else "cpu"
 
 
@@ -151,7 +151,7 @@ def _device(name: str) -> Any:
 def _scratch(parent: Path | None) -> Iterator[Path]:
     """A folder that is gone afterwards, also after Ctrl-C and SIGTERM."""
     if parent is not None and not parent.is_dir():
-        raise DaliDrError(f"--scratch {parent}: there is no such folder")
+        raise DaliDrError(f"--scratch {parent}: there is no such folder", kind="usage")
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

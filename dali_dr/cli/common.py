@@ -285,7 +285,8 @@ def read_config(path: Path | str) -> str:
             return (path / REPORT_NAME / CONFIG_NAME).read_text()
     raise DaliDrError(
         f"{path if isinstance(path, Path) else shown_url(path)}: has no {REPORT_NAME}/{CONFIG_NAME}: it was made by another "
-        "command than dali-dr reinforce, or by an earlier one"
+        "command than dali-dr reinforce, or by an earlier one",
+        kind="usage",
     )
 
 
@@ -295,6 +296,8 @@ def print_manifest(m: Manifest, as_json: bool, summary: dict[str, Any] | None = 
         "images": m.images,
         "views": m.views_min,
         "classes": m.num_classes,
+        "image_classes": m.image_classes,
+        "teacher_outputs": m.teacher and m.num_outputs,
         "topk": m.topk,
         "spec": m.spec and (m.spec.name or m.spec.to_json()),
         "view_size": m.spec and m.spec.size,
@@ -329,10 +332,23 @@ def print_manifest(m: Manifest, as_json: bool, summary: dict[str, Any] | None = 
         say_json(facts)
         return
     told: dict[str, Any] = {}
+    words = {
+        "classes": _classes_in_words(m),
+        "image_classes": {},
+        "teacher_outputs": {},
+        "tiles": _in_words(m),
+        "decoder": {},
+    }
     for name, value in facts.items():
-        told |= _in_words(m) if name == "tiles" else {} if name == "decoder" else {name: value}
+        told |= words.get(name, {name: value})
     for name, value in told.items():
         say(f"{name.replace('_', ' '):>30}  {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+
+
+def _classes_in_words(manifest: Manifest) -> dict[str, str]:
+    """What is told of the images' classes, and of the teacher's where these are others."""
+    own, outputs = manifest.image_classes, manifest.num_outputs
+    return {"classes": f"{own}, the teacher has {outputs} outputs" if manifest.teacher and outputs != own else f"{own}"}
 
 
 def _in_words(manifest: Manifest) -> dict[str, str]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dali_dr.cli.common import add_cache, add_labelling, add_quiet, command, positive, positive_float, say, say_json
 from dali_dr.cli.config import add_config
-from dali_dr.errors import DaliDrError
+from dali_dr.cli.faults import INTERRUPTED
+from dali_dr.errors import DaliDrError, kind_of
 
 if TYPE_CHECKING:
     from dali_dr.evaluate.run import Machine, Result
@@ -115,11 +116,12 @@ def _add_view(view: argparse._ActionsContainer) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     models, sets = options.model or options.what[:1], options.what if options.model else options.what[1:]
     if not sets:
-        raise DaliDrError("there is no set: dali-dr evaluate MODEL SET…, or --model MODEL … SET…")
+        raise DaliDrError("there is no set: dali-dr evaluate MODEL SET…, or --model MODEL … SET…", kind="usage")
     kinds = options.kinds or ["own"]
     if len(kinds) not in (1, len(sets)):
         raise DaliDrError(
-            f"--as is given {len(kinds)} times for {len(sets)} sets: give it once for all, or once for each"
+            f"--as is given {len(kinds)} times for {len(sets)} sets: give it once for all, or once for each",
+            kind="usage",
         )
     with _ranks(options.device) as (device, first):
         return _run(options, models, sets, kinds, device, first)
@@ -165,12 +167,12 @@ def _run(
     except KeyboardInterrupt:
         interrupted = True
     except ValueError as error:
-        raise DaliDrError(str(error)) from error
+        raise DaliDrError(str(error), kind="usage") from error
     if first:
         _tell(options, results, machine, interrupted)
     if interrupted:
         say(f"dali-dr: interrupted: {len(results)} evaluations were done", file=sys.stderr)
-    return int(interrupted)
+    return INTERRUPTED if interrupted else 0
 
 
 def _make_room(options: argparse.Namespace) -> None:
@@ -184,10 +186,11 @@ def _make_room(options: argparse.Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DaliDrError(
-                f"{option}: the folder {folder} cannot be made: {error.strerror}; choose another"
+                f"{option}: the folder {folder} cannot be made: {error.strerror}; choose another",
+                kind=kind_of(error),
             ) from error
         if path != folder and path.is_dir():
-            raise DaliDrError(f"{option}: is a folder, want a file")
+            raise DaliDrError(f"{option}: is a folder, want a file", kind="usage")
         if not os.access(path if path.exists() else folder, os.W_OK):
             raise DaliDrError(f"{option}: cannot be written: permission denied; choose another place")
 
@@ -228,7 +231,7 @@ class _ranks:
 
         gpu = wants_gpu(self._device)
         if gpu and not torch.cuda.is_available():
-            raise DaliDrError("--device gpu: torch sees no GPU here; take --device cpu")
+            raise DaliDrError("--device gpu: torch sees no GPU here; take --device cpu", kind="usage")
         local = int(os.environ.get("LOCAL_RANK", 0))
         if gpu:
             torch.cuda.set_device(local)

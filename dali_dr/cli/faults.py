@@ -1,8 +1,10 @@
 """How a run of the command ends: exit status, what is told of an error, and in which form.
 
-0: done. 1: an error, which is told in one line on stderr; of a check, that something is not as it should be. 2: bad usage.
-141: whoever read stdout closed it, as a shell says of a process that SIGPIPE ends. With --json stdout is one JSON document
-whatever happens: of an error {"error": its line, "kind": …, "status": …} and "where" as far as that is known.
+0: done. 1: the command ran, and an error came up, which is told in one line on stderr; of a check, that something is not as
+it should be. 2: the command line is wrong, or what it names: another command line is the remedy. 130: interrupted. 141:
+whoever read stdout closed it. These two are what a shell says of a process that SIGINT or SIGPIPE ends. With --json stdout
+is one JSON document whatever happens: of an error {"error": its line, "kind": …, "status": …} and "where" as far as that
+is known.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from dali_dr.cli.parser import BAD_USAGE, ReaderGone, Usage, say
-from dali_dr.errors import DaliDrError, brief
+from dali_dr.errors import DaliDrError, brief, kind_of
 
 FAILED: Final = 1
+INTERRUPTED: Final = 128 + 2  # SIGINT
 READER_GONE: Final = 128 + 13  # SIGPIPE
+_USAGE: Final = "usage"  # the kind of error whose status is BAD_USAGE
 DEBUG: Final = "DALI_DR_DEBUG"
 _REMEDIES: Final = {
     errno.ENOSPC: "free space; the same command goes on",
@@ -70,17 +74,20 @@ def _ended(run: Callable[[], int | None], words: Sequence[str], own: bool, as_js
         raise
     except SystemExit as error:  # bad usage; --help and --version
         if as_json and isinstance(error, Usage):
-            say_json({"error": error.message, "kind": "usage", "status": BAD_USAGE})
+            say_json({"error": error.message, "kind": _USAGE, "status": BAD_USAGE})
         _flush()
         raise
     except KeyboardInterrupt:
-        return _tell("interrupted; the same command goes on where it stopped", {"kind": "interrupted"}, as_json)
+        return _tell(
+            "interrupted; the same command goes on where it stopped", {"kind": "interrupted"}, as_json, INTERRUPTED
+        )
     except DaliDrError as error:
         _trace()
         return _tell(str(error), _facts(error), as_json)
     except OSError as error:
         _trace()
-        facts = {"kind": "file", "type": type(error).__name__, **_place(error.filename)}
+        kind = _USAGE if _is_of_a_name(error, words) else "file"
+        facts = {"kind": kind, "type": type(error).__name__, **_place(error.filename)}
         return _tell(told_of(error), facts, as_json)
     except Exception as error:
         if _is_of_memory(error):
@@ -102,12 +109,21 @@ def told_of(error: OSError) -> str:
     return f"{where}{error.strerror[0].lower()}{error.strerror[1:]}" + (f": {remedy}" if remedy else "")
 
 
-def _tell(text: str, facts: dict[str, Any], as_json: bool) -> int:
+def _tell(text: str, facts: dict[str, Any], as_json: bool, status: int | None = None) -> int:
+    """Tells of an error. Returns ``status``, or the one of its kind."""
+    status = status or (BAD_USAGE if facts["kind"] == _USAGE else FAILED)
     say(f"dali-dr: {text}", file=sys.stderr)
     if as_json:
-        say_json({"error": text, "status": FAILED, **facts})
+        say_json({"error": text, "status": status, **facts})
         _flush()
-    return FAILED
+    return status
+
+
+def _is_of_a_name(error: OSError, words: Sequence[str]) -> bool:
+    """Whether the system refuses a path for what it is, which is on the command line as it stands."""
+    if kind_of(error) is None or not isinstance(error.filename, (str, bytes)):
+        return False
+    return os.fsdecode(error.filename) in {part for word in words for part in (word, word.partition("=")[2])}
 
 
 def _facts(error: DaliDrError) -> dict[str, Any]:

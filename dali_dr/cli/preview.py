@@ -130,10 +130,14 @@ def _preview(options: argparse.Namespace) -> int:
             say(f"wrote {options.html}: {made['images']} images{some}, {made['bytes'] / 1e6:.1f} MB")
     if damaged:
         key, message = next(iter(damaged.items()))
-        more = f"{len(damaged)} images cannot be shown, their cards say why; the first: " if len(damaged) > 1 else ""
+        more = (
+            f"{len(damaged)} images or views cannot be shown, their cards say why; the first: "
+            if len(damaged) > 1
+            else ""
+        )
         say(f"dali-dr: note: {more}{key}: {message}", file=sys.stderr)
         if not options.json:
-            say(f"images that cannot be shown: {len(damaged)}")
+            say(f"images or views that cannot be shown: {len(damaged)}")
     if options.json and done:
         say_json({**done, "damaged": damaged})
     if options.serve is not None:

@@ -68,12 +68,16 @@ def _check_void(options: argparse.Namespace) -> None:
             if options.keep
             else "of an embedding all outputs are kept: --keep topk says otherwise, or"
         )
-        raise DaliDrError(f"--topk {options.topk}: has no meaning, {why} what is kept; leave one of them out")
+        raise DaliDrError(
+            f"--topk {options.topk}: has no meaning, {why} what is kept; leave one of them out", kind="usage"
+        )
     if options.engine == "local" and not options.dry_run:  # which reckons with workers and prices
         for name in CLUSTER:
             if (value := getattr(options, name)) is not None:
                 option = f"--{name.replace('_', '-')}"
-                raise DaliDrError(f"{option} {value}: is for --engine ray: add that, or leave {option} out")
+                raise DaliDrError(
+                    f"{option} {value}: is for --engine ray: add that, or leave {option} out", kind="usage"
+                )
 
 
 def _kept(target: str) -> str:
@@ -100,7 +104,7 @@ def _reinforce_on_ray(options: argparse.Namespace) -> int:
     from dali_dr.reinforce.part import Part
 
     if options.part is not None:
-        raise DaliDrError("--part: divides the shards without Ray; with --engine ray leave it out")
+        raise DaliDrError("--part: divides the shards without Ray; with --engine ray leave it out", kind="usage")
     cluster = Cluster(**{name: getattr(options, name) for name in CLUSTER})
     outcome = reinforce_on_ray(
         _blueprint(options), cluster, device=options.device, progress=not options.quiet, tell=_note
@@ -175,14 +179,18 @@ def _spec(options: argparse.Namespace) -> AugmentationSpec:
     if isinstance(options.spec, dict):  # of a file of options
         spec = AugmentationSpec.from_json(options.spec)
         if options.size not in (None, spec.size):
-            raise DaliDrError(f"--size {options.size}: the config's spec says size {spec.size}: leave --size out")
+            raise DaliDrError(
+                f"--size {options.size}: the config's spec says size {spec.size}: leave --size out", kind="usage"
+            )
         return spec
     path = Path(options.spec)
     if path.suffix != ".json":
         return AugmentationSpec.preset(options.spec, size=options.size or DEFAULT_SIZE)
     spec = AugmentationSpec.load(path)
     if options.size not in (None, spec.size):
-        raise DaliDrError(f"--size {options.size}: {path} says size {spec.size}: change it there, or leave --size out")
+        raise DaliDrError(
+            f"--size {options.size}: {path} says size {spec.size}: change it there, or leave --size out", kind="usage"
+        )
     return spec
 
 

@@ -146,7 +146,7 @@ class _Found:
     def survey(self, size: int, sha256: str) -> Survey:
         """All of it."""
         if not self.numbers:
-            raise ConvertError(f"{self.path}: holds no reinforcements")
+            raise ConvertError(f"{self.path}: holds no reinforcements", kind="usage")
         return Survey(
             size,
             sha256,
@@ -303,7 +303,7 @@ def open_archive(path: Path | str, naming: Naming, *, kept: Path | None = None, 
         if path.is_dir():
             return _open_folder(path, naming)
         if not path.exists():
-            raise ConvertError(f"{path}: no such file or folder")
+            raise ConvertError(f"{path}: no such file or folder", kind="usage")
         about = path.stat()
         size, stamp = about.st_size, f"{path} {about.st_size} {about.st_mtime_ns} {naming.digest}"
     place = (
@@ -362,7 +362,7 @@ def _open_objects(url: str, naming: Naming) -> Archive:
     listing = Listing(url, store_of(url))
     where = _Url(url)
     if not listing:
-        raise ConvertError(f"{where}: no such object, and there are none below it: correct the URL")
+        raise ConvertError(f"{where}: no such object, and there are none below it: correct the URL", kind="usage")
     walk = _walk_objects(listing, "")
     survey, names = _surveyed(where, naming, walk, lambda name, size: _read_object(url, name, size))
     return _InStore(where, survey, names, url)

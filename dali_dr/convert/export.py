@@ -98,7 +98,7 @@ def export_ml_dr(
     config = config_of(data.manifest)
     home = getattr(data, "path", None)
     if isinstance(home, Path) and out.resolve().is_relative_to(home.resolve()):
-        raise ShardError(f"{out}: is the data set that is exported, or in it; choose another folder")
+        raise ShardError(f"{out}: is the data set that is exported, or in it; choose another folder", kind="usage")
     _begin(data, out, config, order)
     work = _Export(data, order, out, config)
     with progress_bar(total=len(order), unit="img", disable=not progress, desc=shown(out.name)) as bar:
@@ -115,7 +115,7 @@ def check(data: Dataset) -> None:
     manifest, spec = data.manifest, data.manifest.spec
 
     def refuse(what: str) -> NoReturn:
-        raise ShardError(f"{data.path}: {what}")
+        raise ShardError(f"{data.path}: {what}", kind="usage")
 
     if getattr(manifest, "label_maps", None) is not None:
         refuse("holds label maps, which ml-dr does not know; it exports stored views")
@@ -266,7 +266,8 @@ def _folders(data: Dataset) -> list[str]:
         raise ShardError(
             f"{data.path}: class {absent[0]} has no images, and torchvision's ImageFolder, as ml-dr opens it, wants some in "
             f"every class ({len(absent)} have none): export without images, or a set whose classes are those that it has "
-            "(--labels sorted)"
+            "(--labels sorted)",
+            kind="usage",
         )
     names = list(data.class_names or ())
     if names and names == sorted(set(names)) and all(_PLAIN_NAME.fullmatch(name) for name in names):
@@ -282,9 +283,11 @@ def _begin(data: Dataset, out: Path, config: dict[str, Any], order: npt.NDArray[
     files.make_folder(out)
     if (out / SETTINGS).exists():
         if load_json(out / SETTINGS) != settings:
-            raise ShardError(f"{out}: holds the export of another data set or of other settings; choose another folder")
+            raise ShardError(
+                f"{out}: holds the export of another data set or of other settings; choose another folder", kind="usage"
+            )
     elif (out / FOLDER).exists():
-        raise ShardError(f"{out / FOLDER}: is there already and no export of ours; choose another folder")
+        raise ShardError(f"{out / FOLDER}: is there already and no export of ours; choose another folder", kind="usage")
     else:
         write_atomically(out / SETTINGS, json.dumps(settings, indent=1).encode() + b"\n")
     if not (out / ORDER).exists():

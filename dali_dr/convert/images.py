@@ -388,7 +388,9 @@ def _order(source: Source, file: Path | str) -> npt.NDArray[np.int64]:
         data = _piped(file) if isinstance(file, Path) and file.is_fifo() else read_place(file, _MAX_ORDER)
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as error:
-        raise ConvertError(f"{file}: cannot be read ({error}): want a path of an image in each line") from error
+        raise ConvertError(
+            f"{file}: cannot be read ({error}): want a path of an image in each line", kind="usage"
+        ) from error
     tables = [PathTable(keys, "have one key")]
     with contextlib.suppress(ConvertError):  # two images called alike in folders called alike
         tables.append(PathTable((_last(key) for key in keys), ""))
@@ -401,14 +403,15 @@ def _order(source: Source, file: Path | str) -> npt.NDArray[np.int64]:
         number = next((one for table in tables if (one := _find(table, name)) >= 0), -1)
         if number < 0 or seen[number]:
             what = "no image is called so" if number < 0 else "this image was named before"
-            raise ConvertError(f"{file}: line {line}: {brief(name)}: {what}")
+            raise ConvertError(f"{file}: line {line}: {brief(name)}: {what}", kind="usage")
         seen[number] = True
         found.append(number)
     if len(found) < len(keys):
         missing = int(np.argmin(seen))
         raise ConvertError(
             f"{file}: names {len(found)} of {len(keys)} images, and not {named(source, missing)}: it must name them all, in the "
-            "order in which they were reinforced"
+            "order in which they were reinforced",
+            kind="usage",
         )
     return np.array(found, np.int64)
 

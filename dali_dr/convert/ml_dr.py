@@ -78,7 +78,7 @@ def meaning(
     classes = int(said.get("num_classes", num_classes))
     if num_classes > classes:
         raise ConvertError(
-            f"the images have {num_classes} classes, the reinforcements {classes}: are these the images?"
+            f"the images have {num_classes} classes, the reinforcements {classes}: are these the images?", kind="usage"
         )
     mixing = spec.mixing is not None
     sizes = np.zeros((num_images, 2), np.uint32) if mixing else None
@@ -150,14 +150,16 @@ def _config(archives: Sequence[Archive], given: bytes | None) -> dict[str, Any]:
             data = given or data
             if not data:
                 raise ConvertError(
-                    f"{where}: has no config.pth.tar, which says how its parameters are to be read: give one with --config"
+                    f"{where}: has no config.pth.tar, which says how its parameters are to be read: give one with --config",
+                    kind="usage",
                 )
             found.append((where, _read(where, data)))
     first_place, first = found[0]
     for where, config in found[1:]:
         if differs := sorted(_differences(_same(first), _same(config))):
             raise ConvertError(
-                f"{where}: its config.pth.tar is of another set than that of {first_place}: {', '.join(differs[:3])}"
+                f"{where}: its config.pth.tar is of another set than that of {first_place}: {', '.join(differs[:3])}",
+                kind="usage",
             )
     total = sum(int(config["reinforce"].get("num_samples") or 0) for _, config in found)
     return first | {"reinforce": {**first["reinforce"], "num_samples": total}}

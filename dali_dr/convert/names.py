@@ -58,7 +58,8 @@ class Numbered:
         if base.startswith(".") or base in _BESIDE:
             return None
         raise ConvertError(
-            f"{brief(name)}: want NUMBER.pth.tar and {CONFIG_NAME} alone; is this one of ml-dr's archives?"
+            f"{brief(name)}: want NUMBER.pth.tar and {CONFIG_NAME} alone; is this one of ml-dr's archives?",
+            kind="usage",
         )
 
 

@@ -70,7 +70,7 @@ def open_ml_dr(wanted: Wanted, *, config: Path | str | None = None, **stored: An
         try:
             given = read_place(config, _MAX_CONFIG)
         except (OSError, ValueError) as error:
-            raise ConvertError(f"{config}: cannot be read ({error})") from error
+            raise ConvertError(f"{config}: cannot be read ({error})", kind="usage") from error
     archives = _archives(wanted, Numbered())
     images = _Images(wanted)
     meaning = ml_dr.meaning(archives, config=given, num_images=images.count, num_classes=images.num_classes, **stored)
@@ -114,14 +114,17 @@ class _Images:
         self._data: Dataset | None = None
         if (Path(wanted.images) / MANIFEST_NAME).is_file():
             if wanted.order is not None:
-                raise ConvertError(f"{wanted.images}: is a data set, which has its own order: leave --order out")
+                raise ConvertError(
+                    f"{wanted.images}: is a data set, which has its own order: leave --order out", kind="usage"
+                )
             self._data = Dataset(wanted.images)
             if self._data.path.resolve() == wanted.out.resolve():
-                raise ConvertError(f"{wanted.out}: is the data set of the images: choose another --out")
+                raise ConvertError(f"{wanted.out}: is the data set of the images: choose another --out", kind="usage")
             return
         if _is_set(wanted.images):
             raise ConvertError(
-                f"{shown_url(wanted.images)}: is a data set in a store: bring it here by `dali-dr copy`, and give its folder"
+                f"{shown_url(wanted.images)}: is a data set in a store: bring it here by `dali-dr copy`, and give its folder",
+                kind="usage",
             )
         source = _compact([open_source(wanted.images, wanted.reading)])
         self._source = source if wanted.order is None else Ordered(source, wanted.order)
@@ -144,7 +147,8 @@ class _Images:
         if preparation is not None and preparation.changes:
             if entering.sidecar:
                 raise ConvertError(
-                    "--sidecar: the images of this set are stored enlarged or padded, so they cannot stay in their tars"
+                    "--sidecar: the images of this set are stored enlarged or padded, so they cannot stay in their tars",
+                    kind="usage",
                 )
             source = self._source if self._data is None else InDataset(self._data)
             assert source is not None
@@ -179,7 +183,7 @@ def _archives(wanted: Wanted, naming: Naming) -> list[Archive]:
     for path in wanted.reinforced:
         same = path.resolve() if isinstance(path, Path) else as_place(path)
         if same in seen:
-            raise ConvertError(f"{shown_place(path)}: is given twice")
+            raise ConvertError(f"{shown_place(path)}: is given twice", kind="usage")
         seen.add(same)
     kept = wanted.out.absolute() / KEPT_NAME if wanted.kept else None
     archives = [open_archive(path, naming, kept=kept, progress=wanted.progress) for path in wanted.reinforced]

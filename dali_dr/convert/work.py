@@ -78,7 +78,8 @@ class Conversion:
         if self.meaning.mixing and self.on_error == "skip":
             raise ConvertError(
                 "--on-error skip: mixed views name other images by number, so none can be left out: mend or replace the "
-                "images that cannot be read"
+                "images that cannot be read",
+                kind="usage",
             )
 
     def write(self, place: Path | str) -> Manifest:

@@ -145,7 +145,7 @@ def _front(m: Manifest, name: str, license: str | None) -> Iterator[str]:
 
 
 def _what(m: Manifest) -> str:
-    of = f"{m.images:,} images of {m.num_classes:,} classes"
+    of = f"{m.images:,} images of {m.image_classes:,} classes"
     who = ", ".join(map(_plain, (m.teacher or {}).get("names", ()))) or "a teacher"
     if m.views_max:
         return (
@@ -170,7 +170,7 @@ def _augment(m: Manifest) -> str:
 
 def _counts(original: Original) -> dict[str, str]:
     m = original.manifest
-    rows = {"images": f"{m.images:,}", "classes": f"{m.num_classes:,}"}
+    rows = {"images": f"{m.images:,}", "classes": f"{m.image_classes:,}"}
     if m.views_max:
         each = m.record_bytes / max(1, m.images * m.views_min)
         rows |= {"views of each image": _range(m), "edge of a view": f"{m.spec.size if m.spec else 0} pixels"}

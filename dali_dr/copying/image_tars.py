@@ -58,12 +58,14 @@ def places_of(manifest: Manifest, where: str, with_images: bool, local: bool) ->
     if outside and not local:
         raise ShardError(
             f"{where}: its images lie outside, in {outside[0]!r:.200}, which is not followed in a store: copy it from the "
-            "folder where it was made, with --with-images"
+            "folder where it was made, with --with-images",
+            kind="usage",
         )
     if outside and not with_images:
         raise ShardError(
             f"{where}: its images lie outside its folder, in {outside[0]!r:.200}: copy with --with-images "
-            "(with_images=True), which takes these tars along"
+            "(with_images=True), which takes these tars along",
+            kind="usage",
         )
     names = {Path(path).name for path in outside}
     plain = len(names) == len(outside) and all(map(_PART.fullmatch, names))

@@ -199,7 +199,7 @@ def _manifest_text(origin: Origin) -> bytes:
     if text is None:
         begun = origin.read(STATE_NAME, MAX_BYTES) is not None
         what = "holds a data set that is not finished: run its writer again" if begun else "holds no data set"
-        raise ShardError(f"{origin.where}: {what} ({MANIFEST_NAME} is missing, which comes last)")
+        raise ShardError(f"{origin.where}: {what} ({MANIFEST_NAME} is missing, which comes last)", kind="usage")
     return text
 
 

@@ -80,7 +80,9 @@ def push(
       ShardError: as `copy`; or the Hub refuses.
     """
     if not _is_hub(dst):
-        raise ShardError(f"{dst}: push goes to the Hub, hf://OWNER/NAME; for other stores and folders there is copy")
+        raise ShardError(
+            f"{dst}: push goes to the Hub, hf://OWNER/NAME; for other stores and folders there is copy", kind="usage"
+        )
     from dali_dr.store.hub import Hub
 
     place = str(as_place(dst))

@@ -161,22 +161,27 @@ class _Run:
                 return
             if other != self._identity:
                 raise ShardError(
-                    f"{where}: holds another data set; choose another destination, or remove what is there"
+                    f"{where}: holds another data set; choose another destination, or remove what is there",
+                    kind="usage",
                 )
             return
         if STATE_NAME in there:
-            raise ShardError(f"{where}: holds a data set that is being written; choose another destination")
+            raise ShardError(
+                f"{where}: holds a data set that is being written; choose another destination", kind="usage"
+            )
         known = any(name in there for name in (*self._shards, INDEX_NAME))
         if known and MARK_NAME not in there:
             raise ShardError(
                 f"{where}: holds files named as this data set's, of unknown origin; choose another destination, or remove "
-                "them"
+                "them",
+                kind="usage",
             )
         mark = json.dumps({"copy_of": self._identity}).encode()
         if self._target.mark(MARK_NAME, mark) != mark:
             raise ShardError(
                 f"{where}: an unfinished copy of another data set is there; finish it, choose another destination, or "
-                f"remove what is there with its {MARK_NAME}"
+                f"remove what is there with its {MARK_NAME}",
+                kind="usage",
             )
         self._there[MARK_NAME] = len(mark)
 
@@ -290,7 +295,7 @@ def _apart(src: Path | str, dst: Path | str) -> None:
     else:
         inside = isinstance(src, str) and isinstance(dst, str) and f"{dst}/".startswith(f"{src}/")
     if inside:
-        raise ShardError(f"{dst}: is the data set that is copied, or in it; choose another destination")
+        raise ShardError(f"{dst}: is the data set that is copied, or in it; choose another destination", kind="usage")
 
 
 @contextlib.contextmanager

@@ -120,7 +120,9 @@ def imagenet_ids(names: Sequence[str] | None, count: int, where: str) -> Ids:
     if names is None:
         if count == IMAGENET:
             return np.arange(IMAGENET)
-        raise DaliDrError(f"{where}: has {count} classes without names, so which of ImageNet's they are is not known")
+        raise DaliDrError(
+            f"{where}: has {count} classes without names, so which of ImageNet's they are is not known", kind="usage"
+        )
     if tuple(names) == short or tuple(names) == synsets:
         return np.arange(IMAGENET)
     if all(SYNSET.match(name) for name in names):
@@ -134,7 +136,8 @@ def imagenet_ids(names: Sequence[str] | None, count: int, where: str) -> Ids:
     if NONE in found:
         raise DaliDrError(
             f"{where}: the class {brief(names[found.index(NONE)])} {what}: is this a set of ImageNet's classes? Its class "
-            "folders are called n01440764, … or 0, 1, …; leave --as out for a set of other classes"
+            "folders are called n01440764, … or 0, 1, …; leave --as out for a set of other classes",
+            kind="usage",
         )
     return np.array(found, np.int64)
 
@@ -176,7 +179,8 @@ def objectnet_answers(of: Labelled, real: Path | None = None) -> Answers:
     if not known.keys() & set(names):
         raise DaliDrError(
             f"{of.where}: none of its classes is called as ObjectNet's folders are: expected CLASS/NAME.png, such as "
-            f"{next(iter(known))}/….png, as in the folder objectnet-1.0/images; give that, or a set packed from it"
+            f"{next(iter(known))}/….png, as in the folder objectnet-1.0/images; give that, or a set packed from it",
+            kind="usage",
         )
     width = max(map(len, known.values()))
     table = np.full((len(names), width), NONE, np.int64)
@@ -195,9 +199,11 @@ def real_answers(of: Labelled, real: Path | None = None) -> Answers:
         labels = json.loads(_timm_file("imagenet_real_labels.json") if real is None else real.read_text())
         rows = [sorted({int(id_) for id_ in row}) for row in labels]
     except (OSError, ValueError, TypeError) as error:
-        raise DaliDrError(f"{where}: want ReaL's real.json, a list of lists of class numbers: {error}") from error
+        raise DaliDrError(
+            f"{where}: want ReaL's real.json, a list of lists of class numbers: {error}", kind="usage"
+        ) from error
     if any(not 0 <= id_ < IMAGENET for row in rows for id_ in row):
-        raise DaliDrError(f"{where}: has a class number outside 0 … 999")
+        raise DaliDrError(f"{where}: has a class number outside 0 … 999", kind="usage")
     accepted = np.full((len(of.keys), max(1, *map(len, rows))), NONE, np.int64)
     here: set[int] = set()
     for number, key in enumerate(of.keys):
@@ -206,7 +212,8 @@ def real_answers(of: Labelled, real: Path | None = None) -> Answers:
         if not 0 <= image < len(rows):
             raise DaliDrError(
                 f"{of.where}: {brief(key)} is not called ILSVRC2012_val_00000001 … {len(rows):08d}, by which {where} knows "
-                "images: give ImageNet's validation images under their own names"
+                "images: give ImageNet's validation images under their own names",
+                kind="usage",
             )
         here.add(image)
         accepted[number, : len(rows[image])] = rows[image]

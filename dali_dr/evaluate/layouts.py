@@ -56,13 +56,16 @@ def leaves(place: str, kind: Kind) -> tuple[list[Leaf], tuple[str, ...]]:
     if kind.name != "imagenet-c":
         return [Leaf(place)], ()
     if is_url(place):
-        raise DaliDrError(f"{shown_url(place)}: ImageNet-C is read from a folder on this machine: copy it first")
+        raise DaliDrError(
+            f"{shown_url(place)}: ImageNet-C is read from a folder on this machine: copy it first", kind="usage"
+        )
     root = Path(as_place(place))
     found = dict(_corruptions(root))
     if not found:
         raise DaliDrError(
             f"{brief(str(root))}: holds none of ImageNet-C's corruptions: expected CORRUPTION/SEVERITY/SYNSET/NAME.JPEG, "
-            f"such as {next(iter(CORRUPTIONS['alexnet_errors']))}/1, or these in the folders of the downloads (noise, blur, …)"
+            f"such as {next(iter(CORRUPTIONS['alexnet_errors']))}/1, or these in the folders of the downloads (noise, blur, …)",
+            kind="usage",
         )
     here, missing = [], []
     for corruption in CORRUPTIONS["alexnet_errors"]:

@@ -56,7 +56,9 @@ class View:
         try:
             return Evaluation(self.size, self.resize, self.interpolation)  # type: ignore[arg-type]
         except SpecError as error:
-            raise DaliDrError(f"{error}; say otherwise by --size, --resize or --crop-pct, --interpolation") from error
+            raise DaliDrError(
+                f"{error}; say otherwise by --size, --resize or --crop-pct, --interpolation", kind="usage"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +169,7 @@ def load_model(text: str) -> Model:
     named = Named.parse(text)
     own = named.options
     if own.head:
-        raise DaliDrError(f"{text}: a projection head has no classes that could be right: leave head out")
+        raise DaliDrError(f"{text}: a projection head has no classes that could be right: leave head out", kind="usage")
     if named.file is None and Path(named.name).is_file():
         named = dataclasses.replace(named, name="", file=Path(named.name))
     model = _pretrained(text, named) if named.file is None else _from_file(text, named, named.file)
@@ -181,7 +183,8 @@ def _from_file(text: str, named: Named, file: Path) -> Model:
     if name is None:
         raise DaliDrError(
             f"{file}: does not say which model its weights are of: write NAME@{file} with timm's name, and its options as "
-            "NAME@FILE{base_width: 48} where it was made with such"
+            "NAME@FILE{base_width: 48} where it was made with such",
+            kind="usage",
         )
     options = {**(checkpoint.options if name == checkpoint.model else {}), **named.arguments}
     module = _build(name, checkpoint, options, file)
@@ -216,7 +219,8 @@ def _timm_view(module: torch.nn.Module, config: Mapping[str, Any] | None = None)
     channels, height, width = found["input_size"]
     if channels != 3 or height != width:
         raise DaliDrError(
-            f"the model takes images of {found['input_size']}, and square ones of 3 channels are shown here"
+            f"the model takes images of {found['input_size']}, and square ones of 3 channels are shown here",
+            kind="usage",
         )
     resize = math.floor(height / found["crop_pct"])
     crop_mode = str(found.get("crop_mode") or "center")
@@ -284,7 +288,7 @@ def _create(name: str, options: Mapping[str, Any]) -> Any:
     try:
         return timm.create_model(name, pretrained=False, **options)
     except Exception as error:  # timm passes options on to any class
-        raise DaliDrError(f"timm cannot make {name} with the options {dict(options)}: {error}") from error
+        raise DaliDrError(f"timm cannot make {name} with the options {dict(options)}: {error}", kind="usage") from error
 
 
 def _unprefixed(state: dict[str, torch.Tensor], own: Any) -> dict[str, torch.Tensor]:

@@ -208,11 +208,13 @@ def _check_reading(reading: Reading, sets: Sequence[tuple[str | Path, Kind]]) ->
     if given and not plain:
         raise DaliDrError(
             f"{given[0]}: has no meaning for a packed set, whose classes were numbered when it was packed: leave it out, or "
-            "pack the set anew with it"
+            "pack the set anew with it",
+            kind="usage",
         )
     if numbers and all(kind.name != OWN for kind in plain):
         raise DaliDrError(
-            f"{numbers[0]}: has no meaning with --as {plain[0].name}, whose classes are known by their names: leave it out"
+            f"{numbers[0]}: has no meaning with --as {plain[0].name}, whose classes are known by their names: leave it out",
+            kind="usage",
         )
 
 
@@ -224,7 +226,8 @@ def _check_outputs(models: Sequence[Model], kinds: Sequence[Kind]) -> None:
             if kind.name != OWN and isinstance(outputs, int) and outputs and outputs != IMAGENET:
                 raise DaliDrError(
                     f"--as {kind.name} wants a model of {IMAGENET:,} outputs, {model.name} has {outputs:,}: leave --as out for "
-                    "a set of the model's own classes, or take another model"
+                    "a set of the model's own classes, or take another model",
+                    kind="usage",
                 )
 
 
@@ -363,7 +366,7 @@ class _Run:
         count.left_out += len(answers.accepted) - len(numbers)
         count.packed_out += opened.refused
         if not len(numbers):
-            raise DaliDrError(f"{leaf.place}: none of its images is scored in {kind.name}")
+            raise DaliDrError(f"{leaf.place}: none of its images is scored in {kind.name}", kind="usage")
         tallies = [
             Tally(None if self.all_classes else answers.considered, bins=self.bins, device=self.device)
             for _ in self.models
@@ -414,7 +417,8 @@ class _Run:
                 plain = "" if opened.dataset is not None else ", how its classes are numbered by --labels or --classes"
                 raise DaliDrError(
                     f"{opened.labelled.where}: has {classes} classes, and {model.name} {outputs} outputs: "
-                    f"say what the set is by --as{plain}, or take another model"
+                    f"say what the set is by --as{plain}, or take another model",
+                    kind="usage",
                 )
         return answers
 
@@ -466,7 +470,8 @@ class _Run:
         except (AssertionError, RuntimeError, ValueError) as error:
             raise DaliDrError(
                 f"{model.name} cannot take views of {tuple(data.shape[-2:])} pixels, or fails: {error}; its size is said by "
-                "--size, or by options of the model such as {img_size: 384}"
+                "--size, or by options of the model such as {img_size: 384}",
+                kind="usage",
             ) from error
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(data):
             got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dali_dr.errors import meant
+from dali_dr.on_demand import on_demand
 
 if TYPE_CHECKING:
     from dali_dr.integrations.dali import DALIClassificationIterator as DALIClassificationIterator
@@ -29,14 +28,4 @@ _HOME = {
 }
 
 if not TYPE_CHECKING:  # checkers read the imports above: to them any other name is an error
-    __all__ = sorted(_HOME)
-
-    def __getattr__(name: str) -> Any:
-        if name in _HOME:
-            value = getattr(importlib.import_module(_HOME[name]), name)
-            globals()[name] = value
-            return value
-        raise AttributeError(f"module 'dali_dr.integrations' has no attribute {name!r}{meant(name, _HOME)}", name=name)
-
-    def __dir__() -> list[str]:
-        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    __all__, __getattr__, __dir__ = on_demand(__name__, _HOME)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args, overload
 
 import torch
 from nvidia.dali import Pipeline
@@ -15,6 +15,11 @@ from dali_dr.integrations.named import NamedIterator, has_teacher, opened
 from dali_dr.loader import checks
 from dali_dr.loader.state import Standing
 from dali_dr.shards.dataset import Dataset
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # as in `named`
+else:
+    from typing import TypeVar
 
 LabelKind = Literal["teacher", "label", "both"]
 
@@ -27,7 +32,35 @@ _NAMES: Final[dict[str, dict[str, str]]] = {
 _STOCK: Final = "nvidia.dali.plugin.pytorch.DALIClassificationIterator"
 
 
-class DALIClassificationIterator(NamedIterator):
+class ClassificationBatch(TypedDict):
+    """What `DALIClassificationIterator` yields in a list.
+
+    Attributes:
+      data: (B, 3, size, size) float32, normalised.
+      label: (B, classes) float32, the teacher's distribution; or (B, 1) int64 classes, as the iterator's `targets` says.
+    """
+
+    data: torch.Tensor
+    label: torch.Tensor
+
+
+class MeasuredBatch(ClassificationBatch):
+    """With `targets="both"`, whose "label" is (B, 1) int64.
+
+    Attributes:
+      targets: (B, classes) float32, the teacher's distribution.
+    """
+
+    targets: torch.Tensor
+
+
+if TYPE_CHECKING:
+    Classified = TypeVar("Classified", default=list[ClassificationBatch])
+else:
+    Classified = TypeVar("Classified")  # what an iterator yields: list[ClassificationBatch], or list[MeasuredBatch]
+
+
+class DALIClassificationIterator(NamedIterator[Classified]):
     """Stands in for `nvidia.dali.plugin.pytorch.DALIClassificationIterator`, and trains on the teacher.
 
     Batches are `[{"data": …, "label": …}]`, arguments and their defaults those of DALI's class, in its order. What "label"
@@ -73,6 +106,44 @@ class DALIClassificationIterator(NamedIterator):
       ShardError: the data set is missing or damaged.
     """
 
+    @overload
+    def __init__(
+        self: DALIClassificationIterator[list[MeasuredBatch]],
+        pipelines: Pipeline | list[Pipeline] | Dataset | str | os.PathLike[str],
+        size: int = -1,
+        reader_name: str | None = None,
+        auto_reset: bool | str | None = False,
+        fill_last_batch: bool | None = None,
+        dynamic_shape: Any = False,
+        last_batch_padded: bool = False,
+        last_batch_policy: LastBatchPolicy = LastBatchPolicy.FILL,
+        prepare_first_batch: bool = True,
+        *,
+        dataset: Dataset | str | os.PathLike[str] | None = None,
+        targets: Literal["both"],
+        start_epoch: int = 0,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: DALIClassificationIterator[list[ClassificationBatch]],
+        pipelines: Pipeline | list[Pipeline] | Dataset | str | os.PathLike[str],
+        size: int = -1,
+        reader_name: str | None = None,
+        auto_reset: bool | str | None = False,
+        fill_last_batch: bool | None = None,
+        dynamic_shape: Any = False,
+        last_batch_padded: bool = False,
+        last_batch_policy: LastBatchPolicy = LastBatchPolicy.FILL,
+        prepare_first_batch: bool = True,
+        *,
+        dataset: Dataset | str | os.PathLike[str] | None = None,
+        targets: LabelKind | None = None,
+        start_epoch: int = 0,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None: ...
     def __init__(
         self,
         pipelines: Pipeline | list[Pipeline] | Dataset | str | os.PathLike[str],
@@ -118,7 +189,7 @@ class DALIClassificationIterator(NamedIterator):
         if start_epoch:
             self.set_epoch(start_epoch)
 
-    def _next(self) -> tuple[list[dict[str, torch.Tensor]], Standing]:
+    def _next(self) -> tuple[Any, Standing]:
         batch, standing = super()._next()
         return [batch], standing
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+import torch
 
 from dali_dr.loader.iterator import ReinforcedIterator
 from dali_dr.loader.options import Options
 from dali_dr.loader.state import Standing
 from dali_dr.shards.dataset import Dataset
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # knows defaults, which typing does from Python 3.13 on
 
-class NamedIterator(ReinforcedIterator[Any]):
+    Named = TypeVar("Named", default=dict[str, torch.Tensor])
+else:
+    from typing import TypeVar
+
+    Named = TypeVar("Named")  # what an iterator yields: a dict, or a list of one
+
+
+class NamedIterator(ReinforcedIterator[Named]):
     """A `ReinforcedIterator` that yields dicts under other names.
 
     Args:
@@ -42,7 +53,8 @@ class NamedIterator(ReinforcedIterator[Any]):
         return list(self._names.values())
 
     def _next(self) -> tuple[Any, Standing]:
-        (batch,), standing = super()._next()
+        given, standing = super()._next()
+        (batch,) = cast("list[dict[str, torch.Tensor]]", given)
         return {there: batch[here] for here, there in self._names.items()}, standing
 
 

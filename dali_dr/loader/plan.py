@@ -70,7 +70,8 @@ def make_plan(dataset: Dataset, batch_size: int, show: Show, schedule: Schedule,
     if spec is None:
         raise ShardError(
             f"{dataset.path}: holds plain images without reinforcements; pass augment, for instance "
-            'augment="rrc" for training or augment="eval", or reinforce it first (`dali-dr reinforce`)'
+            'augment="rrc" for training or augment="eval", or reinforce it first (`dali-dr reinforce`)',
+            kind="usage",
         )
     mixed = stored.mixing if augment is None and stored else None
     pairs = mixed is not None and mixed.double
@@ -324,11 +325,13 @@ def _cuda_device(machine: Machine) -> int:
     if not torch.cuda.is_available():
         raise DaliDrError(
             'device="gpu", but torch sees no CUDA device on this machine. Use device="cpu", '
-            "or check the driver with nvidia-smi and that torch is a CUDA build (torch.version.cuda)"
+            "or check the driver with nvidia-smi and that torch is a CUDA build (torch.version.cuda)",
+            kind="usage",
         )
     number, count = machine.cuda_device, torch.cuda.device_count()
     if number >= count:
         raise DaliDrError(
-            f'device="cuda:{number}", but torch sees {count} CUDA device(s) here: pass a number below that'
+            f'device="cuda:{number}", but torch sees {count} CUDA device(s) here: pass a number below that',
+            kind="usage",
         )
     return number

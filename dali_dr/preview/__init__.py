@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from dali_dr.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from dali_dr.preview.page import write_page
-    from dali_dr.preview.replayed import replay_views
-    from dali_dr.preview.sheet import TILE, contact_sheet, save_contact_sheet
+    from dali_dr.preview.page import write_page as write_page
+    from dali_dr.preview.replayed import replay_views as replay_views
+    from dali_dr.preview.sheet import TILE as TILE
+    from dali_dr.preview.sheet import contact_sheet as contact_sheet
+    from dali_dr.preview.sheet import save_contact_sheet as save_contact_sheet
 
-__all__ = ["TILE", "contact_sheet", "replay_views", "save_contact_sheet", "write_page"]
-_HOMES: Final = {
-    "TILE": "sheet", "contact_sheet": "sheet", "save_contact_sheet": "sheet", "replay_views": "replayed", "write_page": "page",
-}  # fmt: skip
+_HOME = {
+    "TILE": "dali_dr.preview.sheet",
+    "contact_sheet": "dali_dr.preview.sheet",
+    "replay_views": "dali_dr.preview.replayed",
+    "save_contact_sheet": "dali_dr.preview.sheet",
+    "write_page": "dali_dr.preview.page",
+}
 
-
-def __getattr__(name: str) -> Any:
-    """Public names on demand: a module that the command line asks for suffixes loads nothing else."""
-    if name in _HOMES:
-        return getattr(import_module(f"dali_dr.preview.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # checkers read the imports above: to them any other name is an error
+    __all__, __getattr__, __dir__ = on_demand(__name__, _HOME)

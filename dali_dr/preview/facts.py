@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -187,18 +187,19 @@ def _relative(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> npt.NDA
     return np.asarray(p * np.log(ratio))
 
 
-def details(read: Read, spec: AugmentationSpec | None) -> dict[str, Any]:
+def details(read: Read, spec: AugmentationSpec | None, faults: Mapping[int, str] | None = None) -> dict[str, Any]:
     """What the page shows of an image beside its facts, JSON-able.
 
     Args:
       read: of the image.
       spec: of the set's views, if it has some.
+      faults: what is wrong with views that cannot be shown, by their places among those that are.
 
     Returns:
       {"views": [view, …]} with, of each, "row" in the record, "box" [top, left, height, width] of what it shows, in pixels of
       the image, "flip" 0 or 1, "ops" [[name, magnitude or null], …], "erase" the like in pixels of the view or null,
       "classes" [[id, probability], …], and of a mixed one "mix": the like of the partner, its number (null: the image
-      itself), "lam", "cut" and "swapped"; or {"map": rows of class ids} of a label map.
+      itself), "lam", "cut" and "swapped", and of one that cannot be shown "error"; or {"map": rows of class ids} of a label map.
     """
     if read.cells is not None:
         return {"views": [], "map": read.cells.tolist()}
@@ -206,7 +207,10 @@ def details(read: Read, spec: AugmentationSpec | None) -> dict[str, Any]:
     if views is None or spec is None:
         return {"views": []}
     size = int(read.facts["height"]), int(read.facts["width"])
-    return {"views": [_view(views, place, row, size, spec) for place, row in enumerate(read.rows)]}
+    told = [_view(views, place, row, size, spec) for place, row in enumerate(read.rows)]
+    for place, message in (faults or {}).items():
+        told[place]["error"] = message
+    return {"views": told}
 
 
 def _view(views: Reinforcements, place: int, row: int, size: tuple[int, int], spec: AugmentationSpec) -> dict[str, Any]:

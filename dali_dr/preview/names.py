@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from dali_dr.errors import DaliDrError
+from dali_dr.errors import DaliDrError, shown
 from dali_dr.shards.dataset import Dataset
 from dali_dr.sources.class_file import read_class_file
 from dali_dr.sources.classes import MAX_CLASSES, SYNSET, imagenet_classes
@@ -17,7 +17,6 @@ from dali_dr.sources.classes import MAX_CLASSES, SYNSET, imagenet_classes
 _TAKEN: Final = ", taken for ImageNet's"
 _NUMBERED: Final = ": outputs are shown by their numbers"
 IMAGENET: Final = 1000  # classes
-_PLACEHOLDER: Final = "teacher class "  # as `dali_dr.reinforce` calls classes that the teacher alone has
 _IN_KEY: Final = re.compile(r"(?:^|/)(n\d{8})(?=[/_])")  # a key of ImageNet's begins with its synset
 _KEYS_LOOKED_AT: Final = 64
 
@@ -64,16 +63,24 @@ def names_of(dataset: Dataset, file: Path | None = None) -> Names:
       DaliDrError: the file cannot be read, or has another number of names than there are classes of either.
     """
     names = _own_names(dataset)
-    return names if file is None else _renamed(dataset, names, file)
+    return _shown(names if file is None else _renamed(dataset, names, file))
+
+
+def _shown(names: Names) -> Names:
+    """The same, of texts that show controls and do not send them."""
+    labels = [shown(name) for name in names.labels]
+    outputs = labels if names.outputs is names.labels else [shown(name) for name in names.outputs]
+    return replace(names, labels=labels, outputs=outputs)
 
 
 def _renamed(dataset: Dataset, names: Names, file: Path) -> Names:
     given = read_class_file(file, MAX_CLASSES).names
-    classes, outputs = len(_known(dataset.class_names or ())) or dataset.num_classes, dataset.num_outputs
+    classes, outputs = dataset.manifest.image_classes, dataset.num_outputs
     if len(given) not in (classes, outputs):
         known = str(classes) if outputs == classes else f"{classes} and its teacher {outputs} outputs"
         raise DaliDrError(
-            f"{file}: names {len(given)} classes, {dataset.path} has {known}: want a name in a line for each"
+            f"{file}: names {len(given)} classes, {dataset.path} has {known}: want a name in a line for each",
+            kind="usage",
         )
     note = (
         names.note.replace(_TAKEN, "").replace(_NUMBERED, ", which are not compared")
@@ -88,11 +95,6 @@ def _renamed(dataset: Dataset, names: Names, file: Path) -> Names:
     return replace(names, outputs=given, note=note)
 
 
-def _known(own: Sequence[str]) -> list[str]:
-    """The names that are the set's, without those that stand in for classes that the teacher alone has."""
-    return [name for name in own if not name.startswith(_PLACEHOLDER)]
-
-
 def _own_names(dataset: Dataset) -> Names:
     outputs = dataset.num_outputs
     own = dataset.class_names
@@ -100,7 +102,7 @@ def _own_names(dataset: Dataset) -> Names:
         if dataset.num_classes == IMAGENET and _keys_are_imagenets(dataset):
             return _with_outputs(imagenet_classes()[1], outputs)
         return _with_outputs([f"class {n}" for n in range(dataset.num_classes)], outputs)
-    known = _known(own)
+    known = own[: dataset.manifest.image_classes]
     if len(known) < len(own) == outputs == IMAGENET:
         return _of_few(known, own)
     return _with_outputs(_with_words(own), outputs)

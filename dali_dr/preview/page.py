@@ -18,7 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -27,12 +27,12 @@ import numpy as np
 from PIL import Image
 
 from dali_dr.ahead import ahead
-from dali_dr.errors import DaliDrError, shown
+from dali_dr.errors import DaliDrError, kind_of, shown
 from dali_dr.loader.options import default_threads
 from dali_dr.preview.facts import FACTS, Read, Reader, details, sampled
 from dali_dr.preview.maps import colour
 from dali_dr.preview.names import Names
-from dali_dr.preview.replayed import Pixels, Replayer, Wanted
+from dali_dr.preview.replayed import Pixels, Replayer, Wanted, named_view
 from dali_dr.preview.stats import Statistics
 from dali_dr.preview.thumbs import Sizes, image_thumb, sprite, view_thumbs, webp
 from dali_dr.progress import bar as progress_bar
@@ -72,13 +72,13 @@ def write_page(
 
     Returns:
       {"images", "of", "views", "bytes", "damaged"}: what is in the page, of how many images, how long the file is, and, by
-      their keys, what is wrong with images that cannot be shown: their cards say it.
+      their keys, what is wrong with images that cannot be shown, and with single views (`named_view`): their cards say it.
 
     Raises:
       DaliDrError: no image can be shown, or a file that cannot be written.
     """
     if not len(dataset):
-        raise DaliDrError(f"{dataset.path}: has no images, of which there is nothing to show")
+        raise DaliDrError(f"{dataset.path}: has no images, of which there is nothing to show", kind="usage")
     numbers = sampled(len(dataset), MOST_IMAGES if images is None else images)
     partial = temporary(path)
     try:
@@ -88,7 +88,9 @@ def write_page(
         size = partial.stat().st_size
         partial.replace(path)
     except OSError as error:
-        raise DaliDrError(f"{path}: cannot be written ({error.strerror or error}): choose another place") from error
+        raise DaliDrError(
+            f"{path}: cannot be written ({error.strerror or error}): choose another place", kind=kind_of(error)
+        ) from error
     finally:
         discard(partial)
     return {"images": len(numbers), "of": len(dataset), "views": views, "bytes": size, "damaged": made.damaged}
@@ -107,7 +109,8 @@ class _Page:
         self._facts = np.zeros(len(numbers), FACTS)
         most = min(views, dataset.manifest.views_max)
         self._sizes = sizes_for(len(numbers), most)
-        self.damaged: dict[str, str] = {}  # what is wrong, by key
+        self.damaged: dict[str, str] = {}  # what is wrong, by key, or key and view
+        self._lost = 0  # images that cannot be shown
         self._replayer = None
         if most:
             self._replayer = Replayer(dataset, images=_IN_CHUNK, views=most, threads=default_threads())
@@ -121,7 +124,7 @@ class _Page:
                 waiting.write(_block(f"chunk-{number}", chunk))
             about = describe(self._dataset, self._names, self._sizes, self._views, len(self._numbers))
             about["chunk"] = _IN_CHUNK
-            about["keys"] = [self._dataset.keys[number] for number in self._numbers]
+            about["keys"] = [shown(self._dataset.keys[number]) for number in self._numbers]
             about["plots"] = self._statistics.plots()
             style, script = assets()
             head, tail = skeleton(about["title"], style, policy_of(style, script, "img-src blob: data:"))
@@ -143,22 +146,31 @@ class _Page:
             progress_bar(total=len(self._numbers), desc=name, unit="img", disable=not self._progress) as bar,
             ThreadPoolExecutor(threads, "page") as executor,
         ):
-            for start, (chunk, reads) in zip(
+            for start, (chunk, found) in zip(
                 starts, ahead(executor, self._chunk, starts, _AHEAD * threads), strict=True
             ):
-                for place, read in enumerate(reads, start):
-                    if isinstance(read, DaliDrError):
-                        self._facts[place] = self._reader.indexed(self._numbers[place], self._numbers[place] + 1)[0]
-                        self.damaged[self._dataset.keys[self._numbers[place]]] = str(read)
-                        if len(self.damaged) == len(self._numbers):
-                            raise read
-                        continue
-                    self._facts[place] = read.facts
-                    self._statistics.add(read)
-                bar.update(len(reads))
+                for place, one in enumerate(found, start):
+                    self._note(place, one)
+                bar.update(len(found))
                 yield chunk
 
-    def _chunk(self, start: int) -> tuple[str, list[Read | DaliDrError]]:
+    def _note(self, place: int, one: _Told) -> None:
+        """Facts and statistics of an image, or what is wrong with it or views of it."""
+        number = self._numbers[place]
+        if isinstance(one, DaliDrError):
+            self._facts[place] = self._reader.indexed(number, number + 1)[0]
+            self.damaged[self._dataset.keys[number]] = str(one)
+            self._lost += 1
+            if self._lost == len(self._numbers):
+                raise one
+            return
+        read, faults = one
+        self._facts[place] = read.facts
+        self._statistics.add(read)
+        for view, message in faults.items():
+            self.damaged[named_view(self._dataset, number, read.rows[view])] = message
+
+    def _chunk(self, start: int) -> tuple[str, list[_Told]]:
         """A chunk, and what was read for it, or why it could not be. Called in several threads."""
         found: list[_Shown | DaliDrError] = []
         for number in self._numbers[start : start + _IN_CHUNK]:
@@ -177,12 +189,12 @@ class _Page:
                 told.append({"views": [], "error": str(one), "thumb": _NO_PICTURE.size, "at": len(views)})
                 continue
             thumbs.append(one.thumb)
-            more = details(one.read, self._dataset.manifest.spec)
+            more = details(one.read, self._dataset.manifest.spec, one.faults)
             told.append({**more, "thumb": one.thumb.size, "at": len(views)})
             views += view_thumbs(one.pixels, self._sizes.view)
         parts = [deflated(told), _picture(sprite(thumbs, self._sizes.image))]
         parts.append(_picture(sprite(views, self._sizes.view)) if views else "")
-        return " ".join(parts), [one if isinstance(one, DaliDrError) else one.read for one in found]
+        return " ".join(parts), [one if isinstance(one, DaliDrError) else (one.read, one.faults) for one in found]
 
     def _replay(self, found: list[_Shown | DaliDrError]) -> None:
         """The views of images, together or, if one of them has a fault, one by one; the faulty are replaced by theirs."""
@@ -201,19 +213,31 @@ class _Page:
         except DaliDrError:
             for at, one, want in wanted:
                 try:
-                    (one.pixels,) = self._replayer.replay([want])
+                    one.pixels, one.faults = self._replayer.replay_each(want)
                 except DaliDrError as error:
                     found[at] = error
 
 
+_Told = tuple[Read, dict[int, str]] | DaliDrError  # what was read, and what is wrong with views; or why it was not
+
+
 @dataclass
 class _Shown:
-    """An image of a chunk."""
+    """An image of a chunk.
+
+    Attributes:
+      read: of it.
+      image: its encoded bytes.
+      thumb: it in small.
+      pixels: of its views.
+      faults: of views that cannot be shown, by their places.
+    """
 
     read: Read
     image: bytes
     thumb: Image.Image
     pixels: Pixels | tuple[()] = ()
+    faults: dict[int, str] = field(default_factory=dict)
 
 
 _NO_PICTURE: Final = Image.new("RGB", (1, 1))  # in the place of an image that cannot be shown
@@ -242,15 +266,17 @@ def describe(dataset: Dataset, names: Names, sizes: Sizes, views: int, images: i
         "shown_views": views,
         "topk": m.topk,
         "view_size": m.spec.size if m.spec is not None else 0,
-        "spec": None if m.spec is None else (m.spec.name or "custom"),
-        "teacher": [str(name) for name in (m.teacher or {}).get("names", ())],
+        "row_order": m.row_order,
+        "spec": None if m.spec is None else shown(m.spec.name or "custom"),
+        "teacher": [shown(name) for name in (m.teacher or {}).get("names", ())],
         "maps": None if m.label_maps is None else m.label_maps.to_json(),
         "outputs": m.num_outputs,
+        "image_classes": m.image_classes,
         "labels": list(names.labels),
         "classes": None if names.outputs is names.labels else list(names.outputs),
         "colours": [colour(number) for number in range(m.num_outputs)] if kind == "maps" else None,
         "comparable": names.comparable,
-        "note": names.note,
+        "note": shown(names.note),
         "sizes": {"image": sizes.image, "view": sizes.view},
         "facts": [[name, str(FACTS[name].str), FACTS.fields[name][1]] for name in FACTS.names or () if FACTS.fields],
         "fact_bytes": FACTS.itemsize,

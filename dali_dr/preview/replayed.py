@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from dali_dr.augment.fresh import resize_of
-from dali_dr.augment.views import Views
-from dali_dr.errors import DaliDrError
+from dali_dr.augment.views import NO_PARTNER, Views
+from dali_dr.errors import DaliDrError, shown
 from dali_dr.images.decoder import cleaned
 from dali_dr.loader.graph import view_pipeline
 from dali_dr.shards.dataset import Dataset
@@ -56,6 +56,11 @@ def replay_views(dataset: Dataset, number: int, rows: Sequence[int] | npt.NDArra
     views = dataset.reinforcements(number).take(np.asarray(rows))
     replayer = Replayer(dataset, images=1, views=len(views), threads=1)
     yield from replayer.replay([Wanted(number, dataset.image(number), views)])[0]
+
+
+def named_view(dataset: Dataset, number: int, row: int) -> str:
+    """What a view is called where one is told of."""
+    return f"{dataset.keys[number]}, view {row}"
 
 
 class Replayer:
@@ -111,6 +116,33 @@ class Replayer:
             views = np.split(np.rint(np.stack(views)).astype(np.uint8), ends)
         return [np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) for pixels in views]
 
+    def replay_each(self, want: Wanted) -> tuple[Pixels, dict[int, str]]:
+        """The views of one image as `replay` gives them, where the partners of some cannot be shown.
+
+        Returns:
+          The views, black where they cannot be shown; and what is wrong with these, by their places.
+
+        Raises:
+          DaliDrError: the image itself cannot be shown.
+        """
+        try:
+            return self.replay([want])[0], {}
+        except DaliDrError:
+            if not self._mixing:
+                raise
+        self.replay([replace(want, views=_alone(want.views.take([0])))])  # which tells whose fault it is
+        size = self._dataset.spec.size
+        pixels, faults = np.zeros((len(want.views), size, size, 3), np.uint8), {}
+        for place in range(len(want.views)):
+            view = want.views.take([place])
+            try:
+                pixels[place] = self.replay([replace(want, views=view)])[0][0]
+            except DaliDrError as error:
+                assert view.mix is not None
+                partner = self._dataset.keys[int(view.mix.partner[0])]
+                faults[place] = shown(f"its partner {partner} cannot be shown: {error}")
+        return pixels, faults
+
     def _unmixed(self, wanted: Sequence[Wanted]) -> tuple[Any, ...]:
         return [np.frombuffer(one.image, np.uint8) for one in wanted], [one.views.pack() for one in wanted]
 
@@ -128,6 +160,17 @@ class Replayer:
 
         images = padded([one.image for one in wanted])
         return images, words, places, padded([self._dataset.image(number) for number in numbers]), partner_places
+
+
+def _alone(views: Views) -> Views:
+    """The same views without what is mixed into them."""
+    assert views.mix is not None
+    mix = views.mix
+    partner = np.full_like(mix.partner, NO_PARTNER)
+    nothing = replace(
+        mix, partner=partner, lam=np.ones_like(mix.lam), cut=np.zeros_like(mix.cut), swapped=np.zeros_like(mix.swapped)
+    )
+    return replace(views, mix=nothing)
 
 
 def _one_pixel() -> Any:

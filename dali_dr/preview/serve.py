@@ -135,21 +135,20 @@ class Site:
     def _sample(self, number: int) -> Answer:
         try:
             read = self._reader.read(number)
-            told = details(read, self._dataset.manifest.spec)
             self._small(number)
-            if told["views"]:
-                self._replayed(number)
+            faults = self._replayed(number)[2] if read.rows else {}
+            told = details(read, self._dataset.manifest.spec, faults)
         except DaliDrError as error:  # told, so that the page shows it: a status would fill a browser's console
             read = Read(self._reader.indexed(number, number + 1)[0], None)
             told = {"views": [], "error": str(error)}
-        told |= {"key": self._dataset.keys[number], "facts": base64.b64encode(read.facts.tobytes()).decode()}
+        told |= {"key": shown(self._dataset.keys[number]), "facts": base64.b64encode(read.facts.tobytes()).decode()}
         return _json(told)
 
     def _thumb(self, number: int) -> Answer:
         return "image/webp", self._small(number)
 
     def _sprite(self, number: int) -> Answer:
-        _, pixels = self._replayed(number)
+        _, pixels, _ = self._replayed(number)
         return "image/webp", webp(sprite(view_thumbs(pixels, _SIZES.view), _SIZES.view))
 
     def _image(self, number: int) -> Answer:
@@ -157,24 +156,24 @@ class Site:
         return _TYPES[image_info(data, max_pixels=ANY_PIXELS)[0]], data
 
     def _view(self, number: int, row: int) -> bytes:
-        read, pixels = self._replayed(number)
-        if row not in read.rows:
+        read, pixels, faults = self._replayed(number)
+        if row not in read.rows or read.rows.index(row) in faults:
             raise NotThere(str(row))
         out = io.BytesIO()
         Image.fromarray(pixels[read.rows.index(row)]).save(out, "PNG", compress_level=1)
         return out.getvalue()
 
-    def _replay(self, number: int) -> tuple[Read, Pixels]:
+    def _replay(self, number: int) -> tuple[Read, Pixels, dict[int, str]]:
         read = self._reader.read(number)
         views = read.shown
         if views is None or self._replayer is None:
             raise NotThere(str(number))
-        return read, self._replayer.replay([Wanted(number, self._dataset.image(number), views)])[0]
+        return read, *self._replayer.replay_each(Wanted(number, self._dataset.image(number), views))
 
     def _find(self, text: str) -> bytes:
         """A byte for each sample: whether its key holds the text, whatever the case."""
         wanted = text[:_MOST_TEXT].lower()
-        found = (wanted in key.lower() for key in self._dataset.keys)
+        found = (wanted in shown(key).lower() for key in self._dataset.keys)
         return np.fromiter(found, np.uint8, len(self._dataset)).tobytes()
 
     def _plots(self) -> dict[str, Any]:
@@ -293,7 +292,8 @@ def make_server(site: Site, host: str, port: int) -> http.server.ThreadingHTTPSe
     except OSError as error:
         raise DaliDrError(
             f"--serve: cannot listen at {host}, port {port} ({error.strerror or error}): choose another port (0: any that is "
-            "free) or --host"
+            "free) or --host",
+            kind="usage",
         ) from error
 
 
@@ -311,7 +311,7 @@ def serve(dataset: Dataset, *, names: Names, host: str, port: int, views: int, t
       DaliDrError: it cannot listen there, or the set is empty.
     """
     if not len(dataset):
-        raise DaliDrError(f"{dataset.path}: has no images, of which there is nothing to show")
+        raise DaliDrError(f"{dataset.path}: has no images, of which there is nothing to show", kind="usage")
     with make_server(Site(dataset, names, views), host, port) as server:
         where = f"[{host}]" if ":" in host else host
         tell(f"http://{where}:{server.server_port}/ shows {shown(dataset.url or dataset.path)}; Ctrl-C ends it")

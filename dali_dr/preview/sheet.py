@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
 
 from dali_dr.encoded import rgb_image
-from dali_dr.errors import DaliDrError, PluginError, shown
+from dali_dr.errors import DaliDrError, PluginError, kind_of, shown
+from dali_dr.preview.lettering import dots, lettered
 from dali_dr.preview.maps import drawn_over
 from dali_dr.preview.names import Names, names_of
-from dali_dr.preview.replayed import replay_views, spread
+from dali_dr.preview.replayed import Replayer, Wanted, named_view, spread
 from dali_dr.preview.suffixes import FORMATS, check_suffix
 from dali_dr.record.labels import Reinforcements
 from dali_dr.shards.dataset import Dataset
@@ -36,7 +38,7 @@ def contact_sheet(
     names: Names | None = None,
     damaged: dict[str, str] | None = None,
 ) -> Image.Image:
-    """Draws samples: with stored views, a row for each: the original, then views, what the teacher is surest of first.
+    """Draws samples: with stored views, a row for each: the original, then views, in the order in which they are stored.
 
     Of a set of label maps a row holds the original and the same under its map; plain images fill the rows one by one.
 
@@ -45,7 +47,8 @@ def contact_sheet(
       samples: sample numbers.
       views: views per row, at most: of fewer stored ones, each is drawn once. Of plain images, so many and one fill a row.
       names: of the classes; None: `names_of` the set.
-      damaged: is filled with what is wrong with samples that cannot be shown, by their keys; a tile in their place says it.
+      damaged: is filled with what is wrong with samples that cannot be shown, by their keys, and with single views
+        (`named_view`); a tile in their place says it.
 
     Returns:
       An RGB picture.
@@ -54,31 +57,36 @@ def contact_sheet(
       DaliDrError: there are no samples, none that can be shown, or so many that no picture holds them.
     """
     if not len(samples):
-        raise DaliDrError(f"{dataset.path}: there is nothing to draw: no images are wanted, or it has none")
+        raise DaliDrError(
+            f"{dataset.path}: there is nothing to draw: no images are wanted, or it has none", kind="usage"
+        )
     names = names_of(dataset) if names is None else names
     found: dict[int, str] = {}
-    lines = [_cells(dataset, number, views, names, found) for number in samples]
+    single: dict[str, str] = {}
+    lines = [_cells(dataset, number, views, names, found, single) for number in samples]
     if len(found) == len(set(samples)):
         raise DaliDrError(next(iter(found.values())))
     if damaged is not None:
-        damaged |= {dataset.keys[number]: message for number, message in found.items()}
+        damaged |= {dataset.keys[number]: message for number, message in found.items()} | single
     if dataset.manifest.label_maps is None and not dataset.manifest.views_max:
         cells = [cell for line in lines for cell in line]
         lines = [cells[at : at + views + 1] for at in range(0, len(cells), views + 1)]
     size = (_COLUMN * max(map(len, lines)) + _MARGIN, _ROW * len(lines) + _MARGIN)
     if max(size) > _LONGEST:
         raise DaliDrError(
-            f"a contact sheet of {size[0]} x {size[1]} pixels is too large: ask for fewer images or views, or for --html"
+            f"a contact sheet of {size[0]} x {size[1]} pixels is too large: ask for fewer images or views, or for --html",
+            kind="usage",
         )
     sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw = ImageDraw.Draw(sheet)
     for y, line in enumerate(lines):
         for x, (picture, caption) in enumerate(line):
             left, top = _MARGIN + x * _COLUMN, _MARGIN + y * _ROW
             sheet.paste(picture, (left, top))
             for number, text in enumerate(caption):
                 place = (left, top + TILE + 2 + number * _LINE)
-                draw.text(place, fitted(text, TILE, font.getlength), fill="black", font=font)
+                readable, font = lettered(text)
+                draw.text(place, fitted(readable, TILE, font.getlength, dots(font)), fill="black", font=font)
     return sheet
 
 
@@ -90,7 +98,7 @@ def save_contact_sheet(
     Of plain images, ``rows`` rows are filled.
 
     Returns:
-      What is wrong with samples that cannot be shown, by their keys.
+      What is wrong with samples and views that cannot be shown, as `contact_sheet` tells it.
 
     Raises:
       DaliDrError: another suffix, said before anything is drawn; or the file cannot be written.
@@ -105,53 +113,67 @@ def save_contact_sheet(
         picture.save(partial, FORMATS[path.suffix.lower()])
         partial.replace(path)
     except OSError as error:
-        raise DaliDrError(f"{path}: cannot be written ({error.strerror or error}): choose another place") from error
+        raise DaliDrError(
+            f"{path}: cannot be written ({error.strerror or error}): choose another place", kind=kind_of(error)
+        ) from error
     finally:
         discard(partial)
     return damaged
 
 
-def fitted(text: str, width: float, length: Callable[[str], float]) -> str:
-    """``text``, `shown`, if it takes no more than ``width``; else as much of its beginning and end as fits, with … between."""
+def fitted(text: str, width: float, length: Callable[[str], float], between: str = "…") -> str:
+    """``text``, `shown`, if it takes no more than ``width``; else as much of its beginning and end as fits."""
     text = shown(text)
     if length(text) <= width:
         return text
     keep, most = 0, len(text) - 1
     while keep < most:  # the most characters that fit
         middle = (keep + most + 1) // 2
-        if length(_shortened(text, middle)) <= width:
+        if length(_shortened(text, middle, between)) <= width:
             keep = middle
         else:
             most = middle - 1
-    return _shortened(text, keep)
+    return _shortened(text, keep, between)
 
 
-def _shortened(text: str, keep: int) -> str:
+def _shortened(text: str, keep: int, between: str) -> str:
     end = keep // 3  # names differ more at their beginnings, keys of one folder at their ends
-    return f"{text[: keep - end].rstrip()}…{text[len(text) - end :].lstrip()}"
+    return f"{text[: keep - end].rstrip()}{between}{text[len(text) - end :].lstrip()}"
 
 
 _Cell = tuple[Image.Image, list[str]]  # a picture and the lines under it
 
 
-def _cells(dataset: Dataset, number: int, views: int, names: Names, damaged: dict[int, str]) -> list[_Cell]:
-    """Of one sample. Of one that cannot be shown, a tile that says why, which is noted in ``damaged`` as well."""
+def _cells(
+    dataset: Dataset, number: int, views: int, names: Names, damaged: dict[int, str], single: dict[str, str]
+) -> list[_Cell]:
+    """Of one sample. Of one that cannot be shown, a tile that says why, which is noted in ``damaged`` as well.
+
+    Of a view that cannot be shown, too, which is noted in ``single``.
+    """
     try:
         if dataset.manifest.label_maps is not None:
             return _mapped(dataset, number, names)
         if dataset.manifest.views_max:
-            return _reinforced(dataset, number, views, names)
+            return _reinforced(dataset, number, views, names, single)
         return [_original(dataset, number, names)]
     except PluginError:
         raise
     except DaliDrError as error:
         damaged[number] = str(error)
     except ValueError as error:  # of Pillow's reading
-        damaged[number] = f"the image cannot be decoded: {error}"
+        damaged[number] = shown(f"the image cannot be decoded: {error}")
+    caption = [dataset.keys[number], f"label: {names.label(dataset.label(number))}", "cannot be shown"]
+    return [(_told(damaged[number]), caption)]
+
+
+def _told(message: str) -> Image.Image:
+    """A tile that says what is wrong."""
     tile = Image.new("RGB", (TILE, TILE), "mistyrose")
-    lines = textwrap.wrap(damaged[number], _LETTERS, max_lines=_MESSAGE_LINES, placeholder=" …")
-    ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "\n".join(lines), fill="darkred", font=ImageFont.load_default(12))
-    return [(tile, [dataset.keys[number], f"label: {names.label(dataset.label(number))}", "cannot be shown"])]
+    text, font = lettered(message)
+    lines = textwrap.wrap(text, _LETTERS, max_lines=_MESSAGE_LINES, placeholder=f" {dots(font)}")
+    ImageDraw.Draw(tile).text((_MARGIN, _MARGIN), "\n".join(lines), fill="darkred", font=font)
+    return tile
 
 
 def _original(dataset: Dataset, number: int, names: Names) -> _Cell:
@@ -164,14 +186,23 @@ def _original(dataset: Dataset, number: int, names: Names) -> _Cell:
     return ImageOps.pad(picture, (TILE, TILE), color="white"), caption
 
 
-def _reinforced(dataset: Dataset, number: int, views: int, names: Names) -> list[_Cell]:
+def _reinforced(dataset: Dataset, number: int, views: int, names: Names, single: dict[str, str]) -> list[_Cell]:
     cells = [_original(dataset, number, names)]
     if not dataset.has_record(number):
         return cells
     reinforcements = dataset.reinforcements(number)
     rows = spread(len(reinforcements), views)
-    for row, pixels in zip(rows, replay_views(dataset, number, rows), strict=True):
-        picture = Image.fromarray(pixels)
+    if not rows:
+        return cells
+    replayer = Replayer(dataset, images=1, views=len(rows), threads=1)
+    taken = reinforcements.take(np.asarray(rows))
+    pixels, faults = replayer.replay_each(Wanted(number, dataset.image(number), taken))
+    for place, row in enumerate(rows):
+        if place in faults:
+            single[named_view(dataset, number, row)] = faults[place]
+            cells.append((_told(faults[place]), ["this view cannot be shown"]))
+            continue
+        picture = Image.fromarray(pixels[place])
         tile = picture if picture.size == (TILE, TILE) else picture.resize((TILE, TILE))
         cells.append((tile, list(_classes(reinforcements, row, names))))
     return cells

@@ -174,7 +174,8 @@ class Statistics:
         share = np.divide(self._agree, self._seen, out=np.full(len(self._seen), np.inf), where=self._seen > 0)
         order = np.argsort(share, kind="stable")[: min(_ROWS, int((self._seen > 0).sum()))]
         mean = self._agree.sum() / self._seen.sum()
-        title = f"Agreement of teacher and label: {mean:.1%} of the views; the classes with the least"
+        what = "views" if self._dataset.manifest.label_maps is None else "cells"
+        title = f"Agreement of teacher and label: {mean:.1%} of the {what}; the classes with the least"
         rows = [[self._names.label(int(c)), round(float(share[c]), 4), int(c)] for c in order]
         return {"name": "agreement", "kind": "rows", "title": title, "unit": "share", "most": 1, "rows": rows}
 
@@ -182,7 +183,7 @@ class Statistics:
         counts = np.bincount(self._dataset.labels, minlength=self._dataset.num_classes)
         order = np.argsort(-counts, kind="stable")
         order = order[counts[order] > 0]
-        title = f"Images of each class: {len(order)} of {len(counts)} classes have some"
+        title = f"Images of each class: {len(order)} of {self._dataset.manifest.image_classes} classes have some"
         if len(order) > _ROWS:
             title += f", {counts[order[-1]]} to {counts[order[0]]}; the largest and the smallest"
             order = np.concatenate([order[: _ROWS // 2], order[-(_ROWS // 2) :]])

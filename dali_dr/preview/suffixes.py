@@ -18,5 +18,7 @@ def check_suffix(path: Path) -> Path:
       DaliDrError: naming the suffixes that can be.
     """
     if path.suffix.lower() not in FORMATS:
-        raise DaliDrError(f"{path}: a contact sheet is a picture: want one of {', '.join(FORMATS)} as its suffix")
+        raise DaliDrError(
+            f"{path}: a contact sheet is a picture: want one of {', '.join(FORMATS)} as its suffix", kind="usage"
+        )
     return path

@@ -20,6 +20,7 @@ from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.run import Run
 from dali_dr.reinforce.teachers import load_teacher
 from dali_dr.shards import outbox
+from dali_dr.shards.manifest import teacher_class
 from dali_dr.sources.opening import open_source
 from dali_dr.sources.source import READING, Reading, Source
 
@@ -143,7 +144,7 @@ class Blueprint:
     def _topk(self, teacher: Predictor) -> int:
         keep = self.keep or ("full" if _embeds(teacher) else "topk")
         if keep not in KEEPS:
-            raise DaliDrError(f"keep is {keep!r}, want one of {', '.join(KEEPS)}")
+            raise DaliDrError(f"keep is {keep!r}, want one of {', '.join(KEEPS)}", kind="usage")
         outputs = teacher.num_outputs
         wanted: int = self.generation.get("topk", 10)
         return {"topk": min(wanted, outputs), "full": outputs}.get(keep, 1)
@@ -166,10 +167,12 @@ def device_of(device: str, part: Part, decode_device: str = "cpu") -> torch.devi
     gpu = torch.cuda.is_available() if device == "auto" else device == "gpu"
     if not gpu:
         if decode_device == "gpu":
-            raise DaliDrError("--decode-device gpu: wants --device gpu, too: views are made where images are decoded")
+            raise DaliDrError(
+                "--decode-device gpu: wants --device gpu, too: views are made where images are decoded", kind="usage"
+            )
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise DaliDrError("--device gpu: torch sees no CUDA device on this machine")
+        raise DaliDrError("--device gpu: torch sees no CUDA device on this machine", kind="usage")
     torch.cuda.set_device(part.local % torch.cuda.device_count())
     return torch.device("cuda", torch.cuda.current_device())
 
@@ -187,14 +190,15 @@ def class_names(source: Source, teacher: Predictor, tell: Callable[[str], object
     if len(names) > known:
         raise DaliDrError(
             f"the images have {len(names)} classes, but teacher {name} predicts {known}: use a teacher trained for these "
-            "classes"
+            "classes",
+            kind="usage",
         )
     if len(names) < known and tell is not None:
         tell(
             f"the images have {len(names)} classes, but teacher {name} predicts {known}; unless the first of these are the "
             "same classes, stored labels mean other classes than stored predictions"
         )
-    return [*names, *(f"teacher class {n}" for n in range(len(names), known))]
+    return [*names, *map(teacher_class, range(len(names), known))]
 
 
 def _embeds(teacher: Predictor) -> bool:

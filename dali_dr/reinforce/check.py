@@ -110,7 +110,7 @@ def check_teacher(
       DaliDrError: the data set has no predictions, or the teacher another number of outputs.
     """
     if not dataset.num_views or not dataset.manifest.topk:
-        raise DaliDrError(f"{dataset.path}: holds no predictions to compare with")
+        raise DaliDrError(f"{dataset.path}: holds no predictions to compare with", kind="usage")
     _check_outputs(dataset, teacher)
     numbers, rows = _choose(dataset, samples, seed)
     pairs = rows.ndim == 2
@@ -161,7 +161,7 @@ def check_label_maps(
     """
     manifest = dataset.manifest
     if manifest.label_maps is None:
-        raise DaliDrError(f"{dataset.path}: holds no label maps")
+        raise DaliDrError(f"{dataset.path}: holds no label maps", kind="usage")
     _check_outputs(dataset, teacher)
     spec = AugmentationSpec.preset("rrc")
     numbers = np.sort(np.random.default_rng(seed).integers(0, len(dataset), samples))
@@ -203,7 +203,8 @@ def _check_outputs(dataset: Dataset, teacher: Teacher) -> None:
     if teacher.num_outputs != dataset.num_outputs:
         raise DaliDrError(
             f"teacher {teacher.name} gives {teacher.num_outputs} outputs, the data set was made by one of "
-            f"{dataset.num_outputs}"
+            f"{dataset.num_outputs}",
+            kind="usage",
         )
 
 

@@ -61,7 +61,9 @@ def read_checkpoint(path: Path, entry: str | None = None, prefix: str | None = N
     if prefix is not None:
         start = prefix.rstrip(".") + "."
         if not any(key.startswith(start) for key in state):
-            raise DaliDrError(f"{path}: no tensor's name begins with {start}; modules in it: {_modules(state)}")
+            raise DaliDrError(
+                f"{path}: no tensor's name begins with {start}; modules in it: {_modules(state)}", kind="usage"
+            )
         state = {key: value for key, value in state.items() if key.startswith(start)}
         state = {_unwrapped(key.removeprefix(start)): value for key, value in state.items()}
     training = content.get("options") if isinstance(content, Mapping) else None
@@ -93,16 +95,18 @@ def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], wha
             for fault, keys in problems.items()
             if keys
         )
-        raise DaliDrError(f"{what}: {told}")
+        raise DaliDrError(f"{what}: {told}", kind="usage")
     model.load_state_dict(dict(state))
 
 
 def _load(path: Path) -> Any:
     """What is in the file. Besides tensors it may hold an argparse.Namespace, as timm's and DINO's do: values by name."""
     if path.is_dir():
-        raise DaliDrError(f"{path}: is a folder: give a file of weights in it, such as {path / BEST_NAME}")
+        raise DaliDrError(
+            f"{path}: is a folder: give a file of weights in it, such as {path / BEST_NAME}", kind="usage"
+        )
     if not path.exists():
-        raise DaliDrError(f"{path}: there is no such file")
+        raise DaliDrError(f"{path}: there is no such file", kind="usage")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -117,7 +121,8 @@ def _load(path: Path) -> Any:
         what = f" (it holds {foreign[1]})" if foreign else ""
         raise DaliDrError(
             f"{path}: not a file of tensors alone{what}, and nothing else is loaded, because it could run any code: save "
-            "model.state_dict() anew, or give another file"
+            "model.state_dict() anew, or give another file",
+            kind="usage",
         ) from error
     except Exception as error:  # zip, pickle and safetensors each have their own for damaged files
         said = str(error) if isinstance(error, OSError) else str(error).split("\n")[0]
@@ -127,7 +132,8 @@ def _load(path: Path) -> Any:
             )
         raise DaliDrError(
             f"{path}: not a checkpoint that can be read: {said}; want a .safetensors, or what torch.save wrote of "
-            "model.state_dict()"
+            "model.state_dict()",
+            kind="usage",
         ) from error
 
 
@@ -145,7 +151,9 @@ def _entry(path: Path, content: Any, entry: str | None) -> tuple[str | None, Map
     dicts = [str(name) for name, value in members.items() if _is_state_dict(value)]
     if entry is not None:
         if entry not in dicts:
-            raise DaliDrError(f"{path}: entry {entry!r} is no state dict in it; it has {', '.join(dicts) or 'none'}")
+            raise DaliDrError(
+                f"{path}: entry {entry!r} is no state dict in it; it has {', '.join(dicts) or 'none'}", kind="usage"
+            )
         found: Mapping[Any, torch.Tensor] = members[entry]
         return entry, found
     for name in _USUAL:
@@ -155,7 +163,7 @@ def _entry(path: Path, content: Any, entry: str | None) -> tuple[str | None, Map
     if _is_state_dict(content):
         return None, members
     among = f"; say which of {', '.join(dicts)}, as in NAME@FILE{{entry: {dicts[0]}}}" if dicts else ""
-    raise DaliDrError(f"{path}: holds no state dict, plain or under state_dict or model{among}")
+    raise DaliDrError(f"{path}: holds no state dict, plain or under state_dict or model{among}", kind="usage")
 
 
 def _is_state_dict(value: Any) -> bool:

@@ -84,7 +84,7 @@ def build_head(state: State, where: str, activation: str) -> torch.nn.Sequential
       DaliDrError: layers are not numbered from 0, of other kinds than linear and batch norm, or do not fit together.
     """
     if not state:
-        raise DaliDrError(f"{where}: there are no weights of this name")
+        raise DaliDrError(f"{where}: there are no weights of this name", kind="usage")
     numbers = {key.split(".")[0] for key in state}
     if not all(number.isdecimal() for number in numbers):
         return torch.nn.Sequential(_layer(state, where))
@@ -94,7 +94,8 @@ def build_head(state: State, where: str, activation: str) -> torch.nn.Sequential
         if gap > 1 or (gap and not layers):
             raise DaliDrError(
                 f"{where}: before layer {number} there are {gap} without weights, which may be anything: build the head as a "
-                "torch.nn.Module and give that to dali_dr.Member"
+                "torch.nn.Module and give that to dali_dr.Member",
+                kind="usage",
             )
         layers += [_ACTIVATIONS[activation]()] * gap
         layers.append(_layer(take(state, str(number))[0], f"{where}.{number}"))
@@ -102,7 +103,9 @@ def build_head(state: State, where: str, activation: str) -> torch.nn.Sequential
     for number, layer in enumerate(layers):
         takes, gives = _widths(layer)
         if width is not None and takes not in (None, width):
-            raise DaliDrError(f"{where}.{number}: takes {takes} numbers, but the layer before gives {width}")
+            raise DaliDrError(
+                f"{where}.{number}: takes {takes} numbers, but the layer before gives {width}", kind="usage"
+            )
         width = gives or width
     return torch.nn.Sequential(*layers)
 
@@ -139,7 +142,8 @@ def _layer(state: State, where: str) -> torch.nn.Module:
     else:
         raise DaliDrError(
             f"{where}: neither a linear layer nor batch norm, by its weights {', '.join(sorted(state)[:5])}: build the head as "
-            "a torch.nn.Module and give that to dali_dr.Member"
+            "a torch.nn.Module and give that to dali_dr.Member",
+            kind="usage",
         )
     load_strictly(layer, weights, f"{where} is no {type(layer).__name__}")
     return layer

@@ -118,19 +118,22 @@ class Teacher:
 
     def __post_init__(self) -> None:
         if not self.members:
-            raise DaliDrError("a teacher wants one member or more")
+            raise DaliDrError("a teacher wants one member or more", kind="usage")
         if not self.temperature > 0:
-            raise DaliDrError(f"temperature is {self.temperature}, want a positive number")
+            raise DaliDrError(f"temperature is {self.temperature}, want a positive number", kind="usage")
         if self.amp not in (None, *AMPS) or self.target not in TARGETS:
             raise DaliDrError(
                 f"amp is {self.amp!r} and target {self.target!r}, want {', '.join(AMPS)} or None, and "
-                f"{' or '.join(TARGETS)}"
+                f"{' or '.join(TARGETS)}",
+                kind="usage",
             )
         for member in self.members:
             member.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         outputs = {m.name: m.num_outputs for m in self.members}
         if len(set(outputs.values())) != 1:
-            raise DaliDrError(f"the members of a teacher must predict the same classes, but they have {outputs}")
+            raise DaliDrError(
+                f"the members of a teacher must predict the same classes, but they have {outputs}", kind="usage"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which may have no GPU or another one: on the CPU, and not compiled yet."""

@@ -177,7 +177,8 @@ def need_of(cluster: Cluster, device: str, nodes: Sequence[Mapping[str, float]])
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
     if device == "gpu" and not has_gpus and cluster.workers is None:
         raise DaliDrError(
-            "--device gpu: no machine of the cluster has a GPU; one that grows on demand wants --workers N"
+            "--device gpu: no machine of the cluster has a GPU; one that grows on demand wants --workers N",
+            kind="usage",
         )
     gpus = cluster.gpus_per_worker
     if gpus is None:
@@ -191,7 +192,7 @@ def need_of(cluster: Cluster, device: str, nodes: Sequence[Mapping[str, float]])
         )
         if not shares:
             raise DaliDrError(
-                "the cluster has no machine yet to judge by: say what a worker takes by --cpus-per-worker"
+                "the cluster has no machine yet to judge by: say what a worker takes by --cpus-per-worker", kind="usage"
             )
         # That of the most machines; of several, the largest, since a small machine among others is mostly the head.
         cpus = float(max(1, max(shares, key=lambda share: (shares[share], share))))
@@ -338,7 +339,8 @@ def _check_ray(cluster: Cluster) -> None:
         raise DaliDrError(
             "a ray:// address connects a process outside of the cluster, which would have to see the data set's folder and "
             "live as long as the run: start the command on a machine of the cluster with --address auto, or by "
-            "ray job submit"
+            "ray job submit",
+            kind="usage",
         )
 
 
@@ -378,7 +380,9 @@ def _knock(address: str) -> None:
     """DaliDrError if nobody listens there, which Ray takes minutes to find out."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
-        raise DaliDrError(f"--address {address}: want HOST:PORT of a Ray cluster (ray start prints it), or auto")
+        raise DaliDrError(
+            f"--address {address}: want HOST:PORT of a Ray cluster (ray start prints it), or auto", kind="usage"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
     except (OSError, OverflowError) as error:

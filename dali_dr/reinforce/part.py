@@ -37,7 +37,9 @@ class Part:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise DaliDrError(f"part {self.index + 1}/{self.count}: parts are counted from 1/{self.count}")
+            raise DaliDrError(
+                f"part {self.index + 1}/{self.count}: parts are counted from 1/{self.count}", kind="usage"
+            )
 
     def __str__(self) -> str:
         return f"{self.index + 1}/{self.count}"
@@ -51,7 +53,9 @@ class Part:
         """
         match = _TEXT.fullmatch(text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise DaliDrError(f"part {text!r}: want K/N, the K-th of N parts, counted from 1: 1/4, 2/4, 3/4, 4/4")
+            raise DaliDrError(
+                f"part {text!r}: want K/N, the K-th of N parts, counted from 1: 1/4, 2/4, 3/4, 4/4", kind="usage"
+            )
         return cls(int(match[1]) - 1, int(match[2]), cls.of_environment().local)
 
     @classmethod

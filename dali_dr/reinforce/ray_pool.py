@@ -205,7 +205,9 @@ class Pool:
         self._mourn(now)
         fits = sum(self._need.fits(node["Resources"]) for node in nodes)
         if not fits and not self._waits:
-            raise DaliDrError(f"a worker takes {self._need}, which this machine has not: see --cpus-per-worker")
+            raise DaliDrError(
+                f"a worker takes {self._need}, which this machine has not: see --cpus-per-worker", kind="usage"
+            )
         most = fits + self._waits if self._most is None else self._most if self._waits else min(self._most, fits)
         wanted = min(most, self._left)
         free = [hand for hand in self._hands if hand.shard is None]

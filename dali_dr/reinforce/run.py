@@ -25,12 +25,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ShardError, shown
 from dali_dr.progress import bar as progress_bar
-from dali_dr.record.labels import ROW_ORDERS, RowOrder
+from dali_dr.record.labels import RowOrder
 from dali_dr.record.layout import Probabilities
 from dali_dr.record.logprobs import DEFAULT_LOG_STEP
 from dali_dr.reinforce.generate import Generation
@@ -42,7 +40,8 @@ from dali_dr.reinforce.measure import Meter
 from dali_dr.reinforce.part import Part
 from dali_dr.reinforce.pieces import Pieces
 from dali_dr.reinforce.report import read_summary, write_report
-from dali_dr.reinforce.select import BY_LABEL, SELECTS, Select
+from dali_dr.reinforce.select import Select
+from dali_dr.reinforce.settings import check_settings
 from dali_dr.shards import files, outbox
 from dali_dr.shards import folder as shards_folder
 from dali_dr.shards.compare import described, fingerprint
@@ -288,44 +287,7 @@ class Run:
 
     def check(self) -> None:
         """ShardError for settings that do not go together, or not with the source."""
-        keys, kept = self.source.keys, self.generation.num_views
-        if len(set(keys)) < len(keys):
-            seen: set[str] = set()
-            twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ShardError(f"two images have the key {twice}: rename one")
-        if self.pool is not None and self.pool < kept:
-            raise ShardError(f"a pool of {self.pool} candidates holds no {kept} views")
-        mixing = self.generation.spec.mixing
-        if self.select not in SELECTS or self.row_order not in ROW_ORDERS:
-            raise ShardError(
-                f"select is {self.select!r:.80} and row_order {self.row_order!r:.80}, want one of {', '.join(SELECTS)}, "
-                f"and {' or '.join(ROW_ORDERS)}"
-            )
-        if self.pool is None and self.select != "random":
-            raise ShardError(
-                f"select is {self.select!r}, but there is no pool to select from: pass pool (--pool P), too"
-            )
-        if self.select in BY_LABEL:
-            self._check_labels()
-        if self.pool is not None and mixing is not None and mixing.double:
-            raise ShardError(
-                "the views of a double-mix come in pairs, of which a pool cannot keep one: leave the pool out"
-            )
-
-    def _check_labels(self) -> None:
-        """ShardError unless every view has one label that is a class of the teacher, whose loss can be told."""
-        teacher, labels = self.generation.teacher, np.asarray(self.source.labels)
-        others = "choose another selection, such as min-confidence"
-        if getattr(teacher, "target", "class") != "class":
-            raise ShardError(f"select is {self.select!r}, but the teacher gives embeddings, not classes: {others}")
-        if self.generation.spec.mixing is not None:
-            raise ShardError(f"select is {self.select!r}, but mixed views have two labels: {others}")
-        if len(labels) and (beyond := (labels < 0) | (labels >= teacher.num_outputs)).any():
-            number = int(np.argmax(beyond))
-            raise ShardError(
-                f"{self.source.where(number)}: its label is {labels[number]}, which is no class of the teacher "
-                f"(0 to {teacher.num_outputs - 1}), so it has no loss to select by: {others}, or a teacher of these classes"
-            )
+        check_settings(self.source, self.generation, select=self.select, row_order=self.row_order, pool=self.pool)
 
     def _check_source(self) -> None:
         """ShardError if the folder belongs to a run of the same images by name, of which some changed, or of others."""
@@ -334,7 +296,8 @@ class Run:
         if recorded and (other := described(recorded, self._source)):
             raise ShardError(
                 f"{self.out}: belongs to a run with other settings: its source has changed: {other}; restore the source, "
-                "or choose another folder"
+                "or choose another folder",
+                kind="usage",
             )
 
     @functools.cached_property

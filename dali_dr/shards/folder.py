@@ -87,7 +87,9 @@ def begin(
     before = None if emptied else settings_of(out)
     if before is None:
         if finished_shards(out, draft):
-            raise ShardError(f"{out}: holds {draft.name} shards of unknown origin; choose an empty folder")
+            raise ShardError(
+                f"{out}: holds {draft.name} shards of unknown origin; choose an empty folder", kind="usage"
+            )
         settings = draft.settings() | ({_SOURCE: source} if source else {})
         state = json.dumps(settings | outbox.identity(out)).encode()
         if emptied:
@@ -95,7 +97,9 @@ def begin(
         elif not outbox.create(out / STATE_NAME, state):
             before = settings_of(out)  # another process was first
     elif not resume:
-        raise ShardError(f"{out}: already holds a run; choose an empty folder, or resume=True to continue it")
+        raise ShardError(
+            f"{out}: already holds a run; choose an empty folder, or resume=True to continue it", kind="usage"
+        )
     if before is not None:
         now = draft.settings()
         before = _upgraded(out, before, now)
@@ -104,7 +108,9 @@ def begin(
         before, now = _UNWRITTEN | before, _UNWRITTEN | now
         found = [what for key in keys for what in _difference(key, before.get(key), now[key])]
         if differing := "; ".join(what for what in found if what is found[0] or not what.startswith(_VERSION)):
-            raise ShardError(f"{out}: belongs to a run with other settings ({differing}); {remedy(draft, out)}")
+            raise ShardError(
+                f"{out}: belongs to a run with other settings ({differing}); {remedy(draft, out)}", kind="usage"
+            )
     finished = (out / MANIFEST_NAME).exists()
     if alone:
         _clean(out, draft, finished)

@@ -102,6 +102,11 @@ class ImageTar:
         return cls(os.path.relpath(place, os.path.realpath(out)), size)
 
 
+def teacher_class(number: int) -> str:
+    """The name of a class that the teacher alone knows."""
+    return f"teacher class {number}"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A data set's manifest.
@@ -173,6 +178,14 @@ class Manifest:
     def images(self) -> int:
         """Samples in all shards."""
         return sum(shard.samples for shard in self.shards)
+
+    @property
+    def image_classes(self) -> int:
+        """Classes of the images: `num_classes` without the last ones, where they are such as the teacher alone knows."""
+        count, names = self.num_classes, self.class_names or ()
+        while count and len(names) >= count and names[count - 1] == teacher_class(count - 1):
+            count -= 1
+        return count
 
     @property
     def num_outputs(self) -> int:

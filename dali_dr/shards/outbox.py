@@ -51,7 +51,7 @@ def folder_for(place: Path | str) -> Path:
         return place
     scheme = place.partition(":")[0].lower()
     if scheme in _NO_WRITING:
-        raise StoreError(f"{shown_url(place)}: {_NO_WRITING[scheme]}")
+        raise StoreError(f"{shown_url(place)}: {_NO_WRITING[scheme]}", kind="usage")
     root = os.environ.get(FOLDER_VARIABLE)
     outboxes = Path(root).absolute() if root else Path.home() / ".cache" / "dali_dr" / "outbox"
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", place.rpartition("/")[2])[:40]
@@ -241,11 +241,13 @@ def refuse_what_stores_cannot(out: Path, *, force: bool, sidecar: bool) -> None:
     if force:
         raise ShardError(
             f"{shown_url(url)}: --force (force=True) removes nothing from a store: remove what is there with the store's own "
-            "tools, or choose another URL"
+            "tools, or choose another URL",
+            kind="usage",
         )
     raise ShardError(
         f"{shown_url(url)}: a sidecar data set in a store names image tars that lie below its URL alone: bring them there, "
-        "write the set into a folder, or with its images"
+        "write the set into a folder, or with its images",
+        kind="usage",
     )
 
 

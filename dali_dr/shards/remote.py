@@ -59,7 +59,8 @@ def load_manifest(url: str, store: Store | None = None) -> tuple[Manifest, bytes
     except MissingError as error:
         raise ShardError(
             f"{where}: missing; a data set has this file once its writing is finished: run the writer again to finish it, or "
-            "look whether the URL is the set's"
+            "look whether the URL is the set's",
+            kind="usage",
         ) from error
     return Manifest.from_json(parse_json(text, where), where), text
 

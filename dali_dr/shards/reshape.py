@@ -60,28 +60,30 @@ def choose_images(dataset: Dataset, what: str | int | Sequence[str]) -> npt.NDAr
         what = int(what)
     if isinstance(what, int):
         if not 1 <= what <= len(dataset):
-            raise ShardError(f"{dataset.path}: cannot choose {what} of {len(dataset)} images")
+            raise ShardError(f"{dataset.path}: cannot choose {what} of {len(dataset)} images", kind="usage")
         hashes = [hashlib.blake2b(key.encode(), digest_size=8, person=_PERSON).digest() for key in dataset.keys]
         return np.sort(np.argsort(np.frombuffer(b"".join(hashes), ">u8"), kind="stable")[:what]).astype(np.int64)
     if isinstance(what, str) and ":" in what and not Path(what).exists():
         begin, _, end = what.partition(":")
         if not (begin or "0").isdecimal() or not (end or "0").isdecimal():
-            raise ShardError(f"images {what!r}: want a number, BEGIN:END or a file of keys")
+            raise ShardError(f"images {what!r}: want a number, BEGIN:END or a file of keys", kind="usage")
         numbers = np.arange(int(begin or 0), min(int(end or len(dataset)), len(dataset)))
         if not len(numbers):
-            raise ShardError(f"{dataset.path}: images {what} are none of its {len(dataset)}")
+            raise ShardError(f"{dataset.path}: images {what} are none of its {len(dataset)}", kind="usage")
         return numbers
     if isinstance(what, str):
         try:
             what = Path(what).read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise ShardError(
-                f"images {what!r}: neither a number, nor BEGIN:END, nor a file of keys: {error}"
+                f"images {what!r}: neither a number, nor BEGIN:END, nor a file of keys: {error}", kind="usage"
             ) from error
     numbers = dataset.find_all(what)
     absent = [key for key, number in zip(what, numbers, strict=True) if number < 0]
     if absent or not what:
-        raise ShardError(f"{dataset.path}: {len(absent)} of the {len(what)} keys are not there, such as {absent[:3]}")
+        raise ShardError(
+            f"{dataset.path}: {len(absent)} of the {len(what)} keys are not there, such as {absent[:3]}", kind="usage"
+        )
     return np.unique(numbers)
 
 
@@ -124,19 +126,24 @@ def subset(
     manifest = data.manifest
     if manifest.label_maps is not None and (views, topk, row_order) != (None, None, None):
         raise ShardError(
-            f"{data.path}: holds label maps, from which images alone can be chosen, not views, their order or classes"
+            f"{data.path}: holds label maps, from which images alone can be chosen, not views, their order or classes",
+            kind="usage",
         )
     if views is not None and not 1 <= views <= manifest.views_min:
-        raise ShardError(f"{data.path}: cannot keep {views} views of {manifest.views_min} per image")
+        raise ShardError(f"{data.path}: cannot keep {views} views of {manifest.views_min} per image", kind="usage")
     if topk is not None and not 0 <= topk <= manifest.topk:
-        raise ShardError(f"{data.path}: cannot keep {topk} classes of the {manifest.topk} stored per view")
+        raise ShardError(
+            f"{data.path}: cannot keep {topk} classes of the {manifest.topk} stored per view", kind="usage"
+        )
     if choice not in CHOICES:
-        raise ShardError(f"choice is {choice!r}, want one of {', '.join(CHOICES)}")
+        raise ShardError(f"choice is {choice!r}, want one of {', '.join(CHOICES)}", kind="usage")
     if row_order is not None and row_order not in ROW_ORDERS:
-        raise ShardError(f"row_order is {row_order!r:.80}, want one of {', '.join(ROW_ORDERS)}")
+        raise ShardError(f"row_order is {row_order!r:.80}, want one of {', '.join(ROW_ORDERS)}", kind="usage")
     numbers = np.arange(len(data)) if images is None else choose_images(data, images)
     if len(numbers) < len(data) and manifest.spec is not None and manifest.spec.mixing is not None:
-        raise ShardError(f"{data.path}: its views are mixed with others of its images, so all images must stay")
+        raise ShardError(
+            f"{data.path}: its views are mixed with others of its images, so all images must stay", kind="usage"
+        )
 
     def change(number: int) -> Reinforcements:
         stored = data.reinforcements(number)
@@ -197,7 +204,8 @@ def merge(
     if a.label_maps is not None or b.label_maps is not None:
         raise ShardError(
             f"{data.path} and {other.path} cannot be merged: label maps: {a.label_maps} and {b.label_maps}; an image has "
-            "one, so there are no views of two runs to put together"
+            "one, so there are no views of two runs to put together",
+            kind="usage",
         )
     digests = [(m.teacher or {}).get("weights_digest") for m in (a, b)]
     for what, ours, theirs in (
@@ -209,11 +217,14 @@ def merge(
         ("number of images", len(data), len(other)),
     ):
         if ours != theirs:
-            raise ShardError(f"{data.path} and {other.path} cannot be merged: {what}: {ours} and {theirs}")
+            raise ShardError(
+                f"{data.path} and {other.path} cannot be merged: {what}: {ours} and {theirs}", kind="usage"
+            )
     if a.seed is not None and a.seed == b.seed:
         raise ShardError(
             f"{data.path} and {other.path} were drawn with the same seed ({a.seed}), so their views are the same: "
-            "reinforce the second with another --seed"
+            "reinforce the second with another --seed",
+            kind="usage",
         )
     twins = other.find_all(data.keys)
 
@@ -222,13 +233,16 @@ def merge(
         twin = int(twins[number])
         if twin < 0:
             raise ShardError(
-                f"{other.path}: has no sample {key}, which {data.path} has: merge data sets of the same images"
+                f"{other.path}: has no sample {key}, which {data.path} has: merge data sets of the same images",
+                kind="usage",
             )
         if not _is_same(data.image(number), other.image(twin)):
             raise ShardError(f"sample {key}: its images in {data.path} and {other.path} differ")
         pair = data.reinforcements(number), other.reinforcements(twin)
         if data.spec.mixing is not None and twin != number:
-            raise ShardError(f"{other.path}: its views are mixed with images by number, and its order is another")
+            raise ShardError(
+                f"{other.path}: its views are mixed with images by number, and its order is another", kind="usage"
+            )
         return _concatenated(*pair)
 
     history = {"merge": {"seeds": [a.seed, b.seed], "views": [a.views_min, b.views_min]}}
@@ -254,7 +268,8 @@ def _write(
     check_elsewhere(data, out)
     if sidecar and data.url is not None:
         raise ShardError(
-            f"{data.url}: records cannot lie beside tars in a store: copy the set here by `dali-dr copy` first"
+            f"{data.url}: records cannot lie beside tars in a store: copy the set here by `dali-dr copy` first",
+            kind="usage",
         )
     seen_from = folder_for(out) if sidecar else data.path
     used = sorted(set(data.index.entries["image_file"][numbers].tolist())) if sidecar else []
@@ -308,7 +323,7 @@ def check_elsewhere(data: Dataset, out: Path | str) -> None:
     """ShardError if ``out`` is where ``data`` lies."""
     here, there = (place.resolve() if isinstance(place, Path) else place for place in (data.url or data.path, out))
     if here == there:
-        raise ShardError(f"{out}: is the data set that is read; choose another folder")
+        raise ShardError(f"{out}: is the data set that is read; choose another folder", kind="usage")
 
 
 def _is_same(first: bytes, second: bytes) -> bool:
@@ -339,5 +354,5 @@ def _concatenated(first: Reinforcements, second: Reinforcements) -> Reinforcemen
 def _reinforced(dataset: Dataset | str | Path) -> Dataset:
     data = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     if data.num_views < 1 and data.manifest.label_maps is None:
-        raise ShardError(f"{data.path}: holds plain images without reinforcements")
+        raise ShardError(f"{data.path}: holds plain images without reinforcements", kind="usage")
     return data

@@ -55,11 +55,13 @@ def retile(
     data = source if isinstance(source, Dataset) else Dataset(source)
     manifest, place = data.manifest, as_place(out)
     if manifest.tiles is not None:
-        raise ShardError(f"{data.path}: its images are tiled already ({manifest.tiles}), so nothing would change")
+        raise ShardError(
+            f"{data.path}: its images are tiled already ({manifest.tiles}), so nothing would change", kind="usage"
+        )
     check_elsewhere(data, place)
     for name, number in (("samples_per_shard", samples_per_shard), ("threads", threads)):
         if number is not None and number < 1:
-            raise ShardError(f"retile: {name} is {number}, want 1 or more")
+            raise ShardError(f"retile: {name} is {number}, want 1 or more", kind="usage")
     history = {"retile": {"images": len(data)}}
     extra = {name: value for name, value in manifest.extra.items() if name != IMAGE_LABELS}  # where tars have labels
     draft = dataclasses.replace(

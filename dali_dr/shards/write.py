@@ -232,7 +232,7 @@ def _check(draft: Manifest, samples: Samples, on_error: OnError) -> None:
         ),
     ):
         if not good:
-            raise ShardError(f"write_shards: {what}")
+            raise ShardError(f"write_shards: {what}", kind="usage")
 
 
 @contextlib.contextmanager
@@ -395,6 +395,7 @@ class _Run:
                 key=refused[0].key,
                 reason=refused[0].reason,
                 remedy=refused[0].remedy or None,
+                kind="usage",
             )
         for one in refused:
             self._announce(one)
@@ -422,4 +423,6 @@ class _Run:
             self._differ(differences)
 
     def _differ(self, what: str) -> NoReturn:
-        raise ShardError(f"{self._out}: belongs to a run with other samples: {what}; {remedy(self._draft, self._out)}")
+        raise ShardError(
+            f"{self._out}: belongs to a run with other samples: {what}; {remedy(self._draft, self._out)}", kind="usage"
+        )

@@ -98,11 +98,14 @@ def columns_of(
     label = label or _only(where, schema, "label", features, "ClassLabel", LABEL_NAMES, _may_be_label)
     for what, name, good in (("image", image, _may_be_image), ("label", label, _may_be_label)):
         if name not in schema.names:
-            raise ShardError(f"{where}: has no column {brief(name)} of {what}s; its columns are {columns_text(schema)}")
+            raise ShardError(
+                f"{where}: has no column {brief(name)} of {what}s; its columns are {columns_text(schema)}", kind="usage"
+            )
         if not good(schema.field(name).type):
             kind = _kind(schema.field(name).type)
             raise ShardError(
-                f"{where}: the column {brief(name)} is of {kind}, which holds no {what}s; its columns are {columns_text(schema)}"
+                f"{where}: the column {brief(name)} is of {kind}, which holds no {what}s; its columns are {columns_text(schema)}",
+                kind="usage",
             )
     feature = features.get(label)
     names = feature.get("names") if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" else None
@@ -166,7 +169,7 @@ def _distinct(
     else:
         codes, values = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
     if not len(codes):
-        raise ShardError(f"{path}: holds no images: it has no rows")
+        raise ShardError(f"{path}: holds no images: it has no rows", kind="usage")
     for number, value in enumerate(values):
         if isinstance(value, (int, float)) and value < 0:
             row = int(np.argmax(codes == number))
@@ -207,7 +210,7 @@ def _only(
         if what == "image"
         else "name it: --label-field COLUMN, or hf:NAME:SPLIT:IMAGE_COLUMN:LABEL_COLUMN"
     )
-    raise ShardError(f"{where}: has {several}; its columns are {columns_text(schema)}; {how}")
+    raise ShardError(f"{where}: has {several}; its columns are {columns_text(schema)}; {how}", kind="usage")
 
 
 def _may_be_image(kind: Any, strict: bool = False) -> bool:

@@ -43,31 +43,42 @@ def read_class_file(path: Path, most: int) -> ClassFile:
                     blank += 1
                     continue
                 if blank:
-                    raise ShardError(f"{path}: line {len(names) + 1} is blank, but others follow: a class has no name")
+                    raise ShardError(
+                        f"{path}: line {len(names) + 1} is blank, but others follow: a class has no name", kind="usage"
+                    )
                 if len(names) == most:
-                    raise ShardError(f"{path}: has more than {most} lines, so it is no list of classes")
+                    raise ShardError(f"{path}: has more than {most} lines, so it is no list of classes", kind="usage")
                 match = _SYNSET_AND_NAME.fullmatch(text)
                 for name in {text, match[1] if match else text}:
                     if name in numbers:
                         raise ShardError(
-                            f"{path}: line {len(names) + 1}: {brief(name)} is in line {numbers[name] + 1} already"
+                            f"{path}: line {len(names) + 1}: {brief(name)} is in line {numbers[name] + 1} already",
+                            kind="usage",
                         )
                     numbers[name] = len(names)
                 names.append(match[2] if match else text)
     except OSError as error:
-        raise ShardError(f"{path}: the file of classes cannot be read: {error.strerror or error}") from error
+        raise ShardError(
+            f"{path}: the file of classes cannot be read: {error.strerror or error}", kind="usage"
+        ) from error
     if not names:
-        raise ShardError(f"{path}: names no classes; expected the name of a class (or a synset) in each line")
+        raise ShardError(
+            f"{path}: names no classes; expected the name of a class (or a synset) in each line", kind="usage"
+        )
     return ClassFile(numbers, names)
 
 
 def _text(path: Path, number: int, line: bytes) -> str:
     if len(line) > MAX_LINE:
-        raise ShardError(f"{path}: line {number}: has more than {MAX_LINE} bytes, so it is no name of a class")
+        raise ShardError(
+            f"{path}: line {number}: has more than {MAX_LINE} bytes, so it is no name of a class", kind="usage"
+        )
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
     except UnicodeDecodeError as error:
-        raise ShardError(f"{path}: line {number}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+        raise ShardError(
+            f"{path}: line {number}: not UTF-8 ({error.reason}); save the file as UTF-8", kind="usage"
+        ) from error
     if "\0" in text:
-        raise ShardError(f"{path}: line {number}: holds a NUL byte, so it is no name of a class")
+        raise ShardError(f"{path}: line {number}: holds a NUL byte, so it is no name of a class", kind="usage")
     return text

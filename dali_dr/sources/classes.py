@@ -159,7 +159,8 @@ def _given(names: Collection[str], reading: Reading, refuse: Refuse) -> Classes 
         if reading.numbering != "auto":
             raise ShardError(
                 f"{reading.classes}: classes are numbered by this file, and --labels {reading.numbering} numbers them "
-                "otherwise: give one of the two"
+                "otherwise: give one of the two",
+                kind="usage",
             )
         return _of_file(names, reading.classes, refuse)
     if reading.numbering == "sorted":

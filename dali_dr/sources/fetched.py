@@ -76,7 +76,7 @@ class Remote:
         except StoreError as error:
             raise Unavailable(str(error)) from error
         if entry is None:
-            raise ShardError(f"{shown_url(url)}: no such object: correct the name")
+            raise ShardError(f"{shown_url(url)}: no such object: correct the name", kind="usage")
         return cls(str(as_place(url)), entry.bytes, entry.tag)
 
     def __str__(self) -> str:

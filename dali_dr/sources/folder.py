@@ -87,13 +87,15 @@ class ImageFolder:
             listing = Listing(root, store_of(root))
             if not listing:
                 raise ShardError(
-                    f"{shown_url(root)}: there are no objects below it: give the URL of a folder of class folders of images"
+                    f"{shown_url(root)}: there are no objects below it: give the URL of a folder of class folders of images",
+                    kind="usage",
                 )
         elif not root.is_dir():
-            raise ShardError(_no_folder(root))
+            raise ShardError(_no_folder(root), kind="usage")
         if reading.label_field is not None:
             raise ShardError(
-                f"{root}: images in folders have no field {brief(reading.label_field)}: leave --label-field out"
+                f"{root}: images in folders have no field {brief(reading.label_field)}: leave --label-field out",
+                kind="usage",
             )
         walk = Walk(Disk(root) if isinstance(root, Path) else listing, convert=reading.convert)  # type: ignore[arg-type]
         found = {folder: walk.images_in(folder) for folder in walk.folders}
@@ -143,7 +145,8 @@ def _flat(root: Path | str, walk: Walk) -> dict[str, list[str]]:
         left = "".join(f"; {note}" for note in walk.notes)
         raise ShardError(
             f"{root} holds no images in class folders{stray}: expected {root}/CLASS/NAME.jpg "
-            f"(or {', '.join(f'.{s}' for s in SUFFIXES)}), or ImageNet's file names such as n01440764_10026.JPEG{left}"
+            f"(or {', '.join(f'.{s}' for s in SUFFIXES)}), or ImageNet's file names such as n01440764_10026.JPEG{left}",
+            kind="usage",
         )
     found: dict[str, list[str]] = {}
     for file, synset in zip(images, synsets, strict=True):

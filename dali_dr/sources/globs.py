@@ -42,7 +42,7 @@ def matching(pattern: str) -> Iterator[Remote]:
         if wanted.fullmatch(entry.name.removeprefix(prefix)) and not entry.name.endswith("/")
     ]
     if not found:
-        raise ShardError(f"{shown_url(pattern)}: no object matches: correct the name, or copy it there")
+        raise ShardError(f"{shown_url(pattern)}: no object matches: correct the name, or copy it there", kind="usage")
     yield from sorted(found, key=lambda file: file.url)
 
 
@@ -69,5 +69,5 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile("".join(out).removesuffix("/"), re.DOTALL)
     except re.error as error:
         raise ShardError(
-            f"{text}: cannot be understood as a pattern ({error}): write '*' for any characters"
+            f"{text}: cannot be understood as a pattern ({error}): write '*' for any characters", kind="usage"
         ) from error

@@ -66,7 +66,7 @@ class Named(NamedTuple):
                 parts = [name, *parts[count:]]
                 break
         if not parts[0] or len(parts) > 4:
-            raise ShardError(f"{text}: not of the form {_FORM}")
+            raise ShardError(f"{text}: not of the form {_FORM}", kind="usage")
         filled: list[str | None] = [part or None for part in parts[1:]]
         split, image, label = [*filled, None, None, None][:3]
         return cls(parts[0], split, image, label)
@@ -86,7 +86,7 @@ def open_huggingface(text: str, reading: Reading = READING) -> Source:
     elif path.exists():
         rows = ParquetRows([path])
     elif named.name.startswith(("/", "./", "../", "~")) or named.name.endswith(PARQUET):
-        raise ShardError(f"{named.name}: no such folder; want {_FORM}")
+        raise ShardError(f"{named.name}: no such folder; want {_FORM}", kind="usage")
     else:
         path, rows = Path(text), _on_hub(named)
     return ImageTable.of(path, rows, named.split or "row", reading, named.image, named.label)
@@ -123,7 +123,7 @@ def _of_parquet(pattern: Path | str, found: Sequence[File], reading: Reading) ->
 def _globbed(pattern: str) -> list[str]:
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (absolute patterns)
     if not found:
-        raise ShardError(f"{pattern}: no such file: correct the name")
+        raise ShardError(f"{pattern}: no such file: correct the name", kind="usage")
     return found
 
 
@@ -139,7 +139,8 @@ def _in_folder(folder: Path, split: str | None) -> Rows:
     if not files:
         raise ShardError(
             f"{folder}: holds neither Parquet files nor what save_to_disk writes ({_SAVED} or {_SPLITS}): give the folder "
-            "that does"
+            "that does",
+            kind="usage",
         )
     if split is None:
         return ParquetRows(_complete(files))
@@ -147,7 +148,8 @@ def _in_folder(folder: Path, split: str | None) -> Rows:
     if not of_split:
         raise ShardError(
             f"{folder}: has no Parquet files of the split {brief(split)}, which are called as data/{split}-00000-of-00010"
-            f"{PARQUET} or {split}/NAME{PARQUET}; it has {len(files)} files such as {files[0].relative_to(folder)}"
+            f"{PARQUET} or {split}/NAME{PARQUET}; it has {len(files)} files such as {files[0].relative_to(folder)}",
+            kind="usage",
         )
     return ParquetRows(_complete(of_split))
 
@@ -157,7 +159,9 @@ def _one_split(folder: Path, split: str | None, names: list[str]) -> str:
         return names[0]
     if split not in names or split is None:
         asked = "say which split" if split is None else f"has no split {brief(split)}"
-        raise ShardError(f"{folder}: {asked}: hf:{folder}:SPLIT with one of {', '.join(names[:50]) or 'none'}")
+        raise ShardError(
+            f"{folder}: {asked}: hf:{folder}:SPLIT with one of {', '.join(names[:50]) or 'none'}", kind="usage"
+        )
     return split
 
 
@@ -166,7 +170,7 @@ def _saved(folder: Path, split: str | None) -> ArrowRows:
     state = _json(folder / _SAVED)
     own = state.get("_split")
     if split is not None and own is not None and own != split:
-        raise ShardError(f"{folder}: holds the split {brief(own)} alone, not {brief(split)}")
+        raise ShardError(f"{folder}: holds the split {brief(own)} alone, not {brief(split)}", kind="usage")
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise ShardError(
             f"{folder}: its rows are chosen by a table of indices, as old versions of datasets wrote it: save it again "
@@ -196,7 +200,9 @@ def _on_hub(named: Named) -> ArrowRows:
     """The rows of a split that `datasets` fetches, or finds in its cache."""
     text = f"{PREFIX}{named.name}"
     if named.split is None:
-        raise ShardError(f"{text}: no such folder; of a data set of the hub say the split, too: {text}:train")
+        raise ShardError(
+            f"{text}: no such folder; of a data set of the hub say the split, too: {text}:train", kind="usage"
+        )
     try:
         import datasets
     except ImportError as error:
@@ -216,7 +222,8 @@ def _on_hub(named: Named) -> ArrowRows:
     except Exception as error:  # whatever scripts, networks and caches raise
         why = str(error).split("\n")[0] or type(error).__name__
         raise ShardError(
-            f"{text}: datasets.load_dataset: {why}; correct the name or split, or give a folder"
+            f"{text}: datasets.load_dataset: {why}; correct the name or split, or give a folder",
+            kind="usage" if isinstance(error, (ValueError, FileNotFoundError)) else None,
         ) from error
     schema = loaded.features.arrow_schema
     tables = [(Path(f"{text}:{named.split}"), table.replace_schema_metadata(schema.metadata))]

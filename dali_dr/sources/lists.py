@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from dali_dr.errors import ShardError, brief
+from dali_dr.errors import ShardError, brief, kind_of
 from dali_dr.regular import open_regular
 from dali_dr.shards.sample import MAX_IMAGE_BYTES, key_fault
 from dali_dr.sources.classes import numbered
@@ -145,9 +145,11 @@ def read_rows(path: Path, reading: Reading = READING) -> list[Row]:
             found = _csv_rows(path, lines, label) if path.suffix.lower() == ".csv" else _json_rows(path, lines)
             rows = [checked_row(path, line, row, label) for line, row in found]
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ShardError(f"{path}: cannot be read: {error.strerror or error}", kind=kind_of(error)) from error
     if not rows:
-        raise ShardError(f"{path}: lists no images; expected a header path,{label} and a line for each (or JSON Lines)")
+        raise ShardError(
+            f"{path}: lists no images; expected a header path,{label} and a line for each (or JSON Lines)", kind="usage"
+        )
     return rows
 
 

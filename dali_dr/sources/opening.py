@@ -72,7 +72,8 @@ def check_output(what: str | Path, out: Path | str, called: str = "images", take
             f"{shown_place(out)}: is the folder of {called} itself: choose another --out"
             if f"{out}".rstrip("/") == f"{folder}".rstrip("/")
             else f"{shown_place(out)}: lies in the folder of {called} {shown_place(folder)}, where it would be taken for "
-            f"{taken}: choose another --out"
+            f"{taken}: choose another --out",
+            kind="usage",
         )
 
 

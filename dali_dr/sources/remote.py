@@ -52,7 +52,9 @@ def split(url: str) -> tuple[str, str]:
     """
     match = (_IN_HUB if url.lower().startswith("hf:") else _IN_BUCKET).fullmatch(str(as_place(url)))
     if match is None:
-        raise StoreError(f"{shown_url(url)}: names no object, which come after the bucket: s3://BUCKET/NAME")
+        raise StoreError(
+            f"{shown_url(url)}: names no object, which come after the bucket: s3://BUCKET/NAME", kind="usage"
+        )
     return match[1], match[2]
 
 

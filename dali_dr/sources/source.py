@@ -96,7 +96,9 @@ def staying_in_tars(source: Source) -> TarSource:
       ShardError: they do not.
     """
     if not isinstance(source, TarSource):
-        raise ShardError("a sidecar data set goes with images in tars: give a pattern such as 'images/*.tar'")
+        raise ShardError(
+            "a sidecar data set goes with images in tars: give a pattern such as 'images/*.tar'", kind="usage"
+        )
     return source
 
 

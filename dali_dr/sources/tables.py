@@ -278,7 +278,7 @@ class ImageTable:
         """
         columns = columns_of(str(path), rows.schema, reading, image, label)
         if not len(rows):
-            raise ShardError(f"{path}: holds no images: it has no rows")
+            raise ShardError(f"{path}: holds no images: it has no rows", kind="usage")
 
         def where(number: int) -> str:
             file, row = rows.place(number)

@@ -97,7 +97,7 @@ class WebDatasetTars:
                 found.add(number)
         if not found.keys:
             left = "".join(f"; {note}" for note in found.left_out.notes)
-            raise ShardError(f"{tars[0]}: holds no samples: no images with labels{left}")
+            raise ShardError(f"{tars[0]}: holds no samples: no images with labels{left}", kind="usage")
         members = np.array(found.members, np.int64).reshape(-1, 3)
         with told_by_url():
             labels = numbered(_title(tars), found.labels, reading, found.label_place)
@@ -160,7 +160,8 @@ def _named(out: Path, there: File) -> ImageTar:
     raise ShardError(
         f"{there}: a data set at {out if url is None else shown_url(url)} cannot stay beside this tar: one in a store names "
         "tars below its own URL alone, one in a folder those on this machine: choose another --out, bring the tars there, or "
-        "leave --sidecar out"
+        "leave --sidecar out",
+        kind="usage",
     )
 
 
@@ -178,7 +179,8 @@ def expand(pattern: str) -> list[File]:
     for part in [pattern] if os.path.lexists(pattern) else pattern.split("::"):
         if part.startswith(_STREAMS) and not os.path.lexists(part):
             raise ShardError(
-                f"{part}: tars are read at random, so pipes and FTP are not: download it first, and give its path"
+                f"{part}: tars are read at random, so pipes and FTP are not: download it first, and give its path",
+                kind="usage",
             )
         names = [part] if os.path.lexists(part) or "{" not in part else _braces(part)
         if is_url(part):
@@ -190,7 +192,9 @@ def expand(pattern: str) -> list[File]:
                 what = "no file matches" if glob.has_magic(name) else "no such file"
                 several = f" ({brief(pattern)} names {len(names)} files in all)" if len(names) > 1 else ""
                 near = near_path(Path(name)) if what == "no such file" else ""
-                raise ShardError(f"{name}: {what}{several}{near or ': correct the name, or copy the tar there'}")
+                raise ShardError(
+                    f"{name}: {what}{several}{near or ': correct the name, or copy the tar there'}", kind="usage"
+                )
             found += map(Path, matches)
     return found
 
@@ -273,12 +277,16 @@ def _braces(pattern: str) -> list[str]:
 
     count = math.prod(abs(int(end) - int(begin)) + 1 for begin, end in _RANGE.findall(pattern))
     if count > MAX_TARS:
-        raise ShardError(f"{pattern}: its braces say {count} tars, more than {MAX_TARS}: is there a digit too many?")
+        raise ShardError(
+            f"{pattern}: its braces say {count} tars, more than {MAX_TARS}: is there a digit too many?", kind="usage"
+        )
     try:
         names: list[str] = expand_urls(pattern)
         return names
     except (AssertionError, ValueError, RecursionError) as error:  # the first: ${VARIABLE}
-        raise ShardError(f"{pattern}: its braces cannot be understood ({error}); write them as {{000..146}}") from error
+        raise ShardError(
+            f"{pattern}: its braces cannot be understood ({error}); write them as {{000..146}}", kind="usage"
+        ) from error
 
 
 def _refuse_compressed(tars: Sequence[File]) -> None:
@@ -295,7 +303,8 @@ def _refuse_compressed(tars: Sequence[File]) -> None:
             raise ShardError(f"{path}: {error}") from error
         raise ShardError(
             f"{path}: it is compressed with {way.name}, so that no image in it has a place of its own: make a plain tar of it "
-            f"once, by `{way.stdout}`, and give that"
+            f"once, by `{way.stdout}`, and give that",
+            kind="usage",
         )
 
 

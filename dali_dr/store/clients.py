@@ -142,7 +142,9 @@ def _azure(url: str, common: dict[str, Any]) -> ObjectStore:
     if at:
         account, _, domain = host.partition(".")
         if not f".{domain}".endswith(_AZURE_HOST):
-            raise StoreError(f"{shown_url(url)}: not of the form abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER")
+            raise StoreError(
+                f"{shown_url(url)}: not of the form abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER", kind="usage"
+            )
         more["account_name"] = account
     elif not any(os.environ.get(name) for name in _AZURE_ACCOUNTS):
         raise StoreError(

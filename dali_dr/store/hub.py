@@ -60,17 +60,19 @@ class Repository:
         """
         parts = url[len(_SCHEME) :].split("/")
         if parts[0] in _OTHERS:
-            raise StoreError(f"{url}: data sets are kept in repositories of data sets: hf://datasets/OWNER/NAME")
+            raise StoreError(
+                f"{url}: data sets are kept in repositories of data sets: hf://datasets/OWNER/NAME", kind="usage"
+            )
         if parts[0] == "datasets":
             parts = parts[1:]
         if len(parts) < 2 or not all(part not in ("", ".", "..") for part in parts):
-            raise StoreError(f"{url}: names no repository: hf://datasets/OWNER/NAME[@REVISION][/FOLDER]")
+            raise StoreError(f"{url}: names no repository: hf://datasets/OWNER/NAME[@REVISION][/FOLDER]", kind="usage")
         owner, named, rest = parts[0], parts[1], parts[2:]
         name, at, revision = named.partition("@")
         if at and revision == "refs" and len(rest) > 1 and rest[0] == "pr":
             revision, rest = _PULL + rest[1], rest[2:]
         if not name or (at and not revision):
-            raise StoreError(f"{url}: names no repository: hf://datasets/OWNER/NAME[@REVISION][/FOLDER]")
+            raise StoreError(f"{url}: names no repository: hf://datasets/OWNER/NAME[@REVISION][/FOLDER]", kind="usage")
         return cls(f"{owner}/{name}", unquote(revision) or "main", "/".join(rest))
 
 

@@ -216,7 +216,9 @@ class Objects:
 
     def _writable(self, name: str) -> None:
         if self._url.lower().startswith(_WEB):
-            raise StoreError(f"{self.shown(name)}: a web server is only read: write to a bucket or a folder")
+            raise StoreError(
+                f"{self.shown(name)}: a web server is only read: write to a bucket or a folder", kind="usage"
+            )
 
     def _name(self, key: str) -> str:
         return key[len(self._prefix) :].lstrip("/") if self._prefix else key

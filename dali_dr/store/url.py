@@ -27,6 +27,8 @@ class StoreError(ShardError):
 class MissingError(StoreError):
     """An object that is not there."""
 
+    _KIND = "usage"
+
 
 def is_url(text: object) -> bool:
     """Whether ``text`` names an object in a store, not a file on this machine ("file://…" is one of those)."""
@@ -48,18 +50,23 @@ def as_place(text: str | Path) -> Path | str:
         return Path(text)
     parts = _split(str(text))
     if parts.scheme.lower() not in SCHEMES:
-        raise StoreError(f"{shown_url(str(text))}: no store is called {parts.scheme}://; known: {', '.join(SCHEMES)}")
+        raise StoreError(
+            f"{shown_url(str(text))}: no store is called {parts.scheme}://; known: {', '.join(SCHEMES)}", kind="usage"
+        )
     if not parts.netloc:
-        raise StoreError(f"{shown_url(str(text))}: names no bucket: {parts.scheme}://BUCKET/FOLDER")
+        raise StoreError(f"{shown_url(str(text))}: names no bucket: {parts.scheme}://BUCKET/FOLDER", kind="usage")
     user = parts.username if parts.scheme.lower() not in _CONTAINER_IS_USER else None
     if user or parts.password is not None or parts.query or parts.fragment:
         raise StoreError(
             f"{shown_url(str(text))}: has a user, a password or a query in it: give credentials by the environment "
-            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY, HF_TOKEN, …)"
+            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY, HF_TOKEN, …)",
+            kind="usage",
         )
     place = str(text).rstrip("/")
     if any(part in ("", ".", "..") for part in place.split("/")[3:]):
-        raise StoreError(f"{shown_url(place)}: has a part that is empty, . or ..: write the folder itself")
+        raise StoreError(
+            f"{shown_url(place)}: has a part that is empty, . or ..: write the folder itself", kind="usage"
+        )
     return place
 
 
@@ -69,11 +76,15 @@ def refuse_typos(text: str | Path) -> None:
     if match is None or os.path.lexists(text):
         return
     if match[1] is None:
-        raise StoreError(f"{shown_url(str(text))}: no store is called {match[0]}; known: {', '.join(SCHEMES)}")
+        raise StoreError(
+            f"{shown_url(str(text))}: no store is called {match[0]}; known: {', '.join(SCHEMES)}", kind="usage"
+        )
     rest = str(text)[match.end() :]
     shown = shown_url(f"{match[1].lower()}://{rest}").partition("://")[2]
     meant = f"{match[1].lower()}://{'/' if match[1].lower() == 'file' else ''}{shown}"
-    raise StoreError(f"{match[0]}{shown}: did you mean {meant}? (A folder that is called so is written ./{match[1]}:…)")
+    raise StoreError(
+        f"{match[0]}{shown}: did you mean {meant}? (A folder that is called so is written ./{match[1]}:…)", kind="usage"
+    )
 
 
 def _split(url: str) -> SplitResult:
@@ -82,7 +93,9 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         parts.port if parts.scheme.lower() in ("http", "https") else None
     except ValueError:
-        raise StoreError(f"{shown_url(url)}: its host or port is none: write SCHEME://HOST[:PORT]/FOLDER") from None
+        raise StoreError(
+            f"{shown_url(url)}: its host or port is none: write SCHEME://HOST[:PORT]/FOLDER", kind="usage"
+        ) from None
     return parts
 
 

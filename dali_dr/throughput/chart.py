@@ -20,9 +20,11 @@ def check_chart(path: Path) -> None:
       DaliDrError: saying what to do.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise DaliDrError(f"--out {path}: want a name that ends in {', '.join(SUFFIXES)}")
+        raise DaliDrError(f"--out {path}: want a name that ends in {', '.join(SUFFIXES)}", kind="usage")
     if path.is_dir() or not path.parent.is_dir():
-        raise DaliDrError(f"--out {path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
+        raise DaliDrError(
+            f"--out {path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}", kind="usage"
+        )
     if importlib.util.find_spec("matplotlib") is None:
         raise DaliDrError("--out draws with matplotlib, which is not installed: pip install 'dali_dr[plots]'")
 

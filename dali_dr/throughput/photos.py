@@ -68,12 +68,13 @@ def find_photos(data: Path | str, most: int = MOST_IMAGES, most_bytes: int = MOS
         return _of_dataset(Dataset(data), most, most_bytes)
     if not data.is_dir():
         what = "is a file: give the folder that it is in" if data.is_file() else "there is no such folder"
-        raise DaliDrError(f"{data}: {what}")
+        raise DaliDrError(f"{data}: {what}", kind="usage")
     paths = sorted(p for p in data.rglob("*") if p.suffix.lower()[1:] in SUFFIXES and not p.is_dir())
     if not paths:
         raise DaliDrError(
             f"{data}: no images are in it or below it (.{', .'.join(SUFFIXES)}); others can be measured once "
-            "`dali-dr pack FOLDER --out SET --convert` has packed them"
+            "`dali-dr pack FOLDER --out SET --convert` has packed them",
+            kind="usage",
         )
     images: Images = []
     unreadable: list[str] = []
@@ -107,7 +108,7 @@ def _of_dataset(dataset: Dataset, most: int, most_bytes: int) -> Photos:
         images.append((f"{len(images):06d}", content, 0))
         names.append(dataset.keys[number])
     if not images:
-        raise DaliDrError(f"{dataset.url or dataset.path}: holds no images")
+        raise DaliDrError(f"{dataset.url or dataset.path}: holds no images", kind="usage")
     return Photos(images, tuple(names), len(dataset), tiled=dataset.manifest.tiles is not None)
 
 

@@ -1,5 +1,7 @@
 // One image with all that is known of it.
 
+const ROW_ORDERS = { confidence: "the surest first", entropy: "those of least entropy first" };
+
 class Viewer {
   constructor(source, classes, labels, hooks) {
     Object.assign(this, { source, classes, labels, hooks });
@@ -25,7 +27,7 @@ class Viewer {
     this.paint();
     const pictures = await told.pictures;
     if (this.place !== place) return;
-    this.box.querySelectorAll(".view canvas").forEach((canvas, n) => this.drawView(canvas, pictures[n]));
+    this.box.querySelectorAll(".view").forEach((card, n) => this.drawView(card.querySelector("canvas"), pictures[n]));
     if (!this.source.served) return;
     this.large = await this.source.large(place).catch(() => null);
     if (this.place !== place) return;
@@ -65,7 +67,7 @@ class Viewer {
     const what = told.map
       ? "In each cell the class with the highest score, as training lays the map over the image."
       : told.views.length
-        ? `${told.views.length} of ${this.source.table.views[place]} stored views, as training gets them, the surest first.`
+        ? `${told.views.length} of ${this.source.table.views[place]} stored views, as training gets them, ${ROW_ORDERS[this.source.about.row_order] ?? "in their order"}.`
         : "No stored views.";
     const right = make("div", { className: "dialog-right" }, make("p", { className: "quiet" }, what), views);
     if (told.map) right.append(this.legend(), this.table());
@@ -125,7 +127,9 @@ class Viewer {
   }
 
   view(view, n) {
-    const picture = make("canvas", { role: "img", "aria-label": `View ${view.row}` });
+    const picture = view.error
+      ? make("span", { className: "fault", role: "alert" }, view.error)
+      : make("canvas", { role: "img", "aria-label": `View ${view.row}` });
     const best = view.classes.map(([number, share]) => {
       const bar = make("span", { className: "row-bar" });
       bar.style.width = `${100 * share}%`;
@@ -210,17 +214,19 @@ class Viewer {
   }
 
   drawView(canvas, picture) {
+    if (!canvas) return; // of a view that cannot be shown
     const edge = canvas.clientWidth || 116;
     drawWhole(sized(canvas, edge, edge), picture, edge, edge);
   }
 
   // Views at full size, where there is a server to ask.
   async sharpen(place) {
-    const canvases = [...this.box.querySelectorAll(".view canvas")];
+    const cards = [...this.box.querySelectorAll(".view")];
     for (const [n, view] of this.told.views.entries()) {
+      if (view.error) continue;
       const picture = await this.source.largeView(place, view.row).catch(() => null);
       if (this.place !== place || !picture) return;
-      this.drawView(canvases[n], picture);
+      this.drawView(cards[n].querySelector("canvas"), picture);
     }
   }
 

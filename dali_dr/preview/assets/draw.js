@@ -78,6 +78,21 @@ function drawErased(context, [x, y, w, h], view, size) {
   context.restore();
 }
 
+// In the place of a view that cannot be shown.
+function drawFault(context, x, y, width, height) {
+  context.save();
+  context.strokeStyle = "#b3261e";
+  context.lineWidth = 2;
+  context.strokeRect(x + 2, y + 2, width - 4, height - 4);
+  context.beginPath();
+  context.moveTo(x + 2, y + 2);
+  context.lineTo(x + width - 2, y + height - 2);
+  context.moveTo(x + width - 2, y + 2);
+  context.lineTo(x + 2, y + height - 2);
+  context.stroke();
+  context.restore();
+}
+
 // A label map over its image: a colour for each class.
 function drawMap(context, place, map, colours, opacity) {
   const rows = map.length;

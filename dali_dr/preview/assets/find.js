@@ -26,6 +26,24 @@ function needsRecords(wanted) {
   return order || wanted.teacher !== null || wanted.least !== null || wanted.most !== null || wanted.disagree;
 }
 
+// Which fields ask for what no image can have, and why, in words: {field: reason}.
+function impossible(wanted, name) {
+  const faults = {};
+  if (wanted.label === -1) faults.label = "No class of the images is called so.";
+  if (wanted.teacher === -1) faults.teacher = "No class of the teacher is called so.";
+  for (const limit of ["least", "most"]) {
+    const value = wanted[limit];
+    if (value !== null && !(value >= 0 && value <= 1)) faults[limit] = `${name}: want 0 to 100 %.`;
+  }
+  const { least, most } = wanted;
+  if (least !== null && most !== null && least > most) {
+    const [low, high] = [least, most].map((value) => `${Number((100 * value).toPrecision(6))} %`);
+    faults.least ??= `${name}: no image has at least ${low} and at most ${high}; exchange the two.`;
+    faults.most ??= faults.least;
+  }
+  return faults;
+}
+
 // Places of the images, as an Int32Array.
 function chosen(source, wanted, mask) {
   const { table } = source;

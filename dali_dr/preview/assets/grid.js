@@ -23,10 +23,12 @@ class Grid {
     return this.places.subarray(this.start, this.start + ON_A_PAGE);
   }
 
-  show(places, keep = false) {
+  show(places, keep = false, why = "") {
     this.places = places;
     if (!keep || this.start >= places.length) [this.start, this.current] = [0, 0];
-    document.getElementById("nothing").hidden = places.length > 0;
+    const nothing = document.getElementById("nothing");
+    nothing.hidden = places.length > 0;
+    nothing.textContent = why || "No image fits these filters.";
     this.pager();
     this.reset();
   }
@@ -168,7 +170,9 @@ class Grid {
     pictures.slice(0, ON_A_CARD).forEach((picture, n) => {
       const left = n * this.strip;
       const { bitmap, x, y } = picture;
-      context.drawImage(bitmap, x, y, picture.width, picture.height, left + 1, tall + 2, this.strip - 2, this.strip - 5);
+      const box = [left + 1, tall + 2, this.strip - 2, this.strip - 5];
+      if (told.views[n].error) drawFault(context, ...box);
+      else context.drawImage(bitmap, x, y, picture.width, picture.height, ...box);
       context.fillStyle = colourOf(n);
       context.fillRect(left + 1, tall + this.strip - 3, this.strip - 2, 3);
     });

@@ -17,13 +17,16 @@ function wantedNow(labels, classes) {
 }
 
 function summary(about) {
-  const parts = [counted(about.of, "image"), counted(about.labels.length, "class", "classes")];
+  const parts = [counted(about.of, "image"), counted(about.image_classes, "class", "classes")];
   const [least, most] = about.stored_views;
   if (about.kind === "views") parts.push(`${least === most ? most : `${least} to ${most}`} stored views each`);
   if (about.kind === "maps") parts.push(`label maps of ${about.maps.height} × ${about.maps.width} cells`);
   if (about.kind === "plain") parts.push("no stored views");
   if (about.spec) parts.push(`spec ${about.spec}`);
-  if (about.teacher.length) parts.push(`teacher ${about.teacher.join(", ")}`);
+  if (about.teacher.length) {
+    const others = about.outputs === about.image_classes ? "" : ` of ${counted(about.outputs, "output")}`;
+    parts.push(`teacher ${about.teacher.join(", ")}${others}`);
+  }
   return parts.join(" · ");
 }
 
@@ -53,11 +56,10 @@ class App {
     const names = ordersFor(about).filter((name) => name !== "key" || about.keys);
     for (const name of names) field("order").append(make("option", { value: name }, ORDERS[name][0]));
     const list = (element, classes) => {
-      const options = classes.shown.map((value) => make("option", { value }));
-      field(element).append(...options);
+      field(element).append(...classes.map((value) => make("option", { value })));
     };
-    list("labels", this.labels);
-    list("classes", this.classes);
+    list("labels", this.labels.shown.slice(0, about.image_classes));
+    list("classes", this.classes.shown);
     const taught = about.kind === "maps" || (about.kind === "views" && about.topk > 0);
     for (const element of document.querySelectorAll(".of-teacher")) element.hidden = !taught;
     field("disagree-label").hidden = !taught || !about.comparable;
@@ -102,10 +104,13 @@ class App {
       [this.masked, this.mask] = [wanted.text, mask];
     }
     const places = chosen(this.source, wanted, wanted.text ? this.mask : null);
-    for (const name of ["label", "teacher"]) field(name).setAttribute("aria-invalid", String(wanted[name] === -1));
+    const faults = impossible(wanted, field("range-name").textContent);
+    for (const name of ["label", "teacher", "least", "most"]) {
+      field(name).setAttribute("aria-invalid", String(name in faults));
+    }
     const of = this.source.table.length;
     field("count").textContent = places.length === of ? counted(of, "image") : `${whole(places.length)} of ${counted(of, "image")}`;
-    this.grid.show(places, keep);
+    this.grid.show(places, keep, Object.values(faults)[0]);
     if (this.source.served) this.offer(needsRecords(wanted));
   }
 

@@ -28,7 +28,7 @@ from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.others import IMAGE_LABELS, strip_leading
 from dali_dr.shards.sample import Origin, Place, Sample, safe_key
 from dali_dr.sources.entrance import Entrance
-from dali_dr.sources.remote import Unavailable, read_place
+from dali_dr.sources.remote import Unavailable, read_place, shown_place
 from dali_dr.sources.source import Source, TarSource, image_labels, readers_of, sizes_of, staying_in_tars
 from dali_dr.texts import Texts
 
@@ -370,7 +370,10 @@ def _order(keys: Sequence[str], file: Path | str) -> npt.NDArray[np.int64]:
     try:
         text = read_place(file, _MAX_ORDER).decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as error:
-        raise ConvertError(f"{file}: cannot be read ({error}): want a path of an image in each line") from error
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise ConvertError(
+            f"{shown_place(file)}: cannot be read ({why}): want a path of an image in each line"
+        ) from error
     tables = [PathTable(keys, "have one key")]
     with contextlib.suppress(ConvertError):  # two images called alike in folders called alike
         tables.append(PathTable((_last(key) for key in keys), ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
@@ -38,7 +38,7 @@ _SILENT: Final = ("uint8", "to_tensor", "normalize")  # without parameters
 _OTHERWISE: Final = {"random_resize_crop": "random_resized_crop"}  # as Flowers-102's configuration spells it
 _REPLAYED: Final = (
     "RandAugment was applied to uint8 tensors when the teacher saw the views, and is replayed on PIL images, as ml-dr's own "
-    "training does it: Color, Contrast and Sharpness differ by up to one level"
+    "training does it: Color, Contrast and Sharpness differ by up to one level, which a second operation can widen"
 )
 _PILLOWS: Final[dict[Any, Any]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which torchvision takes, too
 _MOST: Final = {"num_classes": 100_000, "num_samples": 1 << 30}  # a set of ImageNet-21K has 21,841 classes
@@ -68,8 +68,8 @@ def meaning(
     Raises:
       ConvertError: there is no configuration, those of several runs differ, or one says what cannot be replayed.
     """
-    said = _config(archives, config)
     notes: list[str] = []
+    said = _config(archives, config, notes)
     reading = _Reading(said, notes)
     exported = _exported(said)
     spec = exported.spec or reading.spec()
@@ -142,8 +142,8 @@ def _exported(config: Mapping[str, Any]) -> _Exported:
         raise ConvertError(f"config.pth.tar: dali_dr: {error}") from error
 
 
-def _config(archives: Sequence[Archive], given: bytes | None) -> dict[str, Any]:
-    """The configuration, of which ``num_samples`` is the sum over all runs."""
+def _config(archives: Sequence[Archive], given: bytes | None, notes: list[str]) -> dict[str, Any]:
+    """The configuration, of which ``num_samples`` is the sum over all runs; ``notes`` get what is taken otherwise."""
     found: list[tuple[str, dict[str, Any]]] = []
     for archive in archives:
         for folder, data in zip(archive.survey.folders, archive.survey.configs, strict=True):
@@ -160,8 +160,12 @@ def _config(archives: Sequence[Archive], given: bytes | None) -> dict[str, Any]:
             raise ConvertError(
                 f"{where}: its config.pth.tar is of another set than that of {first_place}: {', '.join(differs[:3])}"
             )
-    total = sum(config["reinforce"].get("num_samples") or 0 for _, config in found)
-    return first | {"reinforce": {**first["reinforce"], "num_samples": total}}
+    counts = [config["reinforce"].get("num_samples") or 0 for _, config in found]
+    if len(set(counts)) > 1:
+        notes.append(
+            "ml-dr draws a run, then one of its views; here each view of all runs is as likely, of short ones, too"
+        )
+    return first | {"reinforce": {**first["reinforce"], "num_samples": sum(counts)}}
 
 
 def _read(where: str, data: bytes) -> dict[str, Any]:
@@ -172,8 +176,10 @@ def _read(where: str, data: bytes) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConvertError(f"{where}: config.pth.tar: holds {brief(config)}, want a configuration")
     config = config.get("parameters", config)
-    reinforce = config.get("reinforce") if isinstance(config, dict) else None
-    augmentation = reinforce.get("image_augmentation") if isinstance(reinforce, dict) else None
+    config = config if isinstance(config, dict) else {}
+    reinforce = config.get("reinforce")
+    reinforce = reinforce if isinstance(reinforce, dict) else {}
+    augmentation = reinforce.get("image_augmentation")
     if not isinstance(augmentation, dict) or not all(isinstance(one, dict) for one in augmentation.values()):
         raise ConvertError(f"{where}: config.pth.tar: has no reinforce.image_augmentation")
     for name, said, least in (("num_classes", config, 1), ("num_samples", reinforce, 0)):
@@ -186,7 +192,7 @@ def _read(where: str, data: bytes) -> dict[str, Any]:
     return result
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -250,7 +256,7 @@ class _Reading:
             raise ConvertError(
                 f"config.pth.tar: {name}.size is {brief(size)}, want the edge of a square, up to {MAX_SIZE} pixels"
             )
-        return int(size)
+        return size
 
     def preparation(self) -> Preparation:
         """What is done to images before."""
@@ -300,7 +306,9 @@ class _Reading:
         values = self.enabled["normalize"][name]
         numbers = isinstance(values, list) and all(_is_whole(one) or isinstance(one, float) for one in values)
         if not numbers or len(values) != 3 or not all(abs(one) < 1e6 and (one > 0 or name == "mean") for one in values):
-            raise ConvertError(f"config.pth.tar: normalize.{name} is {brief(values)}, want a number for each of R, G and B")
+            raise ConvertError(
+                f"config.pth.tar: normalize.{name} is {brief(values)}, want a number for each of R, G and B"
+            )
         return [float(one) for one in values]
 
     def _crop(self) -> RandomResizedCrop:

@@ -29,6 +29,7 @@ from dali_dr.cli import main
 
 load_torchvision()
 from torchvision import transforms as T  # noqa: E402
+from torchvision.datasets import ImageFolder  # noqa: E402
 from torchvision.transforms import InterpolationMode  # noqa: E402
 from torchvision.transforms import functional as F  # noqa: E402
 from torchvision.transforms.autoaugment import _apply_op  # noqa: E402
@@ -237,6 +238,35 @@ def test_runs_of_several_lengths_are_told_of(photos: Photos, tmp_path: Path) -> 
     assert data.num_views == 7 and "draws a run" in " ".join(data.manifest.extra["published"]["reinterpreted"])
     same = convert("ml-dr", places[:1], photos, tmp_path / "same")
     assert "draws a run" not in " ".join(same.manifest.extra["published"]["reinterpreted"])
+
+
+@pytest.mark.parametrize("variant", ml_dr_writer.VARIANTS)
+def test_out_again_and_back(photos: Photos, tmp_path: Path, variant: str) -> None:
+    """A converted set as ml-dr reads it shows what the loader shows; converted anew, its records are the same."""
+    augmentation = ml_dr_writer.augmentation(variant, SIZE)
+    config = ml_dr_writer.config(augmentation, VIEWS, K, num_classes=CLASSES)
+    written = ml_dr_writer.Generation(photos.images, config, seed=2, confidence=6).files()
+    place = archives.store(written, tmp_path / "published", "tar", "reinforced_data")
+    data = convert("ml-dr", [place], photos, tmp_path / "set")
+    out, folder = tmp_path / "out", tmp_path / "folder"
+    assert main(["export", "ml-dr", str(data.path), str(out), "--images", str(folder), "--quiet"]) == 0
+    read = {n: ml_dr_replay.loaded((out / "reinforced_data" / f"{n}.pth.tar").read_bytes()) for n in range(IMAGES)}
+    said = ml_dr_replay.loaded((out / "reinforced_data" / "config.pth.tar").read_bytes())["reinforce"]
+    images = said["image_augmentation"]
+    paths = ImageFolder(str(folder)).samples
+    pictures = [Image.open(path).convert("RGB") for path, _ in paths]
+    assert [label for _, label in paths] == [data.label(n) for n in range(IMAGES)]
+    normalise = {name: images["normalize"][name] for name in ("mean", "std")}
+    assert normalise == {name: augmentation["normalize"][name] for name in ("mean", "std")}
+    for number, view, row in shown(data, targets="ml-dr", **normalise):
+        entry = read[number][1][view]
+        want = ml_dr_replay.replay(entry["params"], images, pictures[number], lambda n: pictures[n])
+        assert torch.equal(row["data"], want), entry
+        target = ml_dr_replay.densify(entry["prob"], CLASSES)
+        torch.testing.assert_close(row["targets"], target, rtol=1e-6, atol=1e-8)
+    back = convert("ml-dr", [out], dataclasses.replace(photos, root=folder), tmp_path / "back")
+    for number in range(IMAGES):
+        assert back.record_bytes(number) == data.record_bytes(number) and back.image(number) == data.image(number)
 
 
 class Likely(ml_dr_writer.Generation):

@@ -18,13 +18,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import picture
 from PIL import Image
 from published import archives, ml_dr_replay, ml_dr_writer
 from published.converting import CLASSES, IMAGES, SIZE, VIEWS, Photos, convert, photos_in, shown
 
 import dali_dr
+from dali_dr._torchvision import load_torchvision
 from dali_dr.cli import main
 
+load_torchvision()
+from torchvision import transforms as T  # noqa: E402
+from torchvision.datasets import ImageFolder  # noqa: E402
+from torchvision.transforms import InterpolationMode  # noqa: E402
+from torchvision.transforms import functional as F  # noqa: E402
+from torchvision.transforms.autoaugment import _apply_op  # noqa: E402
+
+NEAREST = InterpolationMode.NEAREST
 BLOCKED = """
 import sys
 class Torch:
@@ -216,6 +226,93 @@ def test_several_runs_become_one_set(photos: Photos, tmp_path: Path) -> None:
             merged[name] = ml_dr_writer.dumped(name, (parts[0][0], [entry for part in parts for entry in part[1]]))
     _, seen = compare_ml_dr(data, merged, augmentation, photos.images)
     assert seen == IMAGES * 3 * VIEWS
+
+
+def test_runs_of_several_lengths_are_told_of(photos: Photos, tmp_path: Path) -> None:
+    augmentation, places = ml_dr_writer.augmentation("rrc", SIZE), []
+    for seed, views in enumerate((2, 5)):
+        config = ml_dr_writer.config(augmentation, views, K, num_classes=CLASSES)
+        run = ml_dr_writer.Generation(photos.images, config, seed=seed).files()
+        places.append(archives.store(run, tmp_path / f"run{seed}", "tar", "reinforced_data"))
+    data = convert("ml-dr", places, photos, tmp_path / "out")
+    assert data.num_views == 7 and "draws a run" in " ".join(data.manifest.extra["published"]["reinterpreted"])
+    same = convert("ml-dr", places[:1], photos, tmp_path / "same")
+    assert "draws a run" not in " ".join(same.manifest.extra["published"]["reinterpreted"])
+
+
+@pytest.mark.parametrize("variant", ml_dr_writer.VARIANTS)
+def test_out_again_and_back(photos: Photos, tmp_path: Path, variant: str) -> None:
+    """A converted set as ml-dr reads it shows what the loader shows; converted anew, its records are the same."""
+    augmentation = ml_dr_writer.augmentation(variant, SIZE)
+    config = ml_dr_writer.config(augmentation, VIEWS, K, num_classes=CLASSES)
+    written = ml_dr_writer.Generation(photos.images, config, seed=2, confidence=6).files()
+    place = archives.store(written, tmp_path / "published", "tar", "reinforced_data")
+    data = convert("ml-dr", [place], photos, tmp_path / "set")
+    out, folder = tmp_path / "out", tmp_path / "folder"
+    assert main(["export", "ml-dr", str(data.path), str(out), "--images", str(folder), "--quiet"]) == 0
+    read = {n: ml_dr_replay.loaded((out / "reinforced_data" / f"{n}.pth.tar").read_bytes()) for n in range(IMAGES)}
+    said = ml_dr_replay.loaded((out / "reinforced_data" / "config.pth.tar").read_bytes())["reinforce"]
+    images = said["image_augmentation"]
+    paths = ImageFolder(str(folder)).samples
+    pictures = [Image.open(path).convert("RGB") for path, _ in paths]
+    assert [label for _, label in paths] == [data.label(n) for n in range(IMAGES)]
+    normalise = {name: images["normalize"][name] for name in ("mean", "std")}
+    assert normalise == {name: augmentation["normalize"][name] for name in ("mean", "std")}
+    for number, view, row in shown(data, targets="ml-dr", **normalise):
+        entry = read[number][1][view]
+        want = ml_dr_replay.replay(entry["params"], images, pictures[number], lambda n: pictures[n])
+        assert torch.equal(row["data"], want), entry
+        target = ml_dr_replay.densify(entry["prob"], CLASSES)
+        torch.testing.assert_close(row["targets"], target, rtol=1e-6, atol=1e-8)
+    back = convert("ml-dr", [out], dataclasses.replace(photos, root=folder), tmp_path / "back")
+    for number in range(IMAGES):
+        assert back.record_bytes(number) == data.record_bytes(number) and back.image(number) == data.image(number)
+
+
+class Likely(ml_dr_writer.Generation):
+    """Predictions as a teacher's are: of what is in the image mostly, more or less of it in each view."""
+
+    def reinforcements(self, number: int) -> list[dict[str, Any]]:
+        self.base = np.random.default_rng(number).normal(0, 2.5, self.config["num_classes"])
+        return super().reinforcements(number)
+
+    def prediction(self, topk: int) -> tuple[list[float], list[int]]:
+        logits = self.base + self.numpy.normal(0, 0.6, len(self.base))
+        probs = torch.softmax(torch.from_numpy(logits.astype(np.float32)), 0).numpy()
+        ids = np.argpartition(probs, -topk)[-topk:]
+        return probs[ids].tolist(), ids.tolist()
+
+
+def test_bytes_of_a_view(tmp_path: Path) -> None:
+    """RandAugment and erasing, 400 views, 10 of 1,000 classes, ImageNet's sizes: 22 bytes a view at most."""
+    photos = photos_in(tmp_path / "images", (375, 500))
+    config = ml_dr_writer.config(ml_dr_writer.augmentation("randaug"), 400, 10)
+    written = Likely(photos.images, config, seed=3).files()
+    place = archives.store(written, tmp_path / "published", "tar", "reinforced_data")
+    data = convert("ml-dr", [place], photos, tmp_path / "out", "--keep-bytes")
+    each = [len(data.record_bytes(number)) / 400 for number in range(IMAGES)]
+    assert data.num_views == 400 and data.manifest.topk == 10
+    assert 10 < max(each) <= 22, each
+
+
+def test_replay_on_pillow_images_differs_from_generation_by_what_is_said() -> None:
+    """docs/published.md, "What is reinterpreted": each operation on uint8 tensors, as generated, and on Pillow images."""
+    images = [Image.fromarray(picture(SIZE * 2, SIZE * 2, seed)) for seed in range(4)]
+    for name, (magnitudes, signed) in T.RandAugment()._augmentation_space(31, images[0].size).items():
+        for sign in (1, -1) if signed else (1,):
+            magnitude = sign * float(magnitudes[9]) if magnitudes.ndim else 0.0
+            gaps = []
+            for image in images:
+                shown_ = F.pil_to_tensor(_apply_op(image, name, magnitude, NEAREST, None)).int()
+                tensor = (F.to_tensor(image) * 255).to(torch.uint8)  # as ml-dr makes them again of floats
+                gaps.append((shown_ - _apply_op(tensor, name, magnitude, NEAREST, None).int()).abs())
+            gap = torch.stack(gaps)
+            if name == "Rotate":
+                assert 0 < float((gap > 0).any(1).float().mean()) < 2e-3
+            elif name in ("Color", "Contrast", "Sharpness", "AutoContrast"):
+                assert int(gap.max()) <= 1, name
+            else:
+                assert int(gap.max()) == 0, name
 
 
 def test_targets(photos: Photos, tmp_path: Path) -> None:

@@ -28,6 +28,16 @@ inline Box InsideBox(size_t row, const char* what, int64_t top, int64_t left, in
           static_cast<int32_t>(width)};
 }
 
+/// Predictions of all views of an image together; sets have 400 views of 10 classes, or 500 of 1,000.
+inline constexpr uint64_t kMostPredictions = uint64_t{4} << 20;
+
+/// Throws if there are more, before memory is taken for them: a small file can name one list again and again.
+inline void RequireFewPredictions(uint64_t views, uint64_t classes) {
+  if (views > 0 && classes > kMostPredictions / views)
+    Fail("there are ", views, " views with predictions of ", classes, " classes each, more than ",
+         kMostPredictions, " in all, which no file of this kind has");
+}
+
 inline float Probability(size_t row, double p) {
   if (!(p >= 0 && p <= 1)) Fail("view ", row, ": the probability ", p, " is not in 0 to 1");
   return static_cast<float>(p);

@@ -67,6 +67,7 @@ class Labels {
     out->topk = form == LabelForm::kMarginal ? labels.shape[2]
                 : form == LabelForm::kFull   ? labels.shape[1]
                                              : 1;
+    RequireFewPredictions(labels.shape[0], out->topk);
   }
 
   void Add(size_t row) {

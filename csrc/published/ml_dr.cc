@@ -22,6 +22,7 @@ constexpr std::string_view kOperations[kNumRandAugmentOps] = {
     "Identity", "ShearX",   "ShearY",    "TranslateX", "TranslateY", "Rotate",       "Brightness",
     "Color",    "Contrast", "Sharpness", "Posterize",  "Solarize",   "AutoContrast", "Equalize"};
 constexpr uint32_t kMaxSide = record::kMaxSide;
+constexpr size_t kMostKeys = 64;  // of a dictionary: those of ml-dr have 13 at most
 
 const Value kNothing{};
 
@@ -40,6 +41,7 @@ class Rows {
   /// So many more rows.
   void Expect(size_t count) {
     const size_t rows = out_->size() + std::min<size_t>(count, record::kMaxViews);
+    rows_ = rows;
     for (ViewColumns* columns : {&out_->views, &out_->partner_views}) {
       if (columns == &out_->partner_views && !out_->mixing) continue;
       columns->crop.reserve(rows);
@@ -53,11 +55,13 @@ class Rows {
   void Add(const Value& entry) {
     row_ = out_->size();
     if (row_ == record::kMaxViews) Fail("there are more than ", record::kMaxViews, " views of one image");
+    LimitKeys(entry);
     const Value* params = tree_.Find(entry, "params");
     const Value* predictions = tree_.Find(entry, "prob");
     if (!params || !predictions)
       Fail("view ", row_, " is ", tree_.Describe(entry), ", not a dictionary with \"params\" and \"prob\"");
     Parameters parameters;
+    LimitKeys(*params);
     if (params->kind == Kind::kDict)
       FromDict(*params, &parameters);
     else
@@ -74,6 +78,12 @@ class Rows {
   template <typename... Parts>
   [[noreturn]] void Refuse(const Parts&... parts) const {
     Fail("view ", row_, ": ", parts...);
+  }
+
+  /// A large dictionary that many views share would be looked through for each of them.
+  void LimitKeys(const Value& value) const {
+    if (value.kind == Kind::kDict && tree_.Items(value).size() > 2 * kMostKeys)
+      Refuse("has ", tree_.Describe(value), ", larger than any that ml-dr writes");
   }
 
   std::span<const Value> Sequence(const Value& value, size_t count, const char* what) const {
@@ -273,6 +283,7 @@ class Rows {
     if (row_ == 0) out_->topk = probs.size();
     if (probs.size() != out_->topk)
       Refuse("it has predictions of ", probs.size(), " classes, views before have ", out_->topk);
+    RequireFewPredictions(rows_, out_->topk);
     const size_t first = row_ * out_->topk;
     out_->probs.resize(first + probs.size());
     out_->ids.resize(first + ids.size());
@@ -289,7 +300,7 @@ class Rows {
   const Tree& tree_;
   const MlDrSettings& settings_;
   record::Reinforcements* out_;
-  size_t row_ = 0;
+  size_t row_ = 0, rows_ = 0;
   std::vector<int32_t> sorted_;
 };
 

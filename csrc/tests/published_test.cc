@@ -314,6 +314,34 @@ void TestRefused() {
   wrong(of, "so many classes");
 }
 
+/// A value, and itself again so many times.
+Text Again(const Text& value, size_t times) {
+  Text all = value + Text("q\0", 2);
+  for (size_t i = 0; i < times; ++i) all += Text("h\0", 2);
+  return all;
+}
+
+void TestSmallFilesOfMuch() {
+  const auto settings = Settings({kRrc, Transform::kFlip});
+  std::vector<std::pair<Text, Text>> many = {{"params", List({kBox, True()})}, {"prob", kPrediction}};
+  while (many.size() < 64) many.push_back({"more", None()});
+  Views views;
+  CheckMessage(Read(Dict(many), settings, &views), "", "a dictionary of 64");
+  many.push_back({"more", None()});
+  CheckRefused(Again(Dict(many), 9), settings, "view 0: has a dictionary of 65, larger than any");
+  many = {{"random_resized_crop", Tuple({kBox})}, {"random_horizontal_flip", Tuple({True()})}};
+  while (many.size() < 65) many.push_back({"more", None()});
+  CheckRefused(Entry(Dict(many)), settings, "view 0: has a dictionary of 65, larger than any");
+  std::vector<Text> probs(65, Float(0.01)), ids;
+  for (int i = 0; i < 65; ++i) ids.push_back(Int(i));
+  const Text entry = Entry(List({kBox, True()}), Tuple({List(probs), List(ids)}));
+  views = {};
+  CheckMessage(Read(Again(entry, 999), settings, &views), "", "1,000 views of 65 classes");
+  CheckMessage(Read(Again(entry, (1 << 16) - 1001), settings, &views),
+               "there are 65536 views with predictions of 65 classes", "too many in two files together");
+  CheckRefused(Again(entry, (1 << 16) - 1), settings, "65536 views with predictions of 65 classes");
+}
+
 // FKD
 
 std::string ReadFkdFile(const std::vector<Text>& parts, Views* views, LabelForm form = LabelForm::kAuto,
@@ -439,6 +467,7 @@ int main() {
   TestMixing();
   TestUncompressed();
   TestRefused();
+  TestSmallFilesOfMuch();
   TestFkd();
   TestFkdBoxes();
   TestLabelMap();

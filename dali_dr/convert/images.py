@@ -30,7 +30,7 @@ from dali_dr.shards.manifest import ImageTar
 from dali_dr.shards.others import IMAGE_LABELS, strip_leading
 from dali_dr.shards.sample import Origin, Place, Sample, safe_key
 from dali_dr.sources.entrance import Entrance
-from dali_dr.sources.remote import Unavailable, read_place
+from dali_dr.sources.remote import Unavailable, read_place, shown_place
 from dali_dr.sources.source import Source, TarSource, image_labels, readers_of, sizes_of, staying_in_tars
 from dali_dr.texts import Texts
 
@@ -388,8 +388,10 @@ def _order(source: Source, file: Path | str) -> npt.NDArray[np.int64]:
         data = _piped(file) if isinstance(file, Path) and file.is_fifo() else read_place(file, _MAX_ORDER)
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as error:
+        why = error.strerror or error if isinstance(error, OSError) else error
         raise ConvertError(
-            f"{file}: cannot be read ({error}): want a path of an image in each line", kind="usage"
+            f"{shown_place(file)}: cannot be read ({why}): want a path of an image in each line",
+            kind="usage",
         ) from error
     tables = [PathTable(keys, "have one key")]
     with contextlib.suppress(ConvertError):  # two images called alike in folders called alike

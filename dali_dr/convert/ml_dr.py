@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
-from dali_dr.augment.spec import AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
+from dali_dr.augment.spec import MAX_SIZE, AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.convert import native
 from dali_dr.convert.archives import Archive
 from dali_dr.convert.format import Meaning, Record
@@ -38,9 +38,10 @@ _SILENT: Final = ("uint8", "to_tensor", "normalize")  # without parameters
 _OTHERWISE: Final = {"random_resize_crop": "random_resized_crop"}  # as Flowers-102's configuration spells it
 _REPLAYED: Final = (
     "RandAugment was applied to uint8 tensors when the teacher saw the views, and is replayed on PIL images, as ml-dr's own "
-    "training does it: Color, Contrast and Sharpness differ by up to one level"
+    "training does it: Color, Contrast and Sharpness differ by up to one level, which a second operation can widen"
 )
 _PILLOWS: Final[dict[Any, Any]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which torchvision takes, too
+_MOST: Final = {"num_classes": 100_000, "num_samples": 1 << 30}  # a set of ImageNet-21K has 21,841 classes
 _VARYING: Final = frozenset(
     {"num_samples", "seed", "gpu", "rank", "artifact_path", "data_path"}
 )  # between runs of one set
@@ -67,15 +68,15 @@ def meaning(
     Raises:
       ConvertError: there is no configuration, those of several runs differ, or one says what cannot be replayed.
     """
-    said = _config(archives, config)
     notes: list[str] = []
+    said = _config(archives, config, notes)
     reading = _Reading(said, notes)
     exported = _exported(said)
     spec = exported.spec or reading.spec()
     recode = exported.probabilities is not None and probabilities in (None, exported.probabilities)
     probabilities = probabilities or exported.probabilities or "root8"
     log_step = log_step or exported.log_step or DEFAULT_LOG_STEP
-    classes = int(said.get("num_classes", num_classes))
+    classes = num_classes if said.get("num_classes") is None else said["num_classes"]
     if num_classes > classes:
         raise ConvertError(
             f"the images have {num_classes} classes, the reinforcements {classes}: are these the images?", kind="usage"
@@ -141,8 +142,8 @@ def _exported(config: Mapping[str, Any]) -> _Exported:
         raise ConvertError(f"config.pth.tar: dali_dr: {error}") from error
 
 
-def _config(archives: Sequence[Archive], given: bytes | None) -> dict[str, Any]:
-    """The configuration, of which ``num_samples`` is the sum over all runs."""
+def _config(archives: Sequence[Archive], given: bytes | None, notes: list[str]) -> dict[str, Any]:
+    """The configuration, of which ``num_samples`` is the sum over all runs; ``notes`` get what is taken otherwise."""
     found: list[tuple[str, dict[str, Any]]] = []
     for archive in archives:
         for folder, data in zip(archive.survey.folders, archive.survey.configs, strict=True):
@@ -161,8 +162,12 @@ def _config(archives: Sequence[Archive], given: bytes | None) -> dict[str, Any]:
                 f"{where}: its config.pth.tar is of another set than that of {first_place}: {', '.join(differs[:3])}",
                 kind="usage",
             )
-    total = sum(int(config["reinforce"].get("num_samples") or 0) for _, config in found)
-    return first | {"reinforce": {**first["reinforce"], "num_samples": total}}
+    counts = [config["reinforce"].get("num_samples") or 0 for _, config in found]
+    if len(set(counts)) > 1:
+        notes.append(
+            "ml-dr draws a run, then one of its views; here each view of all runs is as likely, of short ones, too"
+        )
+    return first | {"reinforce": {**first["reinforce"], "num_samples": sum(counts)}}
 
 
 def _read(where: str, data: bytes) -> dict[str, Any]:
@@ -173,11 +178,24 @@ def _read(where: str, data: bytes) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConvertError(f"{where}: config.pth.tar: holds {brief(config)}, want a configuration")
     config = config.get("parameters", config)
-    augmentation = config.get("reinforce", {}).get("image_augmentation") if isinstance(config, dict) else None
+    config = config if isinstance(config, dict) else {}
+    reinforce = config.get("reinforce")
+    reinforce = reinforce if isinstance(reinforce, dict) else {}
+    augmentation = reinforce.get("image_augmentation")
     if not isinstance(augmentation, dict) or not all(isinstance(one, dict) for one in augmentation.values()):
         raise ConvertError(f"{where}: config.pth.tar: has no reinforce.image_augmentation")
+    for name, said, least in (("num_classes", config, 1), ("num_samples", reinforce, 0)):
+        value = said.get(name)
+        if value is not None and not (_is_whole(value) and least <= value <= _MOST[name]):
+            raise ConvertError(
+                f"{where}: config.pth.tar: {name} is {brief(value)}, want a whole number from {least} to {_MOST[name]}"
+            )
     result: dict[str, Any] = json.loads(json.dumps(config))
     return result
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _same(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,8 +254,10 @@ class _Reading:
         size = self.enabled[name].get("size")
         if isinstance(size, list) and len(size) in (1, 2) and size[0] == size[-1]:
             size = size[0]
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ConvertError(f"config.pth.tar: {name}.size is {brief(size)}, want the edge of a square")
+        if not _is_whole(size) or not 1 <= size <= MAX_SIZE:
+            raise ConvertError(
+                f"config.pth.tar: {name}.size is {brief(size)}, want the edge of a square, up to {MAX_SIZE} pixels"
+            )
         return size
 
     def preparation(self) -> Preparation:
@@ -246,12 +266,16 @@ class _Reading:
         if "resize" in self.enabled:
             self._only("resize", "size", "interpolation", "antialias")
             size = self.enabled["resize"].get("size")
-            if isinstance(size, list) and len(size) == 2:  # noqa: SIM108  (mypy)
-                enlarge = (int(size[0]), int(size[1]))
+            if isinstance(size, list) and len(size) == 2:
+                if not all(_is_whole(edge) and 1 <= edge <= MAX_SIZE for edge in size):
+                    raise ConvertError(
+                        f"config.pth.tar: resize.size is {brief(size)}, want a height and a width, up to {MAX_SIZE} pixels"
+                    )
+                enlarge = (size[0], size[1])
             else:
                 enlarge = self.edge("resize")
         padding = self._get("random_crop", "padding", 0) or 0
-        if not isinstance(padding, int) or not 0 <= padding <= 4096:
+        if not _is_whole(padding) or not 0 <= padding <= MAX_SIZE:
             raise ConvertError(f"config.pth.tar: random_crop.padding is {brief(padding)}, want one number of pixels")
         interpolation = self._get("resize", "interpolation", "bilinear")
         if interpolation not in ("bilinear", "bicubic"):
@@ -275,9 +299,19 @@ class _Reading:
             "input_size": size,
         }
         normalise = self.enabled.get("normalize", {})
-        if isinstance(normalise.get("mean"), list) and isinstance(normalise.get("std"), list):
-            found["normalisation"] = {name: [float(one) for one in normalise[name]] for name in ("mean", "std")}
+        if normalise.get("mean") is not None and normalise.get("std") is not None:
+            found["normalisation"] = {name: self._channels(name) for name in ("mean", "std")}
         return found
+
+    def _channels(self, name: str) -> list[float]:
+        """A number for each channel."""
+        values = self.enabled["normalize"][name]
+        numbers = isinstance(values, list) and all(_is_whole(one) or isinstance(one, float) for one in values)
+        if not numbers or len(values) != 3 or not all(abs(one) < 1e6 and (one > 0 or name == "mean") for one in values):
+            raise ConvertError(
+                f"config.pth.tar: normalize.{name} is {brief(values)}, want a number for each of R, G and B"
+            )
+        return [float(one) for one in values]
 
     def _crop(self) -> RandomResizedCrop:
         if "random_resized_crop" in self.enabled:

@@ -70,7 +70,8 @@ def open_ml_dr(wanted: Wanted, *, config: Path | str | None = None, **stored: An
         try:
             given = read_place(config, _MAX_CONFIG)
         except (OSError, ValueError) as error:
-            raise ConvertError(f"{config}: cannot be read ({error})", kind="usage") from error
+            why = error.strerror or error if isinstance(error, OSError) else error
+            raise ConvertError(f"{shown_place(config)}: cannot be read ({why})", kind="usage") from error
     archives = _archives(wanted, Numbered())
     images = _Images(wanted)
     meaning = ml_dr.meaning(archives, config=given, num_images=images.count, num_classes=images.num_classes, **stored)

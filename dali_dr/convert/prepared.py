@@ -93,7 +93,9 @@ class Prepared:
     def read(self, number: int) -> bytes:
         """The PNG. ValueError where the image cannot be decoded."""
         data = self._source.read(number)
-        image_info(data, max_pixels=self._max_pixels)
+        size = self._preparation.size(*image_info(data, max_pixels=self._max_pixels)[1:])
+        if size[0] * size[1] > self._max_pixels:  # as of a thin image whose shorter edge is enlarged
+            raise ValueError(f"becomes {size[0]}x{size[1]} pixels, more than {self._max_pixels} (--max-pixels)")
         buffer = io.BytesIO()
         self._preparation(rgb_image(data)).save(buffer, "PNG")
         return buffer.getvalue()

@@ -140,7 +140,9 @@ class Conversion:
                 self.published.begin(self._arrived, executor)
                 for number, sample in enumerate(pictures, start):
                     (staged,) = self._taken(number)
-                    yield sample if sample.problem is not None else _recorded(sample, _unpacked(staged or b""))
+                    if sample.problem is None:
+                        sample = _recorded(sample, self._usual(number, _unpacked(staged or b"")))
+                    yield sample
                 return
             self.published.begin()
             with self._reading(start) as here:
@@ -187,14 +189,12 @@ class Conversion:
             raise self._told(number, error) from error
 
     def _arrived(self, number: int, file: bytes) -> bytes:
-        """The record of an image, whose turn may come later. Of an image that cannot be read, nothing: it tells of itself."""
         try:
-            size = self.pictures.size(number)
+            return arrived(self.meaning, self.pictures, number, file)
         except Unavailable:
             raise
-        except (OSError, ValueError):
-            return b""
-        return _packed(self.converted(number, [file], size))
+        except (ShardError, RecordError) as error:
+            raise self._told(number, error) from error
 
     def _all_finished(self, items: list[_Item]) -> list[Sample]:
         return [self._finished(item) for item in items]
@@ -221,7 +221,10 @@ class Conversion:
             record = self.meaning.converter(number, found, size)
         except (ShardError, RecordError) as error:
             raise self._told(number, error) from error
-        usual = self.usual if len(found) == self.published.files else None
+        return self._usual(number, record) if len(found) == self.published.files else record
+
+    def _usual(self, number: int, record: Record) -> Record:
+        usual = self.usual
         if usual is not None and record.counts not in (None, usual.counts):
             views, topk = record.counts or (0, 0)
             raise self._told(
@@ -252,6 +255,21 @@ class Conversion:
     def _told(self, number: int, error: Exception) -> ConvertError:
         archives = ", ".join(archive.path.name for archive in self.published.archives[:3])
         return ConvertError(f"index {number} ({named(self.pictures, number)}) of {archives}: {error}", sample=number)
+
+
+def arrived(meaning: Meaning, pictures: Pictures, number: int, file: bytes) -> bytes:
+    """The record of an image, as it waits for its turn. Of an image that cannot be read, nothing: it tells of itself.
+
+    Raises:
+      ShardError, RecordError: what is wrong with the file, without saying which it is.
+    """
+    try:
+        size = pictures.size(number)
+    except Unavailable:
+        raise
+    except (OSError, ValueError):
+        return b""
+    return _packed(meaning.converter(number, [file], size))
 
 
 @contextlib.contextmanager

@@ -218,5 +218,6 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         on_error=options.on_error,
         threads=options.threads,
         progress=not options.quiet,
+        early=not options.dry_run,
         **({"samples_per_shard": options.samples_per_shard} if options.samples_per_shard else {}),
     )

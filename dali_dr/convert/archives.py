@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -182,6 +183,11 @@ class Archive:
         return len(self.survey)
 
     @property
+    def configs(self) -> Mapping[str, bytes]:
+        """The configuration of each folder in it, b"" where there is none."""
+        return dict(zip(self.survey.folders, self.survey.configs, strict=True))
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What a manifest says of it."""
         name = self.path.name if isinstance(self.path, Path) else str(self.path)
@@ -277,7 +283,19 @@ class _InStore(Archive):
         return _read_object(self._url, self._names[row], int(self.survey.sizes[row]))
 
 
-def open_archive(path: Path | str, naming: Naming, *, kept: Path | None = None, progress: bool = True) -> Archive:
+class Passing(Protocol):
+    """Takes what passes by while a compressed archive is looked through."""
+
+    def configured(self, named: Named, config: bytes) -> None:
+        """A folder's configuration."""
+
+    def came(self, named: Named, file: Callable[[], bytes]) -> None:
+        """A file, whose bytes ``file`` gives, if it is called at once."""
+
+
+def open_archive(
+    path: Path | str, naming: Naming, *, kept: Path | None = None, progress: bool = True, passing: Passing | None = None
+) -> Archive:
     """The archive at ``path``, once it was looked through, unless that was done before.
 
     Args:
@@ -285,6 +303,7 @@ def open_archive(path: Path | str, naming: Naming, *, kept: Path | None = None, 
       naming: of its files.
       kept: a folder where what was found of large archives is kept, and looked for; None: nowhere.
       progress: show a progress bar.
+      passing: takes its files, if it is compressed and was not looked through before.
 
     Raises:
       ConvertError: it cannot be read, or holds what it should not.
@@ -323,14 +342,14 @@ def open_archive(path: Path | str, naming: Naming, *, kept: Path | None = None, 
             ) as bar,
             told_by_url(),
         ):
-            survey = _look_through(local(there), naming, bar.update)
+            survey = _look_through(local(there), naming, bar.update, passing if is_gzip(local(there)) else None)
         if place is not None and size >= KEPT_ABOVE:
             survey.save(place, stamp)
     with told_by_url():
         return _Compressed(there, survey) if is_gzip(local(there)) else _Tar(there, survey)
 
 
-def _look_through(path: Path, naming: Naming, step: Callable[[int], object]) -> Survey:
+def _look_through(path: Path, naming: Naming, step: Callable[[int], object], passing: Passing | None = None) -> Survey:
     found, sha, size = _Found(path), hashlib.sha256(), path.stat().st_size
     pieces = pieces_of(path, step=step, sha=sha)
     scan = Sequential(path, pieces)
@@ -338,8 +357,12 @@ def _look_through(path: Path, naming: Naming, step: Callable[[int], object]) -> 
         for file in scan.files():
             named = naming(file.name)
             if named is not None:
-                place, length = file.offset, file.size
-                found.add(file.name, named, place // _BLOCK, length, lambda at=place, n=length: scan.read(at, n))  # type: ignore[misc]
+                read = functools.partial(scan.read, file.offset, file.size)
+                found.add(file.name, named, file.offset // _BLOCK, file.size, read)
+                if passing is not None and named.number is None:
+                    passing.configured(named, found.folders[named.folder])
+                elif passing is not None:
+                    passing.came(named, read)
         for _ in pieces:  # to its end, for the checksums
             pass
     except TarFault as error:

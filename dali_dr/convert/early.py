@@ -14,18 +14,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from dali_dr.convert.archives import Survey
 from dali_dr.convert.arrivals import BUDGET
 from dali_dr.convert.format import Meaning
 from dali_dr.convert.images import Pictures
 from dali_dr.convert.names import Named
 from dali_dr.convert.staging import Stage
 from dali_dr.convert.work import KEPT_NAME, arrived
-from dali_dr.errors import ShardError
+from dali_dr.errors import RecordError, ShardError
 from dali_dr.shards import files
 
 NAME: Final = "early"  # of the file in the folder KEPT_NAME
 _BATCH: Final = 16  # files that a thread converts at a time
 _WINDOW: Final = 6  # batches that are under way
+Understood = Callable[[bytes], tuple[Meaning, Pictures] | None]
 
 
 class Early:
@@ -37,20 +39,17 @@ class Early:
       understood: what the archive means, and its images, by its configuration (b"": it has none yet, which is enough for
         some formats); None: that is not enough. What it raises is told by whoever asks again later.
       threads: that convert; None: one for each CPU.
-
-    Attributes:
-      config: the configuration that was taken for the archive's; None: nothing was converted.
     """
 
     def __init__(
         self,
         out: Path,
         count: int,
-        understood: Callable[[bytes], tuple[Meaning, Pictures] | None],
+        understood: Understood,
         threads: int | None = None,
     ) -> None:
         self.path = out.absolute() / KEPT_NAME / NAME
-        self.config: bytes | None = None
+        self._config: bytes | None = None
         self._count, self._understood = count, understood
         self._what: tuple[Meaning, Pictures] | None = None
         self._folder: str | None = None
@@ -97,9 +96,16 @@ class Early:
             self._submit()
             self._collect(_WINDOW)
 
+    def outcome(self, survey: Survey) -> tuple[Path, Meaning, Pictures] | None:
+        """The file of what was converted of an archive, now that all of it was looked through, and how; None: nothing was."""
+        known = self._config in (b"", *survey.configs) and len(survey.folders) == 1
+        if self._what is None or not known or not self.path.exists():
+            self.discard()
+            return None
+        return self.path, *self._what
+
     def discard(self) -> None:
         """Nothing was converted."""
-        self.config = None
         with contextlib.suppress(OSError):
             self.path.unlink()
 
@@ -107,7 +113,7 @@ class Early:
         with contextlib.suppress(ShardError):
             what = self._understood(config)
             if what is not None:
-                self._what, self.config = what, config
+                self._what, self._config = what, config
 
     def _submit(self) -> None:
         batch, self._batch = self._batch, []
@@ -119,7 +125,7 @@ class Early:
         meaning, pictures = self._what
         found = []
         for number, file in batch:
-            with contextlib.suppress(ShardError):  # told of when it is read again, in its turn
+            with contextlib.suppress(ShardError, RecordError):  # told of when it is read again, in its turn
                 found.append((number, arrived(meaning, pictures, number, file)))
         return found
 

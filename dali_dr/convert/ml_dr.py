@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, Protocol, TypeGuard
 
 import numpy as np
 
 from dali_dr.augment.spec import MAX_SIZE, AugmentationSpec, Mixing, RandAugment, RandomErasing, RandomResizedCrop
 from dali_dr.convert import native
-from dali_dr.convert.archives import Archive
 from dali_dr.convert.format import Meaning, Record
 from dali_dr.convert.prepared import Preparation
 from dali_dr.errors import ConvertError, SpecError, brief
@@ -47,8 +46,27 @@ _VARYING: Final = frozenset(
 )  # between runs of one set
 
 
+class Configured(Protocol):
+    """An archive, as far as it is of concern here."""
+
+    @property
+    def path(self) -> object: ...
+
+    @property
+    def configs(self) -> Mapping[str, bytes]:
+        """The configuration of each folder that holds files; b"" where there is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """An archive of which a configuration is known, and nothing more."""
+
+    path: object
+    configs: Mapping[str, bytes]
+
+
 def meaning(
-    archives: Sequence[Archive],
+    archives: Sequence[Configured],
     *,
     config: bytes | None = None,
     probabilities: Probabilities | None = None,
@@ -142,11 +160,11 @@ def _exported(config: Mapping[str, Any]) -> _Exported:
         raise ConvertError(f"config.pth.tar: dali_dr: {error}") from error
 
 
-def _config(archives: Sequence[Archive], given: bytes | None, notes: list[str]) -> dict[str, Any]:
+def _config(archives: Sequence[Configured], given: bytes | None, notes: list[str]) -> dict[str, Any]:
     """The configuration, of which ``num_samples`` is the sum over all runs; ``notes`` get what is taken otherwise."""
     found: list[tuple[str, dict[str, Any]]] = []
     for archive in archives:
-        for folder, data in zip(archive.survey.folders, archive.survey.configs, strict=True):
+        for folder, data in archive.configs.items():
             where = f"{archive.path}{f' ({folder})' if folder else ''}"
             data = given or data
             if not data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -12,12 +13,13 @@ import numpy as np
 
 from dali_dr.convert import fkd, ml_dr, relabel
 from dali_dr.convert.archives import Archive, open_archive
+from dali_dr.convert.early import Early, Understood
 from dali_dr.convert.format import Meaning
 from dali_dr.convert.images import ENTERING, Entering, FromDataset, FromSource, InDataset, Ordered, Pictures
 from dali_dr.convert.names import Mirrored, Naming, Numbered
 from dali_dr.convert.prepared import Preparation, Prepared
 from dali_dr.convert.published import Published
-from dali_dr.convert.work import KEPT_NAME, Conversion
+from dali_dr.convert.work import KEPT_NAME, Conversion, look_at_sizes
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ConvertError
 from dali_dr.shards.dataset import Dataset
@@ -48,6 +50,7 @@ class Wanted:
       entering: of images that are no data set.
       on_error, samples_per_shard, threads, progress: see `Conversion`.
       kept: whether what archives hold is kept in ``out`` until it is finished.
+      early: whether files may be converted while an archive is looked through.
     """
 
     reinforced: Sequence[Path | str]
@@ -61,6 +64,7 @@ class Wanted:
     threads: int | None = None
     progress: bool = True
     kept: bool = True
+    early: bool = True
 
 
 def open_ml_dr(wanted: Wanted, *, config: Path | str | None = None, **stored: Any) -> Conversion:
@@ -72,18 +76,36 @@ def open_ml_dr(wanted: Wanted, *, config: Path | str | None = None, **stored: An
         except (OSError, ValueError) as error:
             why = error.strerror or error if isinstance(error, OSError) else error
             raise ConvertError(f"{shown_place(config)}: cannot be read ({why})", kind="usage") from error
-    archives = _archives(wanted, Numbered())
     images = _Images(wanted)
-    meaning = ml_dr.meaning(archives, config=given, num_images=images.count, num_classes=images.num_classes, **stored)
-    return _conversion(wanted, archives, images.pictures(meaning.preparation), meaning, union=False)
+
+    def meaning(archives: Sequence[ml_dr.Configured]) -> Meaning:
+        return ml_dr.meaning(archives, config=given, num_images=images.count, num_classes=images.num_classes, **stored)
+
+    def understood(config: bytes) -> tuple[Meaning, Pictures] | None:
+        if not (given or config):
+            return None
+        found = meaning([ml_dr.Alone(wanted.reinforced[0], {"": given or config})])
+        pictures = images.pictures(found.preparation)
+        look_at_sizes(found, pictures, wanted.progress)
+        return found, pictures
+
+    with _early(wanted, images, understood) as early:
+        archives = _archives(wanted, Numbered(), early)
+    if early is not None and (made := early.outcome(archives[0].survey)) is not None:
+        there, found, pictures = made
+        return _conversion(wanted, archives, pictures, found, union=False, early=there)
+    found = meaning(archives)
+    return _conversion(wanted, archives, images.pictures(found.preparation), found, union=False)
 
 
 def open_fkd(wanted: Wanted, **how: Any) -> Conversion:
     """szq0214/FKD's archives. ``how``: see `fkd.meaning`."""
     images = _Images(wanted)
-    archives = _archives(wanted, Mirrored(images.keys, fkd.SUFFIX))
-    meaning = fkd.meaning(num_classes=images.num_classes, **how)
-    return _conversion(wanted, archives, images.pictures(), meaning, union=True)
+    meaning, pictures = fkd.meaning(num_classes=images.num_classes, **how), images.pictures()
+    with _early(wanted, images, lambda config: (meaning, pictures)) as early:
+        archives = _archives(wanted, Mirrored(images.keys, fkd.SUFFIX), early)
+    made = early.outcome(archives[0].survey) if early is not None else None
+    return _conversion(wanted, archives, pictures, meaning, union=True, early=made[0] if made else None)
 
 
 def open_relabel(wanted: Wanted, **how: Any) -> Conversion:
@@ -179,7 +201,14 @@ def _compact(only: list[Source]) -> Source:
     return source
 
 
-def _archives(wanted: Wanted, naming: Naming) -> list[Archive]:
+def _early(wanted: Wanted, images: _Images, understood: Understood) -> contextlib.AbstractContextManager[Early | None]:
+    """What converts a single archive's files while it is looked through; nothing where it would wait for images."""
+    if not wanted.early or len(wanted.reinforced) > 1 or images.pictures().readers:
+        return contextlib.nullcontext()
+    return Early(wanted.out, images.count, understood, wanted.threads)
+
+
+def _archives(wanted: Wanted, naming: Naming, early: Early | None = None) -> list[Archive]:
     seen: set[Path | str] = set()
     for path in wanted.reinforced:
         same = path.resolve() if isinstance(path, Path) else as_place(path)
@@ -187,7 +216,9 @@ def _archives(wanted: Wanted, naming: Naming) -> list[Archive]:
             raise ConvertError(f"{shown_place(path)}: is given twice", kind="usage")
         seen.add(same)
     kept = wanted.out.absolute() / KEPT_NAME if wanted.kept else None
-    archives = [open_archive(path, naming, kept=kept, progress=wanted.progress) for path in wanted.reinforced]
+    archives = [
+        open_archive(path, naming, kept=kept, progress=wanted.progress, passing=early) for path in wanted.reinforced
+    ]
     for one, other in itertools.combinations(archives, 2):
         if one.has_files_of(other):
             raise ConvertError(
@@ -197,12 +228,18 @@ def _archives(wanted: Wanted, naming: Naming) -> list[Archive]:
 
 
 def _conversion(
-    wanted: Wanted, archives: Sequence[Archive], pictures: Pictures, meaning: Meaning, *, union: bool
+    wanted: Wanted,
+    archives: Sequence[Archive],
+    pictures: Pictures,
+    meaning: Meaning,
+    *,
+    union: bool,
+    early: Path | None = None,
 ) -> Conversion:
     kept = wanted.out.absolute() / KEPT_NAME
     try:
         published = Published(
-            archives, len(pictures), union=union, kept=kept, progress=wanted.progress, keys=pictures.keys
+            archives, len(pictures), union=union, kept=kept, progress=wanted.progress, keys=pictures.keys, early=early
         )
     except ConvertError as error:
         raise ConvertError(f"{error}{''.join(f'; {note}' for note in pictures.notes)}") from error

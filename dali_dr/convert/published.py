@@ -59,6 +59,7 @@ class Published:
       budget: of bytes that wait in memory.
       progress: show a progress bar for archives that are read through.
       keys: of the images, by which messages name them.
+      early: what was made of files before, as `begin`'s ``arrived`` makes it: a file that a `Stage` has written.
 
     Raises:
       ConvertError: an image has no file, or two, or there are files of no image.
@@ -74,8 +75,9 @@ class Published:
         budget: int = BUDGET,
         progress: bool = True,
         keys: Sequence[str] = (),
+        early: Path | None = None,
     ) -> None:
-        self.archives, self.count = archives, count
+        self.archives, self.count, self._early = archives, count, early
         self._kept, self._budget, self._progress = kept, budget, progress
         self._groups = (
             [_Group(archives, 1, True)] if union else [_Group([a], len(a.survey.folders), False) for a in archives]
@@ -113,7 +115,10 @@ class Published:
         budget = self._budget // max(1, sum(group.streamed for group in self._groups))
         for number, group in enumerate(self._groups):
             if group.streamed:
-                stage = Stage(self._kept / f"stage-{number}", self.count * group.runs)
+                path = self._kept / f"stage-{number}"
+                if self._early is not None and not path.exists():
+                    self._early.replace(path)
+                stage = Stage(path, self.count * group.runs)
                 arrive = functools.partial(self._arrive, group, arrived, executor)
                 self._arrivals[number] = Arrivals(arrive, stage, budget)
 

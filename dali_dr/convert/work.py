@@ -128,7 +128,7 @@ class Conversion:
 
     def samples(self, start: int) -> Iterator[Sample]:
         """From number ``start`` on."""
-        self._look_at_sizes()
+        look_at_sizes(self.meaning, self.pictures, self.progress)
         threads = self.threads or len(os.sched_getaffinity(0))
         threads = max(threads, _WAITING) if self.published.alone and self.pictures.readers else threads
         with (
@@ -141,7 +141,7 @@ class Conversion:
                 for number, sample in enumerate(pictures, start):
                     (staged,) = self._taken(number)
                     if sample.problem is None:
-                        sample = _recorded(sample, self._usual(number, _unpacked(staged or b"")))
+                        sample = _recorded(sample, self._as_usual(number, _unpacked(staged or b"")))
                     yield sample
                 return
             self.published.begin()
@@ -169,16 +169,6 @@ class Conversion:
             found = ahead(executor, read, range(start, len(self.pictures)), 2 * readers)
             with contextlib.closing(found):
                 yield found
-
-    def _look_at_sizes(self) -> None:
-        """Of all images, where views of some are mixed with crops of others, which must lie inside."""
-        if self.meaning.sizes is None:
-            return
-        sizes = progress_bar(
-            self.pictures.sizes(), "sizes of images", len(self.pictures), disable=not self.progress, unit="img"
-        )
-        for number, size in enumerate(sizes):
-            self.meaning.sizes[number] = size
 
     def _taken(self, number: int) -> list[bytes | None]:
         try:
@@ -221,9 +211,9 @@ class Conversion:
             record = self.meaning.converter(number, found, size)
         except (ShardError, RecordError) as error:
             raise self._told(number, error) from error
-        return self._usual(number, record) if len(found) == self.published.files else record
+        return self._as_usual(number, record) if len(found) == self.published.files else record
 
-    def _usual(self, number: int, record: Record) -> Record:
+    def _as_usual(self, number: int, record: Record) -> Record:
         usual = self.usual
         if usual is not None and record.counts not in (None, usual.counts):
             views, topk = record.counts or (0, 0)
@@ -255,6 +245,15 @@ class Conversion:
     def _told(self, number: int, error: Exception) -> ConvertError:
         archives = ", ".join(archive.path.name for archive in self.published.archives[:3])
         return ConvertError(f"index {number} ({named(self.pictures, number)}) of {archives}: {error}", sample=number)
+
+
+def look_at_sizes(meaning: Meaning, pictures: Pictures, progress: bool) -> None:
+    """Of all images, where views of some are mixed with crops of others, which must lie inside."""
+    if meaning.sizes is None or meaning.sizes.any():  # looked at before
+        return
+    sizes = progress_bar(pictures.sizes(), "sizes of images", len(pictures), disable=not progress, unit="img")
+    for number, size in enumerate(sizes):
+        meaning.sizes[number] = size
 
 
 def arrived(meaning: Meaning, pictures: Pictures, number: int, file: bytes) -> bytes:

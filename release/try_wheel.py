@@ -128,7 +128,9 @@ def steps(python: Path, wheel: Path, way: str, folder: Path) -> dict[str, list[s
         # Without bytecode first, which is then made as pip makes it, so that the seconds are told apart.
         commands["unpack"] = [*pip(own), "--log", str(folder / LOG), "install", "--no-compile", *wanted]
     if way == "pip":
-        commands["bytecode"] = [own, "-m", "compileall", "-qq", str(folder / way / "lib")]
+        # As pip does, which passes over what cannot be compiled: packages ship files for newer Pythons.
+        code = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2)"
+        commands["bytecode"] = [own, "-c", code, str(folder / way / "lib")]
     commands["torchvision"] = [own, "-m", "dali_dr._torchvision"]
     commands["first batch"] = [own, "-c", TRAIN]
     return commands

@@ -147,7 +147,7 @@ wheels: system
 	$(PYTHON) release/wheels.py
 
 wheels-test: wheels
-	$(PYTHON) release/try_wheel.py dist/dali_dr-*.whl
+	$(PYTHON) release/try_wheel.py dist/dali_dr-*.whl dist/dali_dr_cuda130-*.whl
 
 clean:
 	rm -rf build dist *.egg-info dali_dr/libdali_dr_ops.so dali_dr/_build.json demo-output

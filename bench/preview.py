@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from headless import NoBrowserError, chromium, executable
 from PIL import Image
 
 import dali_dr
@@ -74,11 +75,8 @@ def samples(photos: list[bytes], images: int, views: int, spec: AugmentationSpec
 
 def first_picture(path: Path) -> tuple[float, list[str]]:
     """Seconds until the page's first picture, and what the console says."""
-    from playwright.sync_api import sync_playwright
-
     said: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -87,7 +85,6 @@ def first_picture(path: Path) -> tuple[float, list[str]]:
         while not (at := page.evaluate(mark)):
             time.sleep(0.02)
         page.wait_for_load_state("load", timeout=120_000)
-        browser.close()
     return at / 1000, said
 
 
@@ -99,6 +96,10 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, default=None)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
+    try:
+        executable()  # before minutes of work
+    except NoBrowserError as error:
+        raise SystemExit(f"bench/preview.py: {error}") from None
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         scratch = Path(folder)
         spec = AugmentationSpec.preset("rrc+ra+re")

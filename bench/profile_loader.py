@@ -27,9 +27,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from loaders import SIZE, folder_images, write_variant
+from data_sets import SIZE, drawn, folder_images, write
 
 VARIANTS: Final = ("rrc", "rrc+ra+re")
+CLASSES: Final = 1000
+VIEWS: Final = 50  # stored per image
 WARM_UP: Final = 3  # batches before counting: as many as the pipeline keeps ahead, and one
 
 # A stage takes what no stage before it took: patterns of "function [object file]", as callgrind_annotate prints it,
@@ -178,7 +180,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dali-dr-profile-") as scratch:
         for variant in VARIANTS:
             folder = Path(scratch) / variant
-            write_variant(variant, photos, None, 1000, folder, number_of_views=50)
+            spec, samples = drawn(variant, photos, None, CLASSES, VIEWS)
+            write(spec, samples, CLASSES, folder)
             results[variant] = report(count(folder, options), options.batches * options.batch_size)
             show(variant, results[variant])
     if options.json:

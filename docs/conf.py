@@ -61,7 +61,8 @@ html_theme_options = {"navigation_with_keys": True}
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
-# `make docs-links` alone asks servers. These answer programs with a refusal, or are examples.
-linkcheck_ignore = [r"https?://localhost.*", r"https://docs-assets\.developer\.apple\.com/.*"]
+# `make docs-links` alone asks servers. These answer programs with a refusal, are examples, or are files of the repository,
+# at which docs/check_links.py looks.
+linkcheck_ignore = [r"https?://localhost.*", r"https://docs-assets\.developer\.apple\.com/.*", "repository:.*"]
 linkcheck_timeout = 20
 linkcheck_retries = 2

@@ -1,6 +1,7 @@
 """Prints the DALI that fits the installed torch, as a requirement: for CUDA 13 where torch and nvcc are, else for CUDA 12.
 
-DALI for CUDA 12 runs beside any torch: its CUDA runtime is in its own libraries, and a driver for CUDA 13 runs it, too.
+DALI for CUDA 12 goes beside any torch: its CUDA runtime is in its own libraries, and a driver for CUDA 13 runs it, too.
+On a GPU this is by CUDA's rules, and was not tried beside a torch for CUDA 13; without one it was (docs/install.md).
 DALI for CUDA 13 beside a torch for CUDA 12 would ask for a newer driver than torch does. An nvcc of CUDA 12 builds no
 plugin for DALI of CUDA 13.
 """

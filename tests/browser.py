@@ -1,27 +1,25 @@
-"""A browser for tests of pages: the machine's own Chromium, driven by playwright."""
+"""A browser for tests of pages, which skip where there is none."""
 
 from __future__ import annotations
 
-import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+sys.path.insert(0, str(REPOSITORY / "bench"))
+import headless
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A headless browser of playwright's; the test skips where there is none."""
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install '.[docs]')")
-    path = next(filter(None, map(shutil.which, _NAMES)), None)
-    if path is None:
-        pytest.skip("there is no Chromium on the PATH (Debian: apt-get install chromium)")
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
+    try:
+        headless.executable()
+    except headless.NoBrowserError as error:
+        pytest.skip(str(error))
+    with headless.chromium() as browser:
+        yield browser

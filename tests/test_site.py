@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -100,6 +101,17 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
     assert all(any(name in fault for fault in found) for name in dead), found
     found = list(repository_faults(tmp_path))
     assert [re.search(r": (\S+) leads", fault)[1] for fault in found] == ["#a", "b.md#three", "gone.md"]  # type: ignore[index]
+
+
+def test_no_server_is_asked_for_what_is_no_address() -> None:
+    """`make docs-links` took links to files of the repository for addresses, and all of them for dead."""
+    settings: dict[str, Any] = {"__file__": str(DOCS / "conf.py")}
+    exec((DOCS / "conf.py").read_text(), settings)
+    asked = {"http", "https", "mailto"}
+    own = [scheme for scheme in settings["myst_url_schemes"] if scheme not in asked]
+    assert own == ["repository"]
+    for scheme in own:
+        assert any(re.match(pattern, f"{scheme}:docs/index.md") for pattern in settings["linkcheck_ignore"])
 
 
 def test_every_public_name_is_documented(site: Path) -> None:

@@ -6,6 +6,7 @@ import email
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -296,6 +297,22 @@ def test_editable_install_is_a_path(bare: Path, unpacked: Path, tmp_path: Path) 
     assert json.loads((unpacked / "dali_dr" / "_build.json").read_text())["dali_version"]
 
 
+def test_seconds_of_an_installation_are_told_apart(tmp_path: Path) -> None:
+    """pip's own log of a real installation; and what each way does."""
+    trial = script("release/try_wheel.py")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "pyproject.toml").write_text("[project]\nname = 'one'\nversion = '1'\n")
+    pip = [sys.executable, "-m", "pip", "--log", tmp_path / "log", "install", "-q", "--no-build-isolation", "--no-deps"]
+    run(*pip, "--target", tmp_path / "site", tmp_path / "one", cwd=tmp_path)
+    assert 0 < trial.resolve_seconds(tmp_path / "log") < 60
+    (tmp_path / "other").write_text("2026-11-28T10:00:00,000 nothing of it\n")
+    assert math.isnan(trial.resolve_seconds(tmp_path / "other"))
+    by = {way: trial.steps(Path("python3.12"), Path("a.whl"), way, tmp_path) for way in trial.WAYS}
+    assert [way for way, steps in by.items() if "bytecode" in steps] == ["pip"]
+    assert [way for way, steps in by.items() if "--no-compile" in steps["unpack"]] == ["pip", "pip-no-compile"]
+    assert all("--no-index" in steps["unpack"] and trial.DOWNLOADS not in steps for steps in by.values())
+
+
 @pytest.mark.slow
 def test_wheels_install_and_train_without_a_compiler(tmp_path: Path) -> None:
     """Every Python that is here, from nothing: gigabytes of downloads where PyTorch is not in pip's cache."""
@@ -303,4 +320,5 @@ def test_wheels_install_and_train_without_a_compiler(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-manylinux_2_28_x86_64.whl")
     told = run(sys.executable, "release/try_wheel.py", wheel, cwd=REPOSITORY)
-    assert "one batch (8, 3, " in told
+    print(told)  # the seconds of each step: pytest -rP
+    assert "one batch (8, 3, " in told and "nvidia-dali-cuda120 " in told

@@ -196,7 +196,7 @@ def test_a_configuration_may_be_given(images: Path, files: dict[str, bytes], fol
     given = tmp_path / "config.pth.tar"
     given.write_bytes(files.pop("config.pth.tar"))
     archive = stored(files, tmp_path / "rd", "tar")
-    convert("ml-dr", archive, "--images", images, out=tmp_path / "no", status=1)
+    convert("ml-dr", archive, "--images", images, out=tmp_path / "no", status=2)
     out = convert("ml-dr", archive, "--images", images, "--config", given, out=tmp_path / "out")
     assert shards(out) == shards(folder_set)
 
@@ -234,7 +234,7 @@ def test_records_lie_beside_tars(
         assert Dataset(out).image(number) == whole.image(number)
     copied = convert("ml-dr", archive, "--images", tars, "--keep-bytes", *more, out=tmp_path / "copied")
     assert Dataset(copied).image(3) == whole.image(3)
-    convert("ml-dr", archive, "--images", images, "--sidecar", out=tmp_path / "no", status=1)
+    convert("ml-dr", archive, "--images", images, "--sidecar", out=tmp_path / "no", status=2)
 
 
 @pytest.mark.parametrize("form", ["paths", "absolute", "keys"])
@@ -291,7 +291,7 @@ def test_mixed_views_name_partners_by_index(tmp_path: Path) -> None:
         wanted = [-1 if view["params"][0] is None else view["params"][0] for view in views]
         assert [number if partner == -2 else int(partner) for partner in mix.partner] == wanted
     convert(
-        "ml-dr", tmp_path / "rd.tar.gz", "--images", images, "--on-error", "skip", out=tmp_path / "no", status=1
+        "ml-dr", tmp_path / "rd.tar.gz", "--images", images, "--on-error", "skip", out=tmp_path / "no", status=2
     )  # an image left out would shift all numbers
 
 

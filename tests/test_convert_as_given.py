@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -57,15 +56,17 @@ def test_images_of_other_formats_are_counted_and_stored_as_png(
 def test_a_list_may_come_from_a_pipe_and_begin_with_a_mark(tmp_path: Path) -> None:
     source = ImageFolder.scan(photos(tmp_path / "images", IMAGES))
     text = "\r\n".join(f"{key}.JPEG" for key in reversed(source.keys))
-    plain, pipe = tmp_path / "order.txt", tmp_path / "pipe"
+    plain = tmp_path / "order.txt"
     plain.write_bytes(b"\xef\xbb\xbf" + text.encode())
     wanted = list(reversed(source.keys))
     assert list(Ordered(source, plain).keys) == wanted
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_bytes(text.encode()))
-    writer.start()
-    assert list(Ordered(source, pipe).keys) == wanted
-    writer.join()
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    try:
+        assert list(Ordered(source, Path(f"/dev/fd/{reading}")).keys) == wanted
+    finally:
+        os.close(reading)
 
 
 def test_a_key_that_is_written_otherwise_is_told_with_its_path(

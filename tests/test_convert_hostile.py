@@ -11,7 +11,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from PIL import Image
 from dali_dr.augment.spec import AugmentationSpec
 from dali_dr.cli import main
 from dali_dr.convert import native
-from dali_dr.convert.ml_dr import meaning
+from dali_dr.convert.ml_dr import Alone, meaning
 from dali_dr.convert.native import Fkd, MlDr
 from dali_dr.convert.prepared import Preparation, Prepared
 from dali_dr.errors import ConvertError, DaliDrError
@@ -62,8 +61,7 @@ def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 
 def meaning_of(said: Any) -> Any:
-    survey = SimpleNamespace(folders=("",), configs=(pickle.dumps(said, 2),))
-    return meaning([SimpleNamespace(path="rd", survey=survey)], num_images=IMAGES, num_classes=3)  # type: ignore[list-item]
+    return meaning([Alone("rd", {"": pickle.dumps(said, 2)})], num_images=IMAGES, num_classes=3)
 
 
 def test_odd_values_in_configurations_are_read_or_refused() -> None:
@@ -281,7 +279,9 @@ def test_what_is_given_is_a_file(
     os.mkfifo(tmp_path / "fifo")
     folder = stored(files, tmp_path / "rd", "folder")
     words = () if option is None else (option, str(tmp_path / "fifo"))
-    assert convert(tmp_path / "fifo" if option is None else folder, images, tmp_path / "out", *words) == 1
+    assert convert(tmp_path / "fifo" if option is None else folder, images, tmp_path / "out", *words) == (
+        2 if option else 1
+    )
     said = capsys.readouterr().err
     assert "is a FIFO, not a regular file" in said and said.count(str(tmp_path / "fifo")) == 1
 

@@ -187,15 +187,19 @@ def test_what_is_wrong_is_told_by_url(
     client.upload_file(str(tmp_path / "part.tar"), "published", "wrong/part.tar")
     client.put_object(Bucket="published", Key="wrong/cut.tar.gz", Body=(published / "set.tar.gz").read_bytes()[:-100])
     client.put_object(Bucket="published", Key="wrong/data/dataset.json", Body=b"{}")
-    for words, text in (
-        (("s3://published/wrong/part.tar", "--images", images), "s3://published/wrong/part.tar: "),
-        (("s3://published/wrong/cut.tar.gz", "--images", images), "s3://published/wrong/cut.tar.gz: "),
-        (("s3://published/nothing", "--images", images), "s3://published/nothing: no such object"),
-        (("s3://published/deep/set", "--images", "s3://published/wrong/data"), "dali-dr copy"),
-        (("s3://published/deep/set", "s3://published/deep/set/", "--images", images), "given twice"),
-        (("s3://published/deep/set", "--images", "s3://published/empty"), "s3://published/empty: there are no objects"),
+    for words, text, status in (
+        (("s3://published/wrong/part.tar", "--images", images), "s3://published/wrong/part.tar: ", 2),
+        (("s3://published/wrong/cut.tar.gz", "--images", images), "s3://published/wrong/cut.tar.gz: ", 1),
+        (("s3://published/nothing", "--images", images), "s3://published/nothing: no such object", 2),
+        (("s3://published/deep/set", "--images", "s3://published/wrong/data"), "dali-dr copy", 2),
+        (("s3://published/deep/set", "s3://published/deep/set/", "--images", images), "given twice", 2),
+        (
+            ("s3://published/deep/set", "--images", "s3://published/empty"),
+            "s3://published/empty: there are no objects",
+            2,
+        ),
     ):
-        convert(*words, out=tmp_path / "out", status=1)
+        convert(*words, out=tmp_path / "out", status=status)
         told = capsys.readouterr().err
         assert text in told
         assert str(tmp_path / "cache") not in told
@@ -262,7 +266,7 @@ def test_a_sidecar_set_beside_tars_that_stay_in_the_store(
         ("s3://published/sidecar/beside/t-*.tar", tmp_path / "other"),
         (f"{local}/images/t-*.tar", "s3://published/sidecar/other"),
     ):
-        convert(published / "set.tar", "--images", where, "--sidecar", out=out, status=1)
+        convert(published / "set.tar", "--images", where, "--sidecar", out=out, status=2)
         assert "cannot stay beside this tar" in capsys.readouterr().err
     assert not [key for key in server.keys("published") if key.startswith("sidecar/other")]
 

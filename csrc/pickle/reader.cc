@@ -50,7 +50,7 @@ size_t Reader::Read(std::span<const uint8_t> bytes, bool storages, Tree* tree) {
   storages_ = storages;
   tree_ = tree;
   stack_.Shrink(0);
-  memo_.clear();
+  memo_.Shrink(0);
   marks_.clear();
   dtypes_.clear();
   decoded_ = 0;
@@ -288,16 +288,10 @@ void Reader::Extend(size_t first, Kind kind) {
 
 void Reader::Memoize(size_t place) {
   const Value value = Top();
-  if (place == memo_.size()) {
-    RequireRoom(place, 1);
-    return memo_.push_back(value);
-  }
+  if (place == memo_.size()) return memo_.push_back(value);
   if (place > static_cast<size_t>(end_ - begin_))  // no pickle remembers more values than it has bytes
     Fail("the pickle remembers a value as number ", place, ", though it is too short to have so many");
-  if (place > memo_.size()) {
-    RequireRoom(place, 1);
-    memo_.resize(place + 1, Value(Kind::kGlobal, 1));
-  }
+  if (place > memo_.size()) memo_.Grow(place + 1, Value(Kind::kGlobal, 1));
   memo_[place] = value;
 }
 

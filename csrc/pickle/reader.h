@@ -7,6 +7,7 @@
 #ifndef DALI_DR_CSRC_PICKLE_READER_H_
 #define DALI_DR_CSRC_PICKLE_READER_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -53,6 +54,11 @@ class Stack {
   void push_back(const Value& value) {
     *Room(1) = value;
     ++size_;
+  }
+  /// Makes it `size` values, of which those that are new are `value`.
+  void Grow(size_t size, const Value& value) {
+    std::fill_n(Room(size - size_), size - size_, value);
+    size_ = size;
   }
 
  private:
@@ -114,7 +120,7 @@ class Reader {
   bool storages_ = false;
   Tree* tree_ = nullptr;
   Stack stack_;
-  std::vector<Value> memo_;
+  Stack memo_;
   std::vector<size_t> marks_;
   std::vector<Dtype> dtypes_;
   size_t decoded_ = 0;  // bytes

@@ -21,7 +21,7 @@ namespace {
 
 constexpr uint32_t kMinGroupRows =
     100;                                // a record of unmixed views has as many groups as hold this many rows
-constexpr size_t kFewClasses = 32;      // of a row, that are put in order by insertion
+constexpr size_t kFewClasses = 32;      // of a row, that are put in order by their ranks
 constexpr double kSumTolerance = 1e-3;  // a row may sum to a little more than 1
 constexpr uint32_t kClassBitsAt = 24;   // of the header's flags
 
@@ -39,19 +39,27 @@ struct Scratch {
   Part part;
 };
 
-/// Puts few classes in order of falling probability, equals in the order given; std::stable_sort asks for
-/// memory.
-void InsertClasses(std::span<float> probs, std::span<int32_t> ids) {
-  for (size_t k = 1; k < probs.size(); ++k) {
-    const float prob = probs[k];
-    const int32_t id = ids[k];
-    size_t place = k;
-    for (; place > 0 && probs[place - 1] < prob; --place) {
-      probs[place] = probs[place - 1];
-      ids[place] = ids[place - 1];
+/// Puts few classes in order of falling probability, equals in the order given: each goes where as many come
+/// before it, without a branch, which could not be foreseen.
+void RankClasses(std::span<float> probs, std::span<int32_t> ids) {
+  uint32_t ranks[kFewClasses] = {};
+  float given[kFewClasses];
+  int32_t given_ids[kFewClasses];
+  const size_t count = probs.size();
+  std::copy_n(probs.begin(), count, given);
+  std::copy_n(ids.begin(), count, given_ids);
+  for (size_t k = 1; k < count; ++k) {
+    uint32_t before = 0;
+    for (size_t i = 0; i < k; ++i) {
+      const uint32_t behind = given[i] < given[k];
+      ranks[i] += behind;
+      before += behind ^ 1;
     }
-    probs[place] = prob;
-    ids[place] = id;
+    ranks[k] = before;
+  }
+  for (size_t k = 0; k < count; ++k) {
+    probs[ranks[k]] = given[k];
+    ids[ranks[k]] = given_ids[k];
   }
 }
 
@@ -73,7 +81,7 @@ void SortClasses(const Reinforcements& r, Scratch* scratch) {
     if (sum > 1 + kSumTolerance) Fail("view ", row, ": probabilities sum to ", sum, ", which is more than 1");
     if (falling) continue;
     if (r.topk <= kFewClasses) {
-      InsertClasses(probs, ids);
+      RankClasses(probs, ids);
       continue;
     }
     auto& pairs = scratch->row;

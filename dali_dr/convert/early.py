@@ -68,15 +68,19 @@ class Early:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._submit()
-            self._collect(0)
-            self._spill()
-        self._executor.shutdown(cancel_futures=True)
-        if self._stage is not None:
-            self._stage.close()
-        if kind is not None or self._failed:
-            self.discard()
+        whole = False
+        try:
+            if kind is None and not self._failed:
+                self._submit()
+                self._collect(0)
+                self._spill()
+                whole = True
+        finally:
+            self._executor.shutdown(cancel_futures=True)
+            if self._stage is not None:
+                self._stage.close()
+            if not whole:
+                self.discard()
 
     def configured(self, named: Named, config: bytes) -> None:
         """The folder's configuration has come."""

@@ -39,6 +39,7 @@ _READ_AHEAD: Final = 2 * BATCH  # images, and one for each reader
 _JUDGED_AHEAD: Final = 4  # batches
 _BLOCK: Final = 4096  # keys that are taken out of an index at a time
 _MAX_ORDER: Final = 1 << 30  # bytes of a list of paths
+_OPEN: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # what is open already
 
 
 @dataclasses.dataclass(frozen=True)
@@ -385,7 +386,7 @@ def _order(source: Source, file: Path | str) -> npt.NDArray[np.int64]:
     """The number of the image of each line."""
     keys = source.keys
     try:
-        data = _piped(file) if isinstance(file, Path) and file.is_fifo() else read_place(file, _MAX_ORDER)
+        data = _piped(file) if str(file).startswith(_OPEN) else read_place(file, _MAX_ORDER)
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as error:
         why = error.strerror or error if isinstance(error, OSError) else error
@@ -418,9 +419,9 @@ def _order(source: Source, file: Path | str) -> npt.NDArray[np.int64]:
     return np.array(found, np.int64)
 
 
-def _piped(path: Path) -> bytes:
-    """What a shell's ``<(command)`` writes."""
-    with path.open("rb") as pipe:
+def _piped(path: Path | str) -> bytes:
+    """What a shell's ``<(command)`` writes; a FIFO might have nobody who writes."""
+    with Path(path).open("rb") as pipe:
         data = pipe.read(_MAX_ORDER + 1)
     if len(data) > _MAX_ORDER:
         raise ValueError(f"more than {_MAX_ORDER} bytes come")

@@ -192,6 +192,8 @@ class Published:
 
     def _files(self, group: _Group, wanted: Callable[[int], bool]) -> Iterator[tuple[int, bytes]]:
         total = sum(archive.survey.length for archive in group.archives)
+        places = [group.slots(archive) for archive in group.archives]
+        left = sum(wanted(int(slot)) for slots in places for slot in slots)
         with progress_bar(
             total=total,
             unit="B",
@@ -201,12 +203,16 @@ class Published:
             leave=False,
             desc=shown(f"reading {group.archives[0].path.name}"),
         ) as bar:
-            for archive in group.archives:
-                slots = group.slots(archive)
+            for archive, slots in zip(group.archives, places, strict=True):
+                if not left:  # else what is ahead of need would look for more, to the end
+                    break
                 for row, data in archive.rows(bar.update):
                     slot = int(slots[row])
                     if wanted(slot):
                         yield slot, data
+                        left -= 1
+                        if not left:
+                            break
 
 
 _BATCH: Final = 16  # files that a thread converts at a time

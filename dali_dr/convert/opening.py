@@ -19,7 +19,7 @@ from dali_dr.convert.images import ENTERING, Entering, FromDataset, FromSource, 
 from dali_dr.convert.names import Mirrored, Naming, Numbered
 from dali_dr.convert.prepared import Preparation, Prepared
 from dali_dr.convert.published import Published
-from dali_dr.convert.work import KEPT_NAME, Conversion, look_at_sizes
+from dali_dr.convert.work import KEPT_NAME, Conversion, look_at_sizes, tuned
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ConvertError
 from dali_dr.shards.dataset import Dataset
@@ -89,7 +89,7 @@ def open_ml_dr(wanted: Wanted, *, config: Path | str | None = None, **stored: An
         look_at_sizes(found, pictures, wanted.progress)
         return found, pictures
 
-    with _early(wanted, images, understood) as early:
+    with tuned(), _early(wanted, images, understood) as early:
         archives = _archives(wanted, Numbered(), early)
     if early is not None and (made := early.outcome(archives[0].survey)) is not None:
         there, found, pictures = made
@@ -102,7 +102,7 @@ def open_fkd(wanted: Wanted, **how: Any) -> Conversion:
     """szq0214/FKD's archives. ``how``: see `fkd.meaning`."""
     images = _Images(wanted)
     meaning, pictures = fkd.meaning(num_classes=images.num_classes, **how), images.pictures()
-    with _early(wanted, images, lambda config: (meaning, pictures)) as early:
+    with tuned(), _early(wanted, images, lambda config: (meaning, pictures)) as early:
         archives = _archives(wanted, Mirrored(images.keys, fkd.SUFFIX), early)
     made = early.outcome(archives[0].survey) if early is not None else None
     return _conversion(wanted, archives, pictures, meaning, union=True, early=made[0] if made else None)

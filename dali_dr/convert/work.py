@@ -9,6 +9,7 @@ import gc
 import itertools
 import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,7 @@ KEPT_NAME: Final = ".convert"  # folder of what a run that is killed need not do
 _BATCH: Final = 16  # images that a thread takes at a time
 _WINDOW: Final = 8  # batches that each is ahead: as long as a shard takes to become durable
 _COLLECTED: Final = 100_000  # objects more, before Python looks for cycles, of which there are none here
+_TURN: Final = 5e-4  # seconds that a thread may keep Python's lock
 _COUNTS: Final = struct.Struct("<II")
 _WAITING: Final = 16  # threads that convert what arrives, where they wait for images in a store
 _Read = list[bytes | None] | ShardError | None
@@ -94,7 +96,7 @@ class Conversion:
     def _write(self, out: Path) -> Manifest:
         draft = self.draft(out)
         _forget_what_never_began(out, draft)
-        with _rare_collections():
+        with tuned():
             manifest = write_draft(
                 self.samples,
                 out,
@@ -272,14 +274,20 @@ def arrived(meaning: Meaning, pictures: Pictures, number: int, file: bytes) -> b
 
 
 @contextlib.contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Python's collector sees many new objects, and would take a tenth of the time to find that all are in use."""
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECTED, *before[1:])
+def tuned() -> Iterator[None]:
+    """Python as the conversion wants it.
+
+    Its collector sees many new objects, and would take a tenth of the time to find that all are in use. And threads that come
+    back from C wait for Python's lock as long as a turn of the others is, by default ten times what a record takes.
+    """
+    collected, turn = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(_COLLECTED, *collected[1:])
+    sys.setswitchinterval(min(turn, _TURN))
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.set_threshold(*collected)
+        sys.setswitchinterval(turn)
 
 
 def _recorded(sample: Sample, record: Record) -> Sample:

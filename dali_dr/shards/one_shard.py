@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
 
 from dali_dr.choices import OnError as OnError
 from dali_dr.encoded import MAX_PIXELS
@@ -21,8 +20,6 @@ from dali_dr.shards.keys import KeyTable, keys_of
 from dali_dr.shards.manifest import Manifest
 from dali_dr.shards.report import Announcer, Changed, Refused
 from dali_dr.shards.sample import Origin, Parts, Sample, check_key, parts_of, refuse
-
-_HASHED: Final = 256 << 10  # bytes at a time
 
 
 def write_one_shard(
@@ -122,7 +119,7 @@ class _OpenShard:
         self.members: list[list[tar.Member]] = []
         self._file, self._folder, self._number = file, folder, number
         self._draft, self._facts, self._keys = draft, facts, keys
-        self._sha, self._unhashed = hashlib.sha256(), bytearray()
+        self._sha = hashlib.sha256()
 
     def check(self, sample: Sample, max_pixels: int) -> Parts:
         """What ``sample`` becomes. ShardError if it cannot be stored in this shard; then nothing is changed."""
@@ -170,15 +167,11 @@ class _OpenShard:
     def finish(self) -> None:
         """Write the end of the tar, note its checksum, and make what was written durable."""
         self._put(tar.trailer(self._facts.bytes))
-        self._sha.update(self._unhashed)
         self._facts.sha256 = self._sha.hexdigest()
         if self.members:
             self._file.sync()
 
     def _put(self, data: bytes) -> None:
-        self._unhashed += data
-        if len(self._unhashed) >= _HASHED:  # each call lets go of Python's lock, and waits for it then
-            self._sha.update(self._unhashed)
-            self._unhashed.clear()
+        self._sha.update(data)
         self._file.write(data)
         self._facts.bytes += len(data)

@@ -104,7 +104,7 @@ def test_a_dry_run_leaves_the_inflating_of_the_second_time(
     archive = stored(files, tmp_path / "rd", "tar.gz", shuffle=4)
     words = ["convert", "ml-dr", str(archive), "--images", str(images), "--out", str(tmp_path / "out"), "--quiet"]
     assert main([*words, "--dry-run"]) == 0
-    assert not list((tmp_path / "out").rglob(early.NAME))
+    assert not list((tmp_path / "out").rglob(f"{early.PREFIX}*"))
     assert convert(archive, images, tmp_path / "out") == wanted
 
 
@@ -186,7 +186,7 @@ def test_an_archive_that_ends_early_leaves_nothing_behind(
     monkeypatch.setattr(early, "BUDGET", 1)  # all goes to disk at once
     words = ["convert", "ml-dr", str(archive), "--images", str(images), "--out", str(tmp_path / "out"), "--quiet"]
     assert main(words) == 1
-    assert not list((tmp_path / "out").rglob(early.NAME))
+    assert not list((tmp_path / "out").rglob(f"{early.PREFIX}*"))
     archive.write_bytes(whole)
     assert convert(archive, images, tmp_path / "out") == wanted
 
@@ -209,8 +209,23 @@ def test_what_a_kill_has_left_is_not_taken(
     wanted = convert(archive, images, tmp_path / "wanted")
     convert(archive, images, tmp_path / "again", "--probabilities", "float32")
     (out / KEPT_NAME).mkdir(parents=True)
-    shutil.copy(kept[-1], out / KEPT_NAME / early.NAME)
+    shutil.copy(kept[-1], out / KEPT_NAME / f"{early.PREFIX}1234")
     assert convert(archive, images, out) == wanted
+
+
+def test_what_was_converted_does_not_stay_where_the_rest_is_refused(
+    images: Path, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    archive = stored(files, tmp_path / "rd", "tar.gz", shuffle=5)
+    out = tmp_path / "out"
+    convert(archive, images, out)
+    words = ["convert", "ml-dr", str(archive), "--images", str(images), "--out", str(out), "--quiet"]
+    assert main([*words, "--probabilities", "float32"]) != 0
+    fewer = stored({name: files[name] for name in list(files)[1:]}, tmp_path / "rd2", "tar.gz", shuffle=5)
+    assert (
+        main(["convert", "ml-dr", str(fewer), "--images", str(images), "--out", str(tmp_path / "no"), "--quiet"]) != 0
+    )
+    assert not list(tmp_path.rglob(f"{early.PREFIX}*"))
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_behind(
@@ -232,7 +247,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(
         patch.setattr(writing.system, "pwrite", full)
         assert main(words) == 1
     assert "free space there" in capsys.readouterr().err
-    assert not list((tmp_path / "out").rglob(early.NAME))
+    assert not list((tmp_path / "out").rglob(f"{early.PREFIX}*"))
     assert convert(archive, images, tmp_path / "out") == wanted
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,9 @@ from dali_dr.convert.work import KEPT_NAME, arrived
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.shards import files
 
-NAME: Final = "early"  # of the file in the folder KEPT_NAME
+PREFIX: Final = (
+    "early-"  # of the file's name in the folder KEPT_NAME; the rest is of this run alone, as its settings are
+)
 _BATCH: Final = 16  # files that a thread converts at a time
 _WINDOW: Final = 6  # batches that are under way
 Understood = Callable[[bytes], tuple[Meaning, Pictures] | None]
@@ -48,7 +51,7 @@ class Early:
         understood: Understood,
         threads: int | None = None,
     ) -> None:
-        self.path = out.absolute() / KEPT_NAME / NAME
+        self.path = out.absolute() / KEPT_NAME / f"{PREFIX}{secrets.token_hex(4)}"
         self._config: bytes | None = None
         self._count, self._understood = count, understood
         self._what: tuple[Meaning, Pictures] | None = None
@@ -62,8 +65,8 @@ class Early:
         self._failed = False
 
     def __enter__(self) -> Early:
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        for left in self.path.parent.glob(f"{PREFIX}*"):  # by a kill; whose run goes on misses it, and reads again
+            left.unlink(missing_ok=True)
         self._understand(b"")
         return self
 

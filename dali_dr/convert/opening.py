@@ -242,6 +242,8 @@ def _conversion(
             archives, len(pictures), union=union, kept=kept, progress=wanted.progress, keys=pictures.keys, early=early
         )
     except ConvertError as error:
+        if early is not None:
+            early.unlink(missing_ok=True)
         raise ConvertError(f"{error}{''.join(f'; {note}' for note in pictures.notes)}") from error
     return Conversion(
         published,

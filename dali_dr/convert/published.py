@@ -116,11 +116,16 @@ class Published:
         for number, group in enumerate(self._groups):
             if group.streamed:
                 path = self._kept / f"stage-{number}"
-                if self._early is not None and not path.exists():
+                if self._early is not None and self._early.exists() and not path.exists():
                     self._early.replace(path)
                 stage = Stage(path, self.count * group.runs)
                 arrive = functools.partial(self._arrive, group, arrived, executor)
                 self._arrivals[number] = Arrivals(arrive, stage, budget)
+
+    def forget(self) -> None:
+        """Removes what was made before, if `begin` has not taken it."""
+        if self._early is not None:
+            self._early.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of all that `begin` has begun."""

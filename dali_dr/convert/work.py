@@ -90,8 +90,11 @@ class Conversion:
         Raises:
           ShardError: naming the index, key and what is wrong; or ``place`` holds something else.
         """
-        with writing_to(place, progress=self.progress) as out:
-            return self._write(out.absolute())
+        try:
+            with writing_to(place, progress=self.progress) as out:
+                return self._write(out.absolute())
+        finally:
+            self.published.forget()
 
     def _write(self, out: Path) -> Manifest:
         draft = self.draft(out)

@@ -251,9 +251,10 @@ def memory(folder: Path, count: int, options: argparse.Namespace) -> dict[str, A
 def measure_memory(name: str, count: int, result: str) -> None:
     """In a process of its own."""
     from dali_dr.convert import published as module
-    from dali_dr.convert.archives import Archive, Survey
+    from dali_dr.convert.archives import Archive
     from dali_dr.convert.images import FromDataset
     from dali_dr.convert.ml_dr import meaning
+    from dali_dr.convert.survey import Survey
     from dali_dr.convert.work import Conversion
     from dali_dr.shards.dataset import Dataset
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from dali_dr.cli import main
 from dali_dr.convert import archives as archives_module
-from dali_dr.convert.images import Ordered
+from dali_dr.convert.order import Ordered
 from dali_dr.convert.prepared import Preparation, Prepared
 from dali_dr.errors import ConvertError
 from dali_dr.shards.dataset import Dataset

@@ -17,7 +17,7 @@ from convert_inputs import config, ml_dr, saved, stored
 
 from dali_dr.convert import archives as archives_module
 from dali_dr.convert import streams
-from dali_dr.convert.archives import Survey, open_archive
+from dali_dr.convert.archives import open_archive
 from dali_dr.convert.arrivals import Arrivals
 from dali_dr.convert.format import Meaning
 from dali_dr.convert.images import IndexKeys
@@ -25,6 +25,7 @@ from dali_dr.convert.ml_dr import meaning
 from dali_dr.convert.names import Mirrored, Named, Numbered, PathTable, mirrored
 from dali_dr.convert.published import Published
 from dali_dr.convert.staging import Stage
+from dali_dr.convert.survey import Survey
 from dali_dr.errors import ConvertError
 from dali_dr.shards.tar_scan import TarFault
 from dali_dr.texts import Texts

@@ -13,7 +13,7 @@ from convert_inputs import in_order, ml_dr, photos, stored
 from PIL import Image
 
 from dali_dr.cli import main
-from dali_dr.convert.images import Ordered
+from dali_dr.convert.order import Ordered
 from dali_dr.errors import ConvertError
 from dali_dr.shards.dataset import Dataset
 from dali_dr.sources import ImageFolder

@@ -15,12 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from dali_dr.convert.archives import Survey
 from dali_dr.convert.arrivals import BUDGET
 from dali_dr.convert.format import Meaning
 from dali_dr.convert.images import Pictures
 from dali_dr.convert.names import Named
 from dali_dr.convert.staging import Stage
+from dali_dr.convert.survey import Survey
 from dali_dr.convert.work import KEPT_NAME, arrived
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.shards import files

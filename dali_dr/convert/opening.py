@@ -15,8 +15,9 @@ from dali_dr.convert import fkd, ml_dr, relabel
 from dali_dr.convert.archives import Archive, open_archive
 from dali_dr.convert.early import Early, Understood
 from dali_dr.convert.format import Meaning
-from dali_dr.convert.images import ENTERING, Entering, FromDataset, FromSource, InDataset, Ordered, Pictures
+from dali_dr.convert.images import ENTERING, Entering, FromDataset, FromSource, InDataset, Pictures
 from dali_dr.convert.names import Mirrored, Naming, Numbered
+from dali_dr.convert.order import Ordered
 from dali_dr.convert.prepared import Preparation, Prepared
 from dali_dr.convert.published import Published
 from dali_dr.convert.work import KEPT_NAME, Conversion, look_at_sizes, tuned

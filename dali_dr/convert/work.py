@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 
 from dali_dr.ahead import ahead, batches
 from dali_dr.convert.format import Meaning, Record
-from dali_dr.convert.images import Pictures, named, shown_size
+from dali_dr.convert.images import Pictures, shown_size
+from dali_dr.convert.order import named
 from dali_dr.convert.published import Published
 from dali_dr.encoded import MAX_PIXELS
 from dali_dr.errors import ConvertError, RecordError, ShardError

@@ -21,6 +21,7 @@ from dali_dr.convert.work import KEPT_NAME
 from dali_dr.shards.dataset import Dataset
 
 IMAGES = 40
+VIEWS = 40  # so that archives are larger than what is read of them ahead of need
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(images: Path) -> dict[str, bytes]:
-    return ml_dr([Image.open(path).size[::-1] for path in in_order(images)])
+    return ml_dr([Image.open(path).size[::-1] for path in in_order(images)], views=VIEWS)
 
 
 def convert(archive: Path, images: Path, out: Path, *more: str, form: str = "ml-dr") -> dict[str, bytes]:
@@ -55,11 +56,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     inflated = streams._inflated
 
     def counted(path: Path, pieces: Any) -> Any:
+        mine = len(seen)
         seen.append(0)
 
         def all_of() -> Any:
             for piece in pieces:
-                seen[-1] += len(piece)
+                seen[mine] += len(piece)
                 yield piece
 
         return inflated(path, all_of())
@@ -84,7 +86,7 @@ def test_an_archive_inflates_once_from_its_configuration_on(
     assert read[0] == size
     # What `usual` looks at is one file; the rest is what came before the configuration.
     again = max(read[1:]) / size
-    assert {"first": again < 0.2, "middle": 0.3 < again < 0.8, "last": again > 0.8}[place], read
+    assert {"first": again < 0.2, "middle": 0.4 < again < 0.7, "last": again > 0.9}[place], read
 
 
 def test_a_given_configuration_is_known_from_the_beginning(
@@ -111,7 +113,7 @@ def test_a_dry_run_leaves_the_inflating_of_the_second_time(
 def test_folders_of_one_archive_are_runs_and_not_converted_alone(
     images: Path, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    other = ml_dr([Image.open(path).size[::-1] for path in in_order(images)], seed=1)
+    other = ml_dr([Image.open(path).size[::-1] for path in in_order(images)], views=VIEWS, seed=1)
     both = {f"a/{name}": file for name, file in files.items()} | {f"b/{name}": file for name, file in other.items()}
     found = convert(stored(both, tmp_path / "rd", "tar.gz", shuffle=3), images, tmp_path / "out")
     one, two = (stored(each, tmp_path / name, "folder") for name, each in (("one", files), ("two", other)))
@@ -256,9 +258,9 @@ def test_fkd_needs_no_configuration(images: Path, tmp_path: Path, read: list[int
     draw = np.random.default_rng(0)
     for path in in_order(images):
         height, width = Image.open(path).size[::-1]
-        boxes = np.array([[1, 2, 20, 30], [5, 0, 33, 17]]).astype(np.float32) / np.float32([height, width] * 2)
-        labels = draw.dirichlet(np.ones(3), 2).astype(np.float32)
-        value = [torch.from_numpy(boxes), torch.tensor([True, False]), torch.from_numpy(labels)]
+        boxes = np.array([[1, 2, 20, 30], [5, 0, 33, 17]] * VIEWS).astype(np.float32) / np.float32([height, width] * 2)
+        labels = draw.dirichlet(np.ones(3), 2 * VIEWS).astype(np.float32)
+        value = [torch.from_numpy(boxes), torch.tensor([True, False] * VIEWS), torch.from_numpy(labels)]
         made[f"{path.parent.name}/{path.stem}.tar"] = saved(value)
     straight = convert(stored(made, tmp_path / "a", "folder"), images, tmp_path / "out", "--size", "32", form="fkd")
     read.clear()

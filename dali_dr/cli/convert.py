@@ -200,7 +200,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         if isinstance(archive, Path) and archive.is_dir():
             check_output(archive, options.out, "REINFORCED", "one of its files")
     if options.sidecar and options.convert:
-        raise ConvertError("--convert: with --sidecar images stay as they are: leave one of the two out")
+        raise ConvertError("--convert: with --sidecar images stay as they are: leave one of the two out", kind="usage")
     return Wanted(
         reinforced=options.reinforced,
         images=options.images,

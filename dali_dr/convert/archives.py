@@ -244,7 +244,8 @@ def _look_through(path: Path, naming: Naming, step: Callable[[int], object], pas
     except TarFault as error:
         raise ConvertError(f"{path}: not a readable tar ({error}): download it again") from error
     except ConvertError as error:
-        raise ConvertError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        told = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise ConvertError(told, kind=error.kind) from error
     finally:
         pieces.close()
     return found.survey(size, sha.hexdigest())
@@ -299,7 +300,7 @@ def _surveyed(
         try:
             named = naming(name)
         except ConvertError as error:
-            raise ConvertError(f"{where}: {error}") from error
+            raise ConvertError(f"{where}: {error}", kind=error.kind) from error
         if named is None:
             continue
 

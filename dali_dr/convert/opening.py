@@ -117,7 +117,7 @@ def open_relabel(wanted: Wanted, **how: Any) -> Conversion:
     try:
         meaning = relabel.meaning(first, num_classes=images.num_classes, **how)
     except ConvertError as error:
-        raise ConvertError(f"{archives[0].path}: its first file: {error}") from error
+        raise ConvertError(f"{archives[0].path}: its first file: {error}", kind=error.kind) from error
     return _conversion(wanted, archives, images.pictures(), meaning, union=True)
 
 
@@ -223,7 +223,8 @@ def _archives(wanted: Wanted, naming: Naming, early: Early | None = None) -> lis
     for one, other in itertools.combinations(archives, 2):
         if one.has_files_of(other):
             raise ConvertError(
-                f"{other.path}: holds the same files as {one.path}, so that every view would be there twice: give one of them"
+                f"{other.path}: holds the same files as {one.path}, so that every view would be there twice: give one of them",
+                kind="usage",
             )
     return archives
 
@@ -245,7 +246,7 @@ def _conversion(
     except ConvertError as error:
         if early is not None:
             early.unlink(missing_ok=True)
-        raise ConvertError(f"{error}{''.join(f'; {note}' for note in pictures.notes)}") from error
+        raise ConvertError(f"{error}{''.join(f'; {note}' for note in pictures.notes)}", kind=error.kind) from error
     return Conversion(
         published,
         pictures,

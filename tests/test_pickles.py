@@ -607,6 +607,19 @@ def test_values_have_a_limit_wherever_they_lie(repeated: bytes) -> None:
         native.pickle_json(zlib.compress(b"\x80\x04" + places + bytes(60 << 20), 1))
 
 
+@pytest.mark.parametrize(
+    "numbered",
+    [
+        b"K\x01q\x00K\x02q\x02K\x03\x94h\x02",  # MEMOIZE counts what is remembered: this is number 2 again
+        b"K\x01q\x05K\x02\x94K\x03\x94h\x02",
+        b"K\x01q\x05K\x02q\x05K\x03\x94h\x01",
+    ],
+)
+def test_what_is_remembered_has_pythons_numbers(numbered: bytes) -> None:
+    whole = b"\x80\x04(" + numbered + b"t."
+    assert native.pickle_json(whole) == list(pickle.loads(whole))
+
+
 def test_zip_members_that_overlap_or_lie_outside() -> None:
     file = torch_file([1, 2])
     directory = file.rindex(b"PK\x01\x02")

@@ -51,6 +51,7 @@ size_t Reader::Read(std::span<const uint8_t> bytes, bool storages, Tree* tree) {
   tree_ = tree;
   stack_.Shrink(0);
   memo_.Shrink(0);
+  remembered_ = 0;
   marks_.clear();
   dtypes_.clear();
   decoded_ = 0;
@@ -146,7 +147,7 @@ void Reader::Step(uint8_t opcode) {
     case 'u':
       return Extend(PopMark(), Kind::kDict);
     case 0x94:
-      return Memoize(memo_.size());
+      return Memoize(remembered_);
     case 'q':
       return Memoize(Take<uint8_t>());
     case 'r':
@@ -288,10 +289,14 @@ void Reader::Extend(size_t first, Kind kind) {
 
 void Reader::Memoize(size_t place) {
   const Value value = Top();
-  if (place == memo_.size()) return memo_.push_back(value);
+  if (place == memo_.size()) {
+    ++remembered_;
+    return memo_.push_back(value);
+  }
   if (place > static_cast<size_t>(end_ - begin_))  // no pickle remembers more values than it has bytes
     Fail("the pickle remembers a value as number ", place, ", though it is too short to have so many");
   if (place > memo_.size()) memo_.Grow(place + 1, Value(Kind::kGlobal, 1));
+  remembered_ += memo_[place].kind == Kind::kGlobal && memo_[place].length != 0;
   memo_[place] = value;
 }
 

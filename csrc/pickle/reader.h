@@ -120,7 +120,8 @@ class Reader {
   bool storages_ = false;
   Tree* tree_ = nullptr;
   Stack stack_;
-  Stack memo_;
+  Stack memo_;             // with gaps, if the pickle numbers what it remembers
+  size_t remembered_ = 0;  // of them
   std::vector<size_t> marks_;
   std::vector<Dtype> dtypes_;
   size_t decoded_ = 0;  // bytes

@@ -234,6 +234,9 @@ def test_dataset_says_what_is_missing(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="no such folder"):
         Dataset(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ShardError, match=r"dataset\.json: missing; the folder is empty"):
+        Dataset(tmp_path / "empty")
+    (tmp_path / "empty" / ".write_shards.json").write_text("{}")
     with pytest.raises(ShardError, match=r"dataset\.json.*run the writer again"):
         Dataset(tmp_path / "empty")
     with (folder / "shard-000001.tar").open("ab") as file:

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import torch
 from conftest import encode_jpeg, picture, write_files
+from PIL import Image
 
 CLASSES = 7
 CLASS_FOLDERS = ("n01", "n02", "n03")
@@ -32,6 +33,15 @@ def photos(folder: Path, count: int) -> Path:
 def in_order(folder: Path) -> list[Path]:
     """The images as torchvision's ImageFolder sorts them."""
     return [path for one in sorted(folder.iterdir()) if one.is_dir() for path in sorted(one.iterdir())]
+
+
+def sizes_of(folder: Path) -> list[tuple[int, int]]:
+    """(height, width) of the images, in order."""
+    found = []
+    for path in in_order(folder):
+        with Image.open(path) as image:
+            found.append((image.height, image.width))
+    return found
 
 
 def config(variant: str = "randaug", views: int = 3, size: int = 32, **more: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import encode_jpeg, picture, write_files
-from convert_inputs import CLASSES, config, in_order, ml_dr, photos, saved, stored, views_of
+from convert_inputs import CLASSES, config, in_order, ml_dr, photos, saved, sizes_of, stored, views_of
 from PIL import Image
 
 from dali_dr.cli import main
@@ -31,15 +31,6 @@ from dali_dr.sources import ImageFolder
 
 IMAGES = 12
 VIEWS = 3
-
-
-def sizes_of(images: Path) -> list[tuple[int, int]]:
-    """(height, width) of the images, in order."""
-    found = []
-    for path in in_order(images):
-        with Image.open(path) as image:
-            found.append((image.height, image.width))
-    return found
 
 
 def convert(*arguments: object, out: Path, status: int = 0) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from convert_inputs import in_order, ml_dr, photos, stored
+from convert_inputs import in_order, ml_dr, photos, sizes_of, stored
 from PIL import Image
 
 from dali_dr.cli import main
@@ -26,10 +26,6 @@ def convert(archive: object, images: object, out: Path, *more: object) -> int:
     return main([str(word) for word in words])
 
 
-def sizes(images: Path) -> list[tuple[int, int]]:
-    return [Image.open(path).size[::-1] for path in in_order(images)]
-
-
 def test_images_of_other_formats_are_counted_and_stored_as_png(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,7 +33,7 @@ def test_images_of_other_formats_are_counted_and_stored_as_png(
     images = photos(tmp_path / "images", IMAGES)
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8))
     pixels.save(images / "n02" / "a.bmp")
-    archive = stored(ml_dr(sizes(images)), tmp_path / "rd", "tar.gz", shuffle=2)
+    archive = stored(ml_dr(sizes_of(images)), tmp_path / "rd", "tar.gz", shuffle=2)
     assert convert(archive, images, tmp_path / "out") != 0
     assert "--convert takes them" in capsys.readouterr().err
     for out, more in ((tmp_path / "out", []), (tmp_path / "again", ["--no-decode-check"])):
@@ -89,12 +85,12 @@ def test_the_same_files_in_two_containers_are_noticed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kinds: tuple[str, str]
 ) -> None:
     images = photos(tmp_path / "images", IMAGES)
-    files = ml_dr(sizes(images))
+    files = ml_dr(sizes_of(images))
     one, other = (stored(files, tmp_path / f"rd{n}", kind, shuffle=n) for n, kind in enumerate(kinds))
     words = ["convert", "ml-dr", str(one), str(other), "--images", str(images), "--out", str(tmp_path / "out")]
     assert main([*words, "--quiet"]) != 0
     assert f"{other}: holds the same files as {one}" in capsys.readouterr().err
-    third = stored(ml_dr(sizes(images), seed=1), tmp_path / "rd3", "tar.gz")
+    third = stored(ml_dr(sizes_of(images), seed=1), tmp_path / "rd3", "tar.gz")
     words[3] = str(third)
     assert main([*words, "--quiet"]) == 0
     assert len(Dataset(tmp_path / "out").reinforcements(0).crop) == 6
@@ -104,7 +100,7 @@ def test_the_data_set_does_not_lie_among_the_files_of_an_archive(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = photos(tmp_path / "images", IMAGES)
-    archive = stored(ml_dr(sizes(images)), tmp_path / "rd", "folder")
+    archive = stored(ml_dr(sizes_of(images)), tmp_path / "rd", "folder")
     for out in (archive, archive / "out"):
         assert convert(archive, images, out) != 0
         assert "choose another --out" in capsys.readouterr().err
@@ -118,7 +114,7 @@ def test_the_data_set_does_not_lie_among_the_files_of_an_archive(
 def test_dry_run_says_nothing_of_imagenet_by_few_views(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = photos(tmp_path / "images", 2)
     for views, told in ((3, False), (50, True)):
-        archive = stored(ml_dr(sizes(images), views=views), tmp_path / f"rd{views}", "tar")
+        archive = stored(ml_dr(sizes_of(images), views=views), tmp_path / f"rd{views}", "tar")
         assert convert(archive, images, tmp_path / "out", "--dry-run", "--json") == 0
         hours = [one["hours"] for one in json.loads(capsys.readouterr().out)["imagenet"]]
         assert len(hours) == 4 and all((hour is not None) == told for hour in hours)

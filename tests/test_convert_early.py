@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from convert_inputs import config, in_order, ml_dr, photos, saved, stored
+from convert_inputs import config, in_order, ml_dr, photos, saved, sizes_of, stored
 from PIL import Image
 
 from dali_dr.cli import main
@@ -31,7 +31,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(images: Path) -> dict[str, bytes]:
-    return ml_dr([Image.open(path).size[::-1] for path in in_order(images)], views=VIEWS)
+    return ml_dr(sizes_of(images), views=VIEWS)
 
 
 def convert(archive: Path, images: Path, out: Path, *more: str, form: str = "ml-dr") -> dict[str, bytes]:
@@ -113,7 +113,7 @@ def test_a_dry_run_leaves_the_inflating_of_the_second_time(
 def test_folders_of_one_archive_are_runs_and_not_converted_alone(
     images: Path, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    other = ml_dr([Image.open(path).size[::-1] for path in in_order(images)], views=VIEWS, seed=1)
+    other = ml_dr(sizes_of(images), views=VIEWS, seed=1)
     both = {f"a/{name}": file for name, file in files.items()} | {f"b/{name}": file for name, file in other.items()}
     found = convert(stored(both, tmp_path / "rd", "tar.gz", shuffle=3), images, tmp_path / "out")
     one, two = (stored(each, tmp_path / name, "folder") for name, each in (("one", files), ("two", other)))
@@ -171,7 +171,7 @@ def test_a_file_with_a_fault_is_told_in_its_turn(
 def test_one_image_of_another_count_of_views_is_told(
     images: Path, files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = ml_dr([Image.open(path).size[::-1] for path in in_order(images)], views=2)
+    short = ml_dr(sizes_of(images), views=2)
     archive = stored(files | {"11.pth.tar": short["11.pth.tar"]}, tmp_path / "rd", "tar.gz", shuffle=2)
     words = ["convert", "ml-dr", str(archive), "--images", str(images), "--out", str(tmp_path / "out"), "--quiet"]
     assert main(words) == 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import encode_jpeg, picture
-from convert_inputs import config, in_order, ml_dr, photos, saved, stored, views_of
+from convert_inputs import config, in_order, ml_dr, photos, saved, sizes_of, stored, views_of
 from PIL import Image
 
 from dali_dr.augment.spec import AugmentationSpec
@@ -190,11 +190,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(images: Path) -> dict[str, bytes]:
-    sizes = []
-    for path in in_order(images):
-        with Image.open(path) as image:
-            sizes.append((image.height, image.width))
-    return ml_dr(sizes)
+    return ml_dr(sizes_of(images))
 
 
 def convert(archive: Path, images: Path, out: Path, *options: str) -> int:

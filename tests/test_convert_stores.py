@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_files
-from convert_inputs import CLASS_FOLDERS, ml_dr, photos, stored
-from PIL import Image
+from convert_inputs import CLASS_FOLDERS, ml_dr, photos, sizes_of, stored
 from stores import Server, s3_server
 
 from dali_dr.cli import main
@@ -52,11 +51,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(images: Path) -> dict[str, bytes]:
-    sizes = []
-    for path in sorted(images.rglob("*.JPEG"), key=lambda path: (path.parent.name, path.name)):
-        with Image.open(path) as image:
-            sizes.append((image.height, image.width))
-    return ml_dr(sizes, views=3)
+    return ml_dr(sizes_of(images), views=3)
 
 
 @pytest.fixture(scope="module")

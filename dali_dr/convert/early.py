@@ -25,9 +25,7 @@ from dali_dr.convert.work import KEPT_NAME, arrived
 from dali_dr.errors import RecordError, ShardError
 from dali_dr.shards import files
 
-PREFIX: Final = (
-    "early-"  # of the file's name in the folder KEPT_NAME; the rest is of this run alone, as its settings are
-)
+PREFIX: Final = "early-"  # of the file in the folder KEPT_NAME; the rest of its name is of one run, as its settings are
 _BATCH: Final = 16  # files that a thread converts at a time
 _WINDOW: Final = 6  # batches that are under way
 Understood = Callable[[bytes], tuple[Meaning, Pictures] | None]

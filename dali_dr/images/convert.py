@@ -25,20 +25,14 @@ def suffixes() -> frozenset[str]:
 
 def format_of(data: bytes, max_pixels: int) -> str | None:
     """Pillow's name of the format of ``data``, from its header; None if Pillow cannot read it, or it has more pixels."""
-    try:
-        with _opened(data) as image:
-            return image.format if image.width * image.height <= max_pixels else None
-    except Exception:  # Pillow raises many kinds on damaged files
-        return None
+    header = _header(data, max_pixels)
+    return header and header[0]
 
 
 def size_of(data: bytes, max_pixels: int) -> tuple[int, int] | None:
     """(height, width) of what `as_png` makes; None where `format_of` is None."""
-    try:
-        with _opened(data) as image:
-            return (image.height, image.width) if image.width * image.height <= max_pixels else None
-    except Exception:  # as above
-        return None
+    header = _header(data, max_pixels)
+    return header and header[1]
 
 
 def as_png(data: bytes, max_pixels: int) -> bytes:
@@ -59,6 +53,15 @@ def as_png(data: bytes, max_pixels: int) -> bytes:
             return out.getvalue()
     except Exception as error:  # Pillow raises many kinds on damaged files
         raise ValueError(shown(error) or type(error).__name__) from error
+
+
+def _header(data: bytes, max_pixels: int) -> tuple[str | None, tuple[int, int]] | None:
+    """Format, and (height, width); None if Pillow cannot read it, or it has more pixels."""
+    try:
+        with _opened(data) as image:
+            return (image.format, (image.height, image.width)) if image.width * image.height <= max_pixels else None
+    except Exception:  # Pillow raises many kinds on damaged files
+        return None
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
